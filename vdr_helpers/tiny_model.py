@@ -1,0 +1,99 @@
+"""The tiny base model: the classes of ``Qwen/Qwen3-VL-Embedding-2B``, three million weights instead of two billion.
+
+``Qwen3VLModel`` + ``Qwen3VLProcessor`` behind Sentence Transformers' ``Transformer`` -> ``Pooling(lasttoken)`` -> ``Normalize``.
+The weights come from ``python -m vdr_helpers.pretrain``; notebook 01 walks through the result.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+
+from vdr_helpers import vocabulary
+
+WIDTH = 256  # the published 2,048 divided by eight, so the Matryoshka dimensions are the published seven divided by eight
+PAGE_PIXELS = 200 * 200  # every generated page becomes 160 x 224 or 224 x 160 pixels: 35 image tokens
+INSTRUCTION = "Represent the user's input."
+SPECIAL_TOKENS = (
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>",
+)  # fmt: skip
+CHAT_TEMPLATE = (
+    "{%- if messages[0].role != 'system' %}{{ '<|im_start|>system\\n" + INSTRUCTION.replace("'", "\\'") + "<|im_end|>\\n' }}{% endif %}"
+    "{%- for message in messages %}{{ '<|im_start|>' + message.role + '\\n' }}"
+    "{%- if message.content is string %}{{ message.content }}"
+    "{%- else %}{%- for part in message.content %}"
+    "{%- if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{%- elif part.type == 'video' %}<|vision_start|><|video_pad|><|vision_end|>"
+    "{%- elif 'text' in part %}{{ part.text }}{%- endif %}{%- endfor %}{%- endif %}{{ '<|im_end|>\\n' }}"
+    "{%- endfor %}{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+
+def build_processor():
+    """A ``Qwen3VLProcessor`` whose byte-level BPE (1,536 tokens, one token per digit) is trained on invented queries."""
+    from transformers import Qwen2Tokenizer, Qwen2VLImageProcessor, Qwen3VLProcessor, Qwen3VLVideoProcessor
+
+    rng = random.Random(0)
+    templates = vocabulary.METRIC_QUERIES.shared + vocabulary.ITEM_QUERIES.shared
+    lines = [INSTRUCTION, "system", "user", "assistant"] * 50
+    for _ in range(20_000):
+        first, second, subject, region = (vocabulary.invented_word(rng) for _ in range(4))
+        if rng.random() < 0.6:
+            first, second = rng.choice(vocabulary.FIRST_NAMES.shared), rng.choice(vocabulary.SECOND_NAMES.shared)
+            subject = rng.choice(vocabulary.METRICS.shared + vocabulary.ITEMS.shared).lower()
+            region = rng.choice(vocabulary.REGIONS.shared)
+        lines.append(rng.choice(templates).format(organisation=f"{first} {second}", subject=subject, year="", region=region))
+    tokenizer = Qwen2Tokenizer().train_new_from_iterator(
+        lines, vocab_size=1536, new_special_tokens=list(SPECIAL_TOKENS), show_progress=False
+    )
+    tokenizer.padding_side = "right"  # right padding lets a mini-batch be trimmed to its longest member
+    pixels = {"patch_size": 16, "merge_size": 2, "temporal_patch_size": 2, "image_mean": [1.0] * 3, "image_std": [0.35] * 3}
+    size = {"shortest_edge": 64 * 64, "longest_edge": PAGE_PIXELS}
+    return Qwen3VLProcessor(
+        image_processor=Qwen2VLImageProcessor(size=size, **pixels),
+        tokenizer=tokenizer,
+        video_processor=Qwen3VLVideoProcessor(size=size, **pixels),
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def build_config(vocabulary_size: int, tokenizer):
+    """The 2B model's ``Qwen3VLConfig`` with every number made small: vision 4 x 128, language model 2 x 256."""
+    from transformers import Qwen3VLConfig
+
+    return Qwen3VLConfig(
+        vision_config={
+            "depth": 4, "hidden_size": 128, "intermediate_size": 512, "num_heads": 4, "patch_size": 16, "spatial_merge_size": 2,
+            "temporal_patch_size": 2, "out_hidden_size": WIDTH, "num_position_embeddings": 256, "deepstack_visual_indexes": [1],
+            "initializer_range": 0.06,
+        },
+        text_config={
+            "vocab_size": vocabulary_size, "hidden_size": WIDTH, "intermediate_size": 768, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "max_position_embeddings": 2048,
+            "initializer_range": 0.06, "pad_token_id": tokenizer.pad_token_id,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [12, 10, 10], "mrope_interleaved": True},
+        },
+        image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
+        video_token_id=tokenizer.convert_tokens_to_ids("<|video_pad|>"),
+        vision_start_token_id=tokenizer.convert_tokens_to_ids("<|vision_start|>"),
+        vision_end_token_id=tokenizer.convert_tokens_to_ids("<|vision_end|>"),
+        initializer_range=0.06,  # with the usual 0.02 a model this small never leaves chance
+    )  # fmt: skip
+
+
+def build_model(seed: int = 0):
+    """A ``SentenceTransformer`` of this architecture with random weights: text or page in, 256 numbers of length 1 out."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Normalize, Pooling, Transformer
+    from transformers import Qwen3VLModel
+
+    processor = build_processor()
+    tokenizer = processor.tokenizer
+    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
+        torch.manual_seed(seed)
+        Qwen3VLModel(build_config(len(tokenizer), tokenizer)).save_pretrained(folder)
+        processor.save_pretrained(folder)
+        transformer = Transformer(folder, processing_kwargs={"chat_template": {"add_generation_prompt": True}})
+        pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode="lasttoken")
+        return SentenceTransformer(modules=[transformer, pooling, Normalize()], device="cpu")

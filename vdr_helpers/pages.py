@@ -255,6 +255,8 @@ PORTRAIT = {"report": report, "table": table, "invoice": invoice, "datasheet": d
 LANDSCAPE = {"slide": slide, "dashboard": dashboard}
 METRIC_LAYOUTS = ("report", "table", "slide", "letter", "dashboard")
 ITEM_LAYOUTS = ("invoice", "datasheet")
+TABLE_LAYOUTS = ("table", "invoice", "datasheet")  # a query may ask about any row
+CHART_LAYOUTS = ("report", "slide", "dashboard")
 HELD_OUT_LAYOUTS = ("letter", "dashboard")  # pre-training never draws these
 
 

@@ -167,7 +167,14 @@ class Losses(torch.nn.Module):
         self.caption_head = torch.nn.Linear(WIDTH, len(CAPTION_WORDS))
         self.merged: torch.Tensor | None = None
         model[0].auto_model.visual.merger.register_forward_hook(self._keep)
+        self.patch_embed = model[0].auto_model.visual.patch_embed
+        self.patch_embed.forward = self._embed_patches
         self.page_inputs = model.preprocess([Image.new("RGB", PAGE_SIZE, "white")])
+
+    def _embed_patches(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """The patch convolution as the matrix product it is: same result, a backward pass five times cheaper on a CPU."""
+        weight = self.patch_embed.proj.weight
+        return functional.linear(pixel_values, weight.reshape(weight.shape[0], -1), self.patch_embed.proj.bias)
 
     def _keep(self, module, inputs, output) -> None:
         self.merged = output
@@ -216,7 +223,7 @@ def pretrain(output: Path, minutes: float, batch_size: int = 64, seed: int = 0, 
     losses = Losses(build_model(seed=seed))
     decayed = [p for p in losses.parameters() if p.dim() > 1]
     flat = [p for p in losses.parameters() if p.dim() <= 1]
-    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.02}, {"params": flat, "weight_decay": 0.0}], lr=0.0)
+    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.02}, {"params": flat, "weight_decay": 0.0}], lr=0.0, fused=True)
     state_file, step, spent, log = output / "pretrain.pt", 0, 0.0, []
     if state_file.exists():
         state = torch.load(state_file, weights_only=True)
@@ -247,6 +254,7 @@ def pretrain(output: Path, minutes: float, batch_size: int = 64, seed: int = 0, 
             spent, saved = time.time() - started, time.time()
             state = {"losses": losses.state_dict(), "optimizer": optimizer.state_dict()}
             save_state(state_file, step=step, spent=spent, log=log, **state)
+    del losses.patch_embed.forward  # the model's own method again
     losses.model.half().save_pretrained(str(output), create_model_card=False)
     (output / "pretrain_log.json").write_text(json.dumps(log, indent=1) + "\n")
     return log

@@ -73,17 +73,23 @@ METRIC_QUERIES = WordList(
         "{organisation} {subject} {year}",
         "How high was {subject} at {organisation} in {year}?",
         "Find the {year} {subject} of {organisation}",
-        "Did {subject} at {organisation} rise or fall in {year}?",
-        "Show the {subject} chart of {organisation} for {year}",
-        "{subject} by quarter, {organisation}, {year}",
         "What did {organisation} {region} report as {subject} for {year}?",
     ),
     held_out=(
-        "In {year}, how did {subject} develop at {organisation}?",
         "Which page gives {organisation}'s {subject} during {year}?",
         "I need the {subject} number that {organisation} published for {year}",
-        "Was {year} a good year for {organisation} in terms of {subject}?",
         "How much {subject} did {organisation} record in {region} in {year}?",
+    ),
+)
+CHART_QUERIES = WordList(  # only for pages with a chart
+    shared=(
+        "Did {subject} at {organisation} rise or fall in {year}?",
+        "Show the {subject} chart of {organisation} for {year}",
+        "{subject} by quarter, {organisation}, {year}",
+    ),
+    held_out=(
+        "In {year}, how did {subject} develop at {organisation}?",
+        "Was {year} a good year for {organisation} in terms of {subject}?",
     ),
 )
 ITEM_QUERIES = WordList(
@@ -91,7 +97,6 @@ ITEM_QUERIES = WordList(
         "How many {subject} did {organisation} order in {year}?",
         "{organisation} {subject} {year} price",
         "Price of {subject} at {organisation} in {year}",
-        "Which invoice of {organisation} lists {subject} in {year}?",
         "{subject} sold by {organisation} in {region}, {year}",
     ),
     held_out=(
@@ -100,7 +105,7 @@ ITEM_QUERIES = WordList(
         "Where can I read about {subject} from {organisation}, {year} edition?",
     ),
 )
-
+GERMAN_QUERY = "Wie hoch war {subject} bei {organisation} im Jahr {year}?"
 
 def invented_word(rng: random.Random) -> str:
     """A pronounceable word of two or three parts, such as ``"Kelmondor"``; pre-training uses it as a name or a subject."""

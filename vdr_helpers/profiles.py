@@ -1,0 +1,128 @@
+"""Profiles: everything that differs between the tiny, rehearsal and full experiment, as data (notebook 00 prints them).
+
+The same cells run on each. Choose one with the environment variable ``VDR_PROFILE`` before Jupyter starts; ``tiny`` is the default.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+PUBLISHED_DIMS = (2048, 1536, 1024, 512, 256, 128, 64)  # published model card, loss parameters
+OUTPUTS_VARIABLE = "VDR_OUTPUTS"
+
+
+def assets_folder() -> Path:
+    """The shipped assets: inside the package when installed from a wheel, beside it in a checkout."""
+    inside = PACKAGE / "assets"
+    return inside if inside.is_dir() else PACKAGE.parent / "assets"
+
+
+def outputs_folder() -> Path:
+    """Where everything a learner makes is kept: ``$VDR_OUTPUTS``, else ``outputs/`` of the checkout, else of this folder."""
+    if OUTPUTS_VARIABLE in os.environ:
+        return Path(os.environ[OUTPUTS_VARIABLE])
+    checkout = PACKAGE.parent
+    return (checkout if (checkout / "notebooks").is_dir() else Path.cwd()) / "outputs"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One way of running the course. Field names follow Sentence Transformers' own argument names where there is one."""
+
+    name: str
+    model_name: str  # a hub id, or a folder under assets/ when it starts with "assets/"
+    dataset_name: str  # a hub id, or "generated"
+    dataset_config: str
+    matryoshka_dims: tuple[int, ...]
+    truncate_dim: int  # what notebook 06 publishes
+    max_pixels: int  # pixels per page after the processor's resize
+    train_rows: int
+    eval_rows: int
+    per_device_train_batch_size: int
+    mini_batch_size: int  # pages per forward pass inside the cached loss
+    encode_batch_size: int
+    num_train_epochs: float
+    learning_rate: float
+    warmup_steps: float  # a share of all steps when below 1
+    bf16: bool
+    seed: int = 42
+    model_kwargs: dict = field(default_factory=dict)
+
+    @property
+    def output_dir(self) -> Path:
+        """``outputs/<profile>``: data, checkpoints, results and models of this profile."""
+        return outputs_folder() / self.name
+
+    @property
+    def base_model(self) -> str:
+        """What ``SentenceTransformer(...)`` is given: the hub id, or the path of the shipped model."""
+        if self.model_name.startswith("assets/"):
+            return str(assets_folder() / self.model_name.removeprefix("assets/"))
+        return self.model_name
+
+    def to_dict(self) -> dict:
+        """The settings as a dictionary, for printing and for summaries; without paths of this machine."""
+        return dict(self.__dict__)
+
+
+PROFILES = {
+    "tiny": Profile(
+        name="tiny",
+        model_name="assets/tiny-base",
+        dataset_name="generated",
+        dataset_config="en",
+        matryoshka_dims=tuple(dim // 8 for dim in PUBLISHED_DIMS),
+        truncate_dim=128,
+        max_pixels=200 * 200,
+        train_rows=1200,
+        eval_rows=300,
+        per_device_train_batch_size=32,
+        mini_batch_size=32,
+        encode_batch_size=50,
+        num_train_epochs=1,
+        learning_rate=3e-4,
+        warmup_steps=0.1,
+        bf16=False,
+        model_kwargs={"dtype": "float32"},
+    ),
+    "full": Profile(
+        name="full",
+        model_name="Qwen/Qwen3-VL-Embedding-2B",
+        dataset_name="llamaindex/vdr-multilingual-train",
+        dataset_config="en",
+        matryoshka_dims=PUBLISHED_DIMS,
+        truncate_dim=1024,
+        max_pixels=600 * 600,
+        train_rows=10_000,
+        eval_rows=300,
+        per_device_train_batch_size=64,
+        mini_batch_size=1,
+        encode_batch_size=16,
+        num_train_epochs=1,
+        learning_rate=2e-5,
+        warmup_steps=0.1,
+        bf16=True,
+        model_kwargs={"dtype": "bfloat16"},
+    ),
+}
+
+
+def load_profile(name: str | None = None) -> Profile:
+    """The profile called ``name``, or the one in ``$VDR_PROFILE``, or ``tiny``. Raises ``ValueError`` that lists the known names."""
+    name = name or os.environ.get("VDR_PROFILE", "tiny")
+    if name not in PROFILES:
+        known = ", ".join(PROFILES)
+        raise ValueError(f"unknown profile {name!r}: set VDR_PROFILE to one of {known} (unset it for 'tiny') and restart the kernel")
+    return PROFILES[name]
+
+
+def describe(profile: Profile) -> str:
+    """One line that says where a notebook runs: profile, device and versions."""
+    import sentence_transformers
+    import torch
+
+    device = "GPU" if torch.cuda.is_available() else "CPU"
+    return f"profile {profile.name} | {device} | sentence-transformers {sentence_transformers.__version__} | torch {torch.__version__.split('+')[0]}"

@@ -1,0 +1,121 @@
+"""The headless run: order, progress, failure, and what it leaves behind, on notebooks of two cells."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from vdr_helpers import run_course, run_pages
+
+
+@dataclass
+class FakeProfile:
+    """The two attributes of a profile that the run needs."""
+
+    output_dir: Path
+    name: str = "tiny"
+
+
+def write_notebook(folder: Path, name: str, *sources: str) -> None:
+    cells = [nbformat.v4.new_markdown_cell("# A title"), *(nbformat.v4.new_code_cell(source) for source in sources)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / name)
+
+
+@pytest.fixture
+def course(tmp_path, monkeypatch):
+    """A folder for notebooks and a profile whose results 03 and 05 are there already."""
+    profile = FakeProfile(tmp_path / "outputs" / "tiny")
+    results = profile.output_dir / "results"
+    results.mkdir(parents=True)
+    scores = {"base": {"8": 0.21, "256": 0.614}, "finetuned": {"8": 0.72, "256": 0.75}}
+    (results / "truncation.json").write_text(json.dumps(scores))
+    (results / "training.json").write_text(json.dumps({"train_seconds": 98.5}))
+    monkeypatch.setattr(run_course, "load_profile", lambda: profile)
+    monkeypatch.setattr(run_course, "describe_device", lambda: "CPU, 2 cores")
+    notebooks = tmp_path / "notebooks"
+    notebooks.mkdir()
+    return notebooks, profile
+
+
+def test_a_run_leaves_copies_pages_and_a_summary(course, capsys):
+    notebooks, profile = course
+    write_notebook(notebooks, "01_second.ipynb", "assert open('first.txt').read() == 'done'", "print('second')")
+    write_notebook(
+        notebooks,
+        "00_first.ipynb",
+        "import os, sys; from pathlib import Path",
+        "Path('first.txt').write_text('done'); print(sys.executable); print(os.environ['VDR_OUTPUTS'])",
+    )
+    source = (notebooks / "00_first.ipynb").read_text()
+
+    assert run_course.main(["--notebooks", str(notebooks)]) == 0
+
+    printed = capsys.readouterr().out
+    assert printed.index("00_first") < printed.index("01_second")
+    assert "    256    0.614       0.750" in printed
+    assert printed.index("    256 ") < printed.index("      8 ")
+    copy = nbformat.read(profile.output_dir / "notebooks" / "00_first.ipynb", as_version=4)
+    executable, outputs = copy.cells[2].outputs[0].text.split()
+    assert Path(executable) == Path(sys.executable)  # this interpreter, whatever other kernels are installed
+    assert Path(outputs) == profile.output_dir.parent
+    assert (notebooks / "00_first.ipynb").read_text() == source
+    summary = json.loads((profile.output_dir / "summary.json").read_text())
+    assert {"profile", "versions", "device", "minutes", "ndcg_at_10", "train_seconds"} <= summary.keys()
+    assert list(summary["minutes"]) == ["00_first", "01_second"]
+    assert summary["ndcg_at_10"]["finetuned"]["8"] == 0.72
+    assert summary["train_seconds"] == 98.5
+    index = (profile.output_dir / "index.html").read_text()
+    for name in ("notebooks/00_first.html", "notebooks/01_second.html"):
+        assert f'href="{name}"' in index
+        assert (profile.output_dir / name).exists()
+
+
+def test_a_failure_names_notebook_cell_and_error_and_shows_no_scores(course, capsys):
+    notebooks, profile = course
+    write_notebook(notebooks, "00_first.ipynb", "print('before')", "# why\nwidth = 1 / 0", "print('after')")
+    write_notebook(notebooks, "01_second.ipynb", "print('second')")
+
+    assert run_course.main(["--notebooks", str(notebooks)]) == 1
+
+    printed = capsys.readouterr()
+    assert "00_first.ipynb, code cell 2 of 3" in printed.err
+    assert "ZeroDivisionError: division by zero" in printed.err
+    assert "01_second" not in printed.out
+    assert "0.614" not in printed.out  # the scores on disk belong to an earlier run
+    copy = nbformat.read(profile.output_dir / "notebooks" / "00_first.ipynb", as_version=4)
+    assert copy.cells[1].outputs[0].text == "before\n"
+    assert (profile.output_dir / "notebooks" / "00_first.html").exists()
+    summary = json.loads((profile.output_dir / "summary.json").read_text())
+    assert "ZeroDivisionError" in summary["failed"]["00_first"]
+    assert summary["ndcg_at_10"] == {"base": {}, "finetuned": {}}
+
+
+def test_only_picks_by_number_and_rejects_an_unknown_one(course, capsys):
+    notebooks, _ = course
+    for name in ("00_first.ipynb", "04_fifth.ipynb", "06_last.ipynb"):
+        write_notebook(notebooks, name, "print()")
+    found = run_course.find_notebooks(notebooks, only=["04", "00"])
+    assert [notebook.name for notebook in found] == ["00_first.ipynb", "04_fifth.ipynb"]
+    assert run_course.main(["--notebooks", str(notebooks), "--only", "07"]) == 2
+    assert "no notebook starts with '07'; there are 00_first, 04_fifth, 06_last" in capsys.readouterr().err
+
+
+def test_no_notebooks_says_where_it_looked(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run_course, "load_profile", lambda: FakeProfile(tmp_path))
+    assert run_course.main(["--notebooks", str(tmp_path)]) == 2
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_a_page_keeps_the_alt_text_of_its_figures(tmp_path):
+    pixel = "iVBORw0KGgo=\n"
+    output = nbformat.v4.new_output(
+        "display_data", {"image/png": pixel, "text/plain": "x"}, metadata={"image/png": {"alt": 'Tuned keeps "95 %"'}}
+    )
+    cells = [nbformat.v4.new_code_cell("draw()", outputs=[output])]
+    run_pages.write_html(nbformat.v4.new_notebook(cells=cells), tmp_path, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "Tuned keeps" in page
+    assert "No description has been provided" not in page

@@ -1,0 +1,203 @@
+"""Run the whole course without a browser: ``python -m vdr_helpers.run_course`` (what ``make course`` calls).
+
+Executes the notebooks in order, one progress line each, and leaves in ``outputs/<profile>/``: ``notebooks/`` (the executed copies,
+as ``.ipynb`` and ``.html``), ``index.html`` that links them, and ``summary.json``. The notebooks themselves are not changed.
+It stops at the first notebook that fails, because the later ones would take its place from what the course ships and show numbers
+that are not this run's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from vdr_helpers.profiles import OUTPUTS_VARIABLE, load_profile
+from vdr_helpers.run_pages import score_rows, write_html, write_index
+
+PACKAGES = ("sentence-transformers", "transformers", "torch", "torchvision", "datasets", "accelerate", "numpy", "pillow")
+
+
+@dataclass
+class Result:
+    """How one notebook went: its file, how long it took, and the error that stopped it (``None`` when it ran through)."""
+
+    notebook: Path
+    seconds: float
+    error: str | None
+
+
+def find_notebooks(folder: Path | None = None, only: list[str] | None = None) -> list[Path]:
+    """The course's notebooks in order: from ``folder``, else from ``notebooks/`` beside the package or in the current folder.
+
+    ``only`` keeps those whose name starts with one of the given numbers, such as ``["00", "04"]``. Raises ``FileNotFoundError`` when
+    there are none, ``ValueError`` when a number in ``only`` fits no notebook.
+    """
+    beside_package = Path(__file__).resolve().parent.parent / "notebooks"
+    candidates = [folder] if folder else [beside_package, Path.cwd() / "notebooks", Path.cwd()]
+    for candidate in candidates:
+        notebooks = sorted(candidate.resolve().glob("[0-9][0-9]_*.ipynb"))
+        if notebooks:
+            break
+    else:
+        looked = ", ".join(str(candidate) for candidate in candidates)
+        raise FileNotFoundError(f"no course notebooks in {looked}: run this in a clone, or name their folder with --notebooks")
+    known = ", ".join(notebook.stem for notebook in notebooks)
+    for number in only or []:
+        if not any(notebook.name.startswith(number) for notebook in notebooks):
+            raise ValueError(f"no notebook starts with {number!r}; there are {known}")
+    return [notebook for notebook in notebooks if not only or notebook.name.startswith(tuple(only))]
+
+
+def kernel_manager_class():
+    """A kernel manager that always starts the interpreter which runs this script, whatever "python3" kernel is installed."""
+    from ipykernel.kernelspec import get_kernel_dict
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+
+    class ThisInterpreter(AsyncKernelManager):
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            return KernelSpec(**get_kernel_dict(extra_arguments=["--log-level=40"]))  # its notices would break the progress lines
+
+    return ThisInterpreter
+
+
+def describe_error(notebook, error: Exception) -> str:
+    """One line for a failed notebook: which cell (counted from 1 among code cells), how it starts, and the error."""
+    code_cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for i, cell in enumerate(code_cells, start=1):
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                first_line = next((line for line in cell.source.splitlines() if line.strip()), "")
+                return f"code cell {i} of {len(code_cells)} ({first_line.strip()!r}): {output.ename}: {output.evalue}"
+    return f"{type(error).__name__}: {error}"
+
+
+def execute(notebook_file: Path, output_dir: Path) -> Result:
+    """Execute one notebook where it lies and save the copy, whole or not, in ``output_dir / "notebooks"`` as ``.ipynb`` and ``.html``.
+
+    The kernel gets ``$VDR_OUTPUTS`` as an absolute path, since it runs in another folder than this script.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellControlSignal, DeadKernelError
+
+    notebook = nbformat.read(notebook_file, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    client = NotebookClient(notebook, timeout=None, resources={"metadata": {"path": str(notebook_file.parent)}})
+    client.kernel_manager_class = kernel_manager_class()
+    environment = {OUTPUTS_VARIABLE: str(output_dir.resolve().parent), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    folder, start, error = output_dir / "notebooks", time.perf_counter(), None
+    try:
+        client.execute(env=os.environ | environment)
+    except (CellControlSignal, DeadKernelError) as problem:  # an exception in a cell, or a kernel that died under it
+        error = describe_error(notebook, problem)
+    finally:
+        seconds = time.perf_counter() - start
+        folder.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook, folder / notebook_file.name)
+    write_html(notebook, notebook_file.parent, folder / f"{notebook_file.stem}.html")
+    return Result(notebook_file, seconds, error)
+
+
+def read_json(file: Path) -> dict:
+    """The content of a JSON file, or ``{}`` when it is not there."""
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def describe_device() -> str:
+    """The device that torch would use by default, in words: ``"NVIDIA L4"``, ``"Apple GPU"`` or ``"CPU, 2 cores"``."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(0)
+    return "Apple GPU" if torch.backends.mps.is_available() else f"CPU, {os.cpu_count()} cores"
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide the numbers."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def summarise(profile, results: list[Result], keep_earlier: bool) -> dict:
+    """What ``summary.json`` holds; with ``keep_earlier`` the minutes of notebooks that an earlier run executed are kept.
+
+    The scores come from the files that notebooks 03 and 05 write under ``results/``; they are left out when a notebook failed.
+    """
+    failed = {result.notebook.stem: result.error for result in results if result.error}
+    minutes = read_json(profile.output_dir / "summary.json").get("minutes", {}) if keep_earlier else {}
+    minutes |= {result.notebook.stem: round(result.seconds / 60, 2) for result in results}
+    scores = {} if failed else read_json(profile.output_dir / "results" / "truncation.json")
+    training = {} if failed else read_json(profile.output_dir / "results" / "training.json")
+    return {
+        "profile": profile.name,
+        "versions": package_versions(),
+        "device": describe_device(),
+        "minutes": dict(sorted(minutes.items())),
+        "ndcg_at_10": {"base": scores.get("base", {}), "finetuned": scores.get("finetuned", {})},
+        "train_seconds": training.get("train_seconds"),
+        "failed": failed,
+    }
+
+
+def print_report(profile, summary: dict, index: Path) -> None:
+    """Print base vs fine-tuned NDCG@10 per dimension, and where things are."""
+    rows = score_rows(summary)
+    if rows:
+        print("\nNDCG@10     base  fine-tuned")
+        for dimension, base, finetuned in rows:
+            print(f"{dimension:>7}   {base:>6}  {finetuned:>10}")
+    elif not summary["failed"]:
+        print("\nNo scores yet: notebooks 03 and 05 write them.")
+    print(f"\nExecuted notebooks   {index} (open it in a browser)")
+    print(f"Numbers of this run  {profile.output_dir / 'summary.json'}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit status: 0, 1 when a notebook failed, 2 when there was nothing to run."""
+    parser = argparse.ArgumentParser(prog="python -m vdr_helpers.run_course", description="Run the course's notebooks in order.")
+    parser.add_argument("--only", nargs="+", metavar="NUMBER", help="run only these notebooks, for example: --only 00 04")
+    parser.add_argument("--notebooks", type=Path, metavar="FOLDER", help="where the notebooks are, if not in the clone")
+    options = parser.parse_args(arguments)
+    try:
+        profile = load_profile()
+        notebooks = find_notebooks(options.notebooks, options.only)
+    except (FileNotFoundError, ValueError) as problem:
+        print(problem, file=sys.stderr)
+        return 2
+    print(f"Running {len(notebooks)} notebooks with profile {profile.name}; results go to {profile.output_dir}", flush=True)
+    start, results = time.perf_counter(), []
+    for i, notebook in enumerate(notebooks, start=1):
+        print(f"[{i}/{len(notebooks)}] {notebook.stem:<24}", end=" ", flush=True)
+        results.append(execute(notebook, profile.output_dir))
+        elapsed = timedelta(seconds=round(time.perf_counter() - start))
+        took = timedelta(seconds=round(results[-1].seconds))
+        print(f"{'FAILED' if results[-1].error else 'ok':<6}  took {took}, {elapsed} since the start", flush=True)
+        if results[-1].error:
+            print(f"\n{notebook.name}, {results[-1].error}", file=sys.stderr)
+            print(f"What ran so far: {profile.output_dir / 'notebooks' / notebook.name}", file=sys.stderr)
+            break
+    summary = summarise(profile, results, keep_earlier=bool(options.only))
+    (profile.output_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    print_report(profile, summary, write_index(profile, summary))
+    return int(any(result.error for result in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,299 @@
+"""What a clean notebook of this course is: checks that take a notebook object and return a list of complaints, empty when all is well.
+
+``test_hygiene.py`` applies them to the course and, to see that each can fail, to bad notebooks built in memory.
+"""
+
+import ast
+import builtins
+import json
+import re
+
+import nbformat
+from IPython.core.inputtransformer2 import TransformerManager
+from nbval.plugin import comment_markers, find_comment_markers, find_metadata_tags
+
+ALWAYS_BOUND = {*dir(builtins), "display", "get_ipython", "__name__", "__file__", "__doc__"}
+IMAGE_TYPES = ("image/png", "image/jpeg", "image/svg+xml")
+MACHINE_PATH = re.compile(r"(?<![\w.:-])/(?:root|home|tmp|work|Users|private/var)(?=[/\s\"')\]]|$)|\b[A-Za-z]:\\+Users\b")
+EMBEDDED_DATA = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=\s]+")
+WARNING = re.compile(r"\b\w*Warning\b\s*:")
+PROFILE_TEST = re.compile(
+    r"\bif .*profile(\.name)?\s*[=!]=|\bif .*profile(\.name)? (not )?in\b|\bif (not )?TEST\b|\bmatch profile"
+)
+REASON = re.compile(r"^\s*# reason: .{15,}", re.MULTILINE)
+
+
+def code_cells(notebook):
+    """The code cells that hold something, in order."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+
+
+def outputs_of(notebook):
+    """``(number of the code cell from 1, output)`` for every stored output."""
+    return [(i, output) for i, cell in enumerate(code_cells(notebook), start=1) for output in cell.outputs]
+
+
+def is_valid(notebook):
+    try:
+        nbformat.validate(notebook)
+    except nbformat.ValidationError as problem:
+        return [f"not a valid notebook: {str(problem).splitlines()[0]}"]
+    return []
+
+
+def was_run_once_from_the_top(notebook):
+    counts = [cell.execution_count for cell in code_cells(notebook)]
+    return (
+        [] if counts == list(range(1, len(counts) + 1)) and counts else [f"execution counts are {counts}, not 1 to {len(counts)}"]
+    )
+
+
+def stores_no_errors_or_warnings(notebook):
+    complaints = []
+    for i, output in outputs_of(notebook):
+        if output.output_type == "error":
+            complaints.append(f"code cell {i} stores an error: {output.ename}")
+        elif output.output_type == "stream" and output.name == "stderr":
+            complaints.append(f"code cell {i} stores stderr: {output.text[:80]!r}")
+        elif WARNING.search(json.dumps(output.get("text", output.get("data", {}).get("text/plain", "")))):
+            complaints.append(f"code cell {i} stores a warning")
+    return complaints
+
+
+def stores_no_widget_state(notebook):
+    return ["metadata.widgets is stored, which keeps GitHub from showing the notebook"] if "widgets" in notebook.metadata else []
+
+
+def strings_of(value):
+    """Every string in a notebook, without pictures."""
+    if isinstance(value, str):
+        yield EMBEDDED_DATA.sub("", value)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if key not in IMAGE_TYPES[:2]:
+                yield from strings_of(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from strings_of(item)
+
+
+def names_no_machine_paths(notebook):
+    found = {match.group() for text in strings_of(notebook) for match in MACHINE_PATH.finditer(text)}
+    return [f"machine path {path!r}" for path in sorted(found)]
+
+
+def describes_every_image(notebook):
+    complaints = []
+    for i, output in outputs_of(notebook):
+        for kind in IMAGE_TYPES:
+            if kind in output.get("data", {}):
+                alt = output.metadata.get(kind, {}).get("alt", "") if isinstance(output.metadata.get(kind, {}), dict) else ""
+                if len(alt.strip()) <= 20:
+                    complaints.append(f"code cell {i}: {kind} with alt text {alt!r}")
+        page = "".join(output.get("data", {}).get("text/html", ""))
+        complaints += [
+            f"code cell {i}: <img> without alt in its HTML" for tag in re.findall(r"<img\b[^>]*>", page) if not has_alt(tag)
+        ]
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            complaints += [f"image without alt text: {target}" for target in re.findall(r"!\[\s*\]\(([^)]*)\)", cell.source)]
+            complaints += [
+                f"image without alt text: {tag}" for tag in re.findall(r"<img\b[^>]*>", cell.source) if not has_alt(tag)
+            ]
+    return complaints
+
+
+def has_alt(tag):
+    return re.search(r"\balt\s*=\s*(\"[^\"]+\"|'[^']+')", tag) is not None
+
+
+def names_its_kernel(notebook):
+    name = notebook.metadata.get("kernelspec", {}).get("name")
+    return [] if name == "python3" else [f"kernel is {name!r}, not 'python3'"]
+
+
+def opens_with_a_title(notebook):
+    first = notebook.cells[0]
+    if first.cell_type != "markdown" or not re.match(r"# \S", first.source):
+        return ["the first cell is not markdown that starts with a title"]
+    return []
+
+
+def asks_no_profile(notebook):
+    return [
+        f"a cell branches on the profile: {line.strip()}"
+        for cell in code_cells(notebook)
+        for line in cell.source.splitlines()
+        if PROFILE_TEST.search(line)
+    ]
+
+
+def nbval_options(cell):
+    """What nbval itself reads from a cell's comments and tags, such as ``{"check": False}``."""
+    return dict(find_metadata_tags(cell.metadata)) | dict(find_comment_markers(cell.source))
+
+
+def is_compared(cell):
+    """Whether ``pytest --nbval`` compares this cell's stored output."""
+    options = nbval_options(cell)
+    return options.get("check", True) and not options.get("skip", False)
+
+
+def gives_a_reason_for_what_is_not_compared(notebook):
+    complaints = []
+    for i, cell in enumerate(code_cells(notebook), start=1):
+        if not is_compared(cell) and not REASON.search(cell.source):
+            complaints.append(f"code cell {i} is not compared and has no line '# reason: …' of at least 15 characters")
+        for line in cell.source.splitlines():
+            if "NBVAL_" in line and line.strip().lstrip("#").strip() not in comment_markers:
+                complaints.append(
+                    f"code cell {i}: nbval does not recognise {line.strip()!r}; the marker stands alone on its line"
+                )
+    return complaints
+
+
+def compared_and_stored(notebooks):
+    """``(cells whose output is compared, cells with output)`` over several notebooks."""
+    cells = [cell for notebook in notebooks for cell in code_cells(notebook) if cell.outputs]
+    return sum(is_compared(cell) for cell in cells), len(cells)
+
+
+def setup_cell(notebook):
+    """The source of the second cell, or ``None`` when that is not code."""
+    second = notebook.cells[1] if len(notebook.cells) > 1 else None
+    return second.source if second is not None and second.cell_type == "code" else None
+
+
+def binds_every_name_before_use(notebook):
+    """Names are bound by an earlier line at top level; inside a function, anywhere in the notebook."""
+    source = "\n".join(TransformerManager().transform_cell(cell.source) for cell in code_cells(notebook))
+    return [
+        f"line {line} of all code: {name!r} is used before it is bound" for line, name in NameChecker().check(ast.parse(source))
+    ]
+
+
+class NameChecker(ast.NodeVisitor):
+    """Walk a module in the order in which it runs; bodies of functions are looked at last, when all names are known."""
+
+    def __init__(self):
+        self.scopes = [set(ALWAYS_BOUND)]
+        self.later = []
+        self.unbound = []
+
+    def check(self, tree):
+        self.visit(tree)
+        while self.later:
+            self.scopes, body = self.later.pop(0)
+            bound_in = {node.id for part in body for node in ast.walk(part) if isinstance(node, ast.Name) and is_binding(node)}
+            self.scopes[-1] |= bound_in
+            for part in body:
+                self.visit(part)
+        return sorted(set(self.unbound))
+
+    def visit_Name(self, node):
+        if is_binding(node):
+            self.scopes[-1].add(node.id)
+            return
+        if not any(node.id in scope for scope in self.scopes):
+            self.unbound.append((node.lineno, node.id))
+        if isinstance(node.ctx, ast.Del):
+            self.scopes[-1].discard(node.id)
+
+    def visit_Import(self, node):
+        self.scopes[-1] |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+
+    visit_ImportFrom = visit_Import
+
+    def visit_Assign(self, node):
+        self.visit(node.value)
+        for target in node.targets:
+            self.visit(target)
+
+    def visit_AnnAssign(self, node):
+        for part in (node.annotation, node.value, node.target):
+            if part is not None:
+                self.visit(part)
+
+    def visit_AugAssign(self, node):
+        if isinstance(node.target, ast.Name):
+            self.visit(ast.copy_location(ast.Name(node.target.id, ast.Load()), node.target))
+        self.visit(node.value)
+        self.visit(node.target)
+
+    def visit_NamedExpr(self, node):
+        self.visit(node.value)
+        self.visit(node.target)
+
+    def visit_For(self, node):
+        self.visit(node.iter)
+        self.visit(node.target)
+        for part in (*node.body, *node.orelse):
+            self.visit(part)
+
+    visit_AsyncFor = visit_For
+
+    def visit_ExceptHandler(self, node):
+        if node.type is not None:
+            self.visit(node.type)
+        if node.name:
+            self.scopes[-1].add(node.name)
+        for part in node.body:
+            self.visit(part)
+
+    def visit_FunctionDef(self, node):
+        for part in (*node.decorator_list, *node.args.defaults, *(default for default in node.args.kw_defaults if default)):
+            self.visit(part)
+        self.scopes[-1].add(node.name)
+        self.postpone(node.args, node.body)
+
+    visit_AsyncFunctionDef = visit_FunctionDef
+
+    def visit_Lambda(self, node):
+        for part in (*node.args.defaults, *(default for default in node.args.kw_defaults if default)):
+            self.visit(part)
+        self.postpone(node.args, [node.body])
+
+    def postpone(self, arguments, body):
+        every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
+        self.later.append(([*self.scopes, {argument.arg for argument in every if argument}], body))
+
+    def visit_ClassDef(self, node):
+        for part in (*node.decorator_list, *node.bases, *(keyword.value for keyword in node.keywords)):
+            self.visit(part)
+        self.scopes.append(set())
+        for part in node.body:
+            self.visit(part)
+        self.scopes.pop()
+        self.scopes[-1].add(node.name)
+
+    def visit_comprehension_expression(self, node):
+        self.scopes.append(set())
+        for generator in node.generators:
+            self.visit(generator.iter)
+            self.visit(generator.target)
+            for condition in generator.ifs:
+                self.visit(condition)
+        for part in (node.key, node.value) if isinstance(node, ast.DictComp) else (node.elt,):
+            self.visit(part)
+        self.scopes.pop()
+
+    visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = visit_comprehension_expression
+
+
+def is_binding(node):
+    return isinstance(node.ctx, ast.Store)
+
+
+NOTEBOOK_CHECKS = (
+    is_valid,
+    was_run_once_from_the_top,
+    stores_no_errors_or_warnings,
+    stores_no_widget_state,
+    names_no_machine_paths,
+    describes_every_image,
+    names_its_kernel,
+    opens_with_a_title,
+    asks_no_profile,
+    gives_a_reason_for_what_is_not_compared,
+    binds_every_name_before_use,
+)

@@ -184,7 +184,7 @@ def encode_page(row: Row) -> bytes:
     return buffer.getvalue()[:2000] if row.broken else buffer.getvalue()
 
 
-def build_source(folder: Path, seed: int = 0, train_families: int = 330, eval_families: int = 330, workers: int = 2) -> Path:
+def build_source(folder: Path, seed: int = 0, train_families: int = 311, eval_families: int = 330, workers: int = 2) -> Path:
     """Build the source dataset in ``folder`` (about 3,300 pages, under a minute on two cores) unless it is there already.
 
     Written beside the target and moved into place at the end, so that an interrupted build is never taken for a whole one.

@@ -74,6 +74,42 @@ def choose_negatives(row: dict, row_of_id: dict[str, int], fingerprints: list, c
     return chosen
 
 
+def choose_rows(rows, fingerprints: list, train_rows: int, eval_rows: int, dirt: Counter) -> tuple[list[dict], list[dict]]:
+    """Split like the published dataset: the first ``train_rows`` clean rows with a query, then the next ``eval_rows``.
+
+    ``rows``: the source without its image column; ``fingerprints``: one per row, ``None`` where the image does not open. Each chosen
+    row is ``{"number": source row, "negatives": [source rows]}``. Every eval page is new: not in train, not in another eval row, so
+    that ``eval_rows`` queries make ``5 * eval_rows`` distinct pages. Raises ``ValueError`` when the source is too small.
+    """
+    row_of_id = {row_id: number for number, row_id in enumerate(rows["id"])}
+    train, evaluation, taken = [], [], set()
+    for number, row in enumerate(rows):
+        if not row["query"]:
+            dirt["row without a query (kept as a page)"] += 1
+        elif row["language"] != "en":
+            dirt["row in another language"] += 1
+        elif fingerprints[number] is None:
+            dirt["positive image does not open"] += 1
+        elif len(train) < train_rows:
+            negatives = choose_negatives(row, row_of_id, fingerprints, 4, set(), dirt)
+            if negatives:
+                train.append({"number": number, "negatives": negatives})
+                taken |= {fingerprints[number], fingerprints[negatives[0]]}
+        elif len(evaluation) < eval_rows:
+            negatives = choose_negatives(row, row_of_id, fingerprints, NEGATIVES_PER_EVAL_ROW, taken, dirt)
+            if fingerprints[number] in taken or len(negatives) < NEGATIVES_PER_EVAL_ROW:
+                dirt["eval row dropped: a page of it is in train"] += 1
+                continue
+            evaluation.append({"number": number, "negatives": negatives})
+            taken |= {fingerprints[number], *(fingerprints[negative] for negative in negatives)}
+    if len(train) < train_rows or len(evaluation) < eval_rows:
+        raise ValueError(
+            f"the source has {len(train)} clean train rows and {len(evaluation)} clean eval rows, but the profile asks for "
+            f"{train_rows} and {eval_rows}: lower train_rows or eval_rows, or give a larger source"
+        )
+    return train, evaluation
+
+
 def presize(image, processor):
     """The page at the size that the processor would make of it, so that its own resize becomes the identity.
 
@@ -129,6 +165,8 @@ def load_prepared(profile: Profile, split: str):
     if not (folder / split / "dataset_info.json").exists():
         if profile.dataset_name != "generated":
             raise FileNotFoundError(f"no prepared data for profile {profile.name!r}: run notebooks/02_dataset.ipynb with it first")
+        from vdr_helpers.prepare import prepare
+
         prepare(profile, folder)
         origin = "prepared now, in the steps of notebook 02"
     return load_from_disk(str(folder / split)), origin

@@ -67,17 +67,17 @@ def filler_strip(file_name: str, size: int, number: int) -> Image.Image:
 class Sheet:
     """A blank page with a cursor. ``key_lines`` collects ``(text, x0, y0, x1, y1)`` of the large type, in page pixels."""
 
-    def __init__(self, page: Page, landscape: bool) -> None:
+    def __init__(self, page: Page, landscape: bool, plain: bool = False) -> None:
         self.page = page
         self.rng = random.Random(page.seed)
-        short, long = self.rng.randrange(388, 432), self.rng.randrange(548, 592)
+        short, long = (400, 560) if plain else (self.rng.randrange(388, 432), self.rng.randrange(548, 592))
         self.width, self.height = (long, short) if landscape else (short, long)
-        self.heading, self.body = self.rng.choice(TYPEFACES)
+        self.heading, self.body = TYPEFACES[0] if plain else self.rng.choice(TYPEFACES)
         self.colour = self.rng.choice(BAND_COLOURS)
         paper = self.rng.randrange(246, 256)
         self.image = Image.new("RGB", (self.width, self.height), (paper, paper, paper - self.rng.randrange(0, 6)))
         self.draw = ImageDraw.Draw(self.image)
-        self.margin = self.rng.randrange(18, 30)
+        self.margin = 20 if plain else self.rng.randrange(18, 30)
         self.y = self.margin
         self.key_lines: list[tuple[str, float, float, float, float]] = []
 
@@ -251,7 +251,15 @@ def poster(sheet: Sheet) -> None:
         sheet.line(text, x=sheet.margin + sheet.rng.randrange(0, 60), size=sheet.rng.randrange(25, 36))
 
 
+def flashcard(sheet: Sheet) -> None:
+    page = sheet.page
+    for place, text in enumerate((page.organisation, page.subjects[0], str(page.year), page.region)):
+        sheet.y = 20 + 120 * place
+        sheet.key(text, size=33)
+
+
 PORTRAIT = {"report": report, "table": table, "invoice": invoice, "datasheet": datasheet, "letter": letter, "poster": poster}
+PORTRAIT["flashcard"] = flashcard
 LANDSCAPE = {"slide": slide, "dashboard": dashboard}
 METRIC_LAYOUTS = ("report", "table", "slide", "letter", "dashboard")
 ITEM_LAYOUTS = ("invoice", "datasheet")
@@ -265,6 +273,6 @@ def draw_page(page: Page) -> tuple[Image.Image, list[tuple[str, float, float, fl
 
     The same ``page`` always gives the same pixels for one Pillow version. Raises ``KeyError`` for an unknown layout.
     """
-    sheet = Sheet(page, landscape=page.layout in LANDSCAPE)
+    sheet = Sheet(page, landscape=page.layout in LANDSCAPE, plain=page.layout == "flashcard")
     (LANDSCAPE | PORTRAIT)[page.layout](sheet)
     return sheet.image, sheet.key_lines

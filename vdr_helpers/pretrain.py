@@ -22,7 +22,8 @@ from PIL import Image
 from torch.nn import functional
 
 from vdr_helpers import vocabulary
-from vdr_helpers.pages import HELD_OUT_LAYOUTS, ITEM_LAYOUTS, METRIC_LAYOUTS, Page, draw_page
+from vdr_helpers.corpus import query_templates, write_query
+from vdr_helpers.pages import HELD_OUT_LAYOUTS, ITEM_LAYOUTS, METRIC_LAYOUTS, TABLE_LAYOUTS, Page, draw_page
 from vdr_helpers.tiny_model import WIDTH, build_model
 
 CHARACTERS = string.ascii_lowercase + string.digits
@@ -36,24 +37,32 @@ PAGE_SIZE = (160, 224)  # pixels after the processor's resize, portrait; landsca
 CELLS = 35  # image tokens per page: one per 32 x 32 pixels
 
 
-def random_page(rng: random.Random, poster_share: float) -> Page:
-    """A page from the pre-training mix: shared words and layouts, 45 % invented names, 15 % invented subjects."""
+def curriculum(step: int) -> tuple[float, float, int]:
+    """``(share of flashcards, share of posters, near-duplicates per family)`` at a step: first one typeface at fixed places."""
+    flashcards = min(1.0, max(0.0, 1.3 - step / 320))
+    posters = (1 - flashcards) * max(0.1, 1.2 - step / 700)
+    return flashcards, posters, 1 if step < 200 else 2 if step < 450 else 4
+
+
+def random_page(rng: random.Random, flashcards: float = 0.0, posters: float = 0.0) -> Page:
+    """A page from the pre-training mix: shared words and layouts, a third invented names, 15 % invented subjects."""
     item = rng.random() < 0.4
     layouts = [layout for layout in (ITEM_LAYOUTS if item else METRIC_LAYOUTS) if layout not in HELD_OUT_LAYOUTS]
     first, second = rng.choice(vocabulary.FIRST_NAMES.shared), rng.choice(vocabulary.SECOND_NAMES.shared)
-    if rng.random() < 0.45:
+    if rng.random() < 0.35:
         first = vocabulary.invented_word(rng)
-    if rng.random() < 0.2:
+    if rng.random() < 0.15:
         second = vocabulary.invented_word(rng)
     subjects = rng.sample((vocabulary.ITEMS if item else vocabulary.METRICS).shared, k=3)
     if rng.random() < 0.15:
         subjects[0] = vocabulary.invented_word(rng)
+    plain = rng.random()
     return Page(
         organisation=f"{first} {second}",
         subjects=tuple(subjects),
         year=rng.choice(vocabulary.YEARS),
         region=rng.choice(vocabulary.REGIONS.shared),
-        layout="poster" if rng.random() < poster_share else rng.choice(layouts),
+        layout="flashcard" if plain < flashcards else "poster" if plain < flashcards + posters else rng.choice(layouts),
         seed=rng.randrange(2**31),
     )
 
@@ -62,7 +71,7 @@ def near_duplicate(page: Page, rng: random.Random) -> Page:
     """The same page with one thing changed: the year, the subject, or half of the organisation's name."""
     change = rng.choice(("year", "year", "subject", "first", "second"))
     values = dict(page.__dict__, seed=rng.randrange(2**31))
-    other = random_page(rng, 0.0)
+    other = random_page(rng)
     if change == "year":
         values["year"] = rng.choice([year for year in vocabulary.YEARS if year != page.year])
     elif change == "subject":
@@ -76,19 +85,12 @@ def near_duplicate(page: Page, rng: random.Random) -> Page:
     return Page(**values)
 
 
-def asked_subject(page: Page, rng: random.Random) -> str:
-    """The subject that a query asks about: any row of a table, the headline of other pages."""
-    return rng.choice(page.subjects) if page.layout in ("table", *ITEM_LAYOUTS) else page.subjects[0]
-
-
 def random_query(page: Page, rng: random.Random) -> str:
     """A query that ``page`` answers, in one of the shared phrasings, now and then in lower case or as bare words."""
-    subject = asked_subject(page, rng)
-    templates = vocabulary.ITEM_QUERIES.shared if page.layout in ITEM_LAYOUTS else vocabulary.METRIC_QUERIES.shared
-    words = {"organisation": page.organisation, "subject": subject.lower(), "year": page.year, "region": page.region}
-    query = rng.choice(templates).format(**words)
+    asked = rng.choice(page.subjects) if page.layout in TABLE_LAYOUTS else page.subjects[0]
+    query = write_query(page, asked, rng.choice([template for group in query_templates(page.layout) for template in group.shared]))
     if rng.random() < 0.2:
-        pieces = [page.organisation, subject.lower(), str(page.year)]
+        pieces = [page.organisation, asked.lower(), str(page.year)]
         rng.shuffle(pieces)
         query = " ".join(pieces)
     return query.lower() if rng.random() < 0.15 else query
@@ -122,11 +124,10 @@ class Batches(torch.utils.data.IterableDataset):
 
     def batch(self, step: int) -> dict:
         rng = random.Random(f"{self.seed}-{step}")
-        poster_share = max(0.08, 1.0 - step / 350)
-        family = 1 if step < 150 else 2 if step < 400 else 4
+        flashcards, posters, family = curriculum(step)
         pages: list[Page] = []
         while len(pages) < self.size:
-            page = random_page(rng, poster_share)
+            page = random_page(rng, flashcards, posters)
             pages += [page] + [near_duplicate(page, rng) for _ in range(family - 1)]
         pages = pages[: self.size]
         images, letters, captions, queries = [], [], [], []
@@ -191,14 +192,16 @@ class Losses(torch.nn.Module):
             features[name] = self.page_inputs[name].expand(count, -1)
         pages = self.embed(features)
         letters = functional.binary_cross_entropy_with_logits(
-            self.letter_head(self.merged).reshape(count, CELLS, -1), batch["letters"], pos_weight=torch.tensor(4.0)
+            self.letter_head(self.merged).reshape(count, CELLS, -1), batch["letters"], reduction="none"
         )
+        letters = letters.sum(dim=-1).mean()  # nats per image token
         queries = self.embed(self.model.preprocess(batch["queries"]))
         scores = functional.normalize(queries, dim=-1) @ functional.normalize(pages, dim=-1).T * 20
         target = torch.arange(count)
         contrastive = (functional.cross_entropy(scores, target) + functional.cross_entropy(scores.T, target)) / 2
-        captions = batch["captions"]
-        caption = functional.binary_cross_entropy_with_logits(self.caption_head(pages), captions, pos_weight=torch.tensor(4.0))
+        captions = batch["captions"] / batch["captions"].sum(dim=-1, keepdim=True).clamp(min=1)
+        caption = -(captions * functional.log_softmax(self.caption_head(pages), dim=-1)).sum(dim=-1).mean()
+        caption = caption - (captions * functional.log_softmax(self.caption_head(queries), dim=-1)).sum(dim=-1).mean()
         accuracy = (scores.argmax(dim=1) == target).float().mean()
         return {"contrastive": contrastive, "caption": caption, "letter": letters, "accuracy": accuracy}
 
@@ -239,7 +242,7 @@ def pretrain(output: Path, minutes: float, batch_size: int = 64, seed: int = 0, 
             group["lr"] = rate
         parts = losses(next(loader))
         optimizer.zero_grad()
-        (parts["contrastive"] + 4 * parts["caption"] + 4 * parts["letter"]).backward()
+        (parts["contrastive"] + parts["caption"] + parts["letter"]).backward()
         torch.nn.utils.clip_grad_norm_(losses.parameters(), 1.0)
         optimizer.step()
         step += 1

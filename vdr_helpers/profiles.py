@@ -28,12 +28,18 @@ def outputs_folder() -> Path:
     return (checkout if (checkout / "notebooks").is_dir() else Path.cwd()) / "outputs"
 
 
+def shipped(name: str) -> str:
+    """A hub id as it is; a name that starts with ``assets/`` as the path of the shipped model."""
+    return str(assets_folder() / name.removeprefix("assets/")) if name.startswith("assets/") else name
+
+
 @dataclass(frozen=True)
 class Profile:
     """One way of running the course. Field names follow Sentence Transformers' own argument names where there is one."""
 
     name: str
     model_name: str  # a hub id, or a folder under assets/ when it starts with "assets/"
+    finetuned_name: str  # a tuned model to start from when notebook 03 has not been run
     dataset_name: str  # a hub id, or "generated"
     dataset_config: str
     matryoshka_dims: tuple[int, ...]
@@ -50,6 +56,12 @@ class Profile:
     bf16: bool
     seed: int = 42
     model_kwargs: dict = field(default_factory=dict)
+    bands: dict = field(default_factory=dict)  # (low, high) per checkpoint; README, "What tiny shows", says how they were found
+    published_setting: bool = False  # model and data are the published ones, so that scores may stand in one figure
+
+    def comparable_score(self, ndcg_at_10: float) -> tuple[float, float] | None:
+        """``(billions of parameters, score)`` for the figure of published models, or ``None`` where a comparison would mislead."""
+        return (2.1, ndcg_at_10) if self.published_setting else None
 
     @property
     def output_dir(self) -> Path:
@@ -59,9 +71,12 @@ class Profile:
     @property
     def base_model(self) -> str:
         """What ``SentenceTransformer(...)`` is given: the hub id, or the path of the shipped model."""
-        if self.model_name.startswith("assets/"):
-            return str(assets_folder() / self.model_name.removeprefix("assets/"))
-        return self.model_name
+        return shipped(self.model_name)
+
+    @property
+    def finetuned_model(self) -> str:
+        """A tuned model for readers who skip notebook 03: the hub id, or the path of the shipped model."""
+        return shipped(self.finetuned_name)
 
     def to_dict(self) -> dict:
         """The settings as a dictionary, for printing and for summaries; without paths of this machine."""
@@ -72,6 +87,7 @@ PROFILES = {
     "tiny": Profile(
         name="tiny",
         model_name="assets/tiny-base",
+        finetuned_name="assets/tiny-finetuned",
         dataset_name="generated",
         dataset_config="en",
         matryoshka_dims=tuple(dim // 8 for dim in PUBLISHED_DIMS),
@@ -87,10 +103,18 @@ PROFILES = {
         warmup_steps=0.1,
         bf16=False,
         model_kwargs={"dtype": "float32"},
+        bands={
+            "base": (0.50, 0.92),
+            "finetuned": (0.60, 1.0),
+            "gain": (0.05, 0.45),
+            "kept_finetuned": (0.85, 1.0),
+            "kept_difference": (0.10, 1.0),
+        },
     ),
     "full": Profile(
         name="full",
         model_name="Qwen/Qwen3-VL-Embedding-2B",
+        finetuned_name="tomaarsen/Qwen3-VL-Embedding-2B-vdr",
         dataset_name="llamaindex/vdr-multilingual-train",
         dataset_config="en",
         matryoshka_dims=PUBLISHED_DIMS,
@@ -106,6 +130,14 @@ PROFILES = {
         warmup_steps=0.1,
         bf16=True,
         model_kwargs={"dtype": "bfloat16"},
+        published_setting=True,
+        bands={  # around the published figures, not measured by this project
+            "base": (0.85, 0.91),
+            "finetuned": (0.93, 0.96),
+            "gain": (0.03, 0.09),
+            "kept_finetuned": (0.90, 0.95),
+            "kept_difference": (0.10, 0.22),
+        },
     ),
 }
 
@@ -117,6 +149,15 @@ def load_profile(name: str | None = None) -> Profile:
         known = ", ".join(PROFILES)
         raise ValueError(f"unknown profile {name!r}: set VDR_PROFILE to one of {known} (unset it for 'tiny') and restart the kernel")
     return PROFILES[name]
+
+
+def quiet_progress_bars() -> None:
+    """Turn off the progress bars of transformers and datasets: as widgets they leave pages that a code host cannot show."""
+    import datasets
+    from transformers.utils import logging
+
+    datasets.disable_progress_bars()
+    logging.disable_progress_bar()
 
 
 def describe(profile: Profile) -> str:

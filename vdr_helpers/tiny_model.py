@@ -34,7 +34,7 @@ def build_processor():
     from transformers import Qwen2Tokenizer, Qwen2VLImageProcessor, Qwen3VLProcessor, Qwen3VLVideoProcessor
 
     rng = random.Random(0)
-    templates = vocabulary.METRIC_QUERIES.shared + vocabulary.ITEM_QUERIES.shared
+    templates = vocabulary.METRIC_QUERIES.shared + vocabulary.CHART_QUERIES.shared + vocabulary.ITEM_QUERIES.shared
     lines = [INSTRUCTION, "system", "user", "assistant"] * 50
     for _ in range(20_000):
         first, second, subject, region = (vocabulary.invented_word(rng) for _ in range(4))

@@ -18,8 +18,8 @@ setup: $(STAMP) ## create .venv and install the pinned packages (the other comma
 
 # Runs again only when the pins or the package's metadata change.
 $(STAMP): requirements.txt pyproject.toml
-	@$(PYTHON) -c '$(NEW_ENOUGH)' || { echo 'This course needs Python 3.11 or newer, but "$(PYTHON)" is' \
-	  "$$($(PYTHON) --version 2>&1 || true). Name a newer one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c '$(NEW_ENOUGH)' 2>/dev/null || { echo 'This course needs Python 3.11 or newer, but "$(PYTHON)" is' \
+	  "$$($(PYTHON) --version 2>/dev/null || echo not there). Name a newer one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@$(BIN)/python -c '$(NEW_ENOUGH)' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' requirements.txt)"
 	$(BIN)/uv pip install --python $(BIN)/python -r requirements.txt -e .

@@ -17,10 +17,11 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from vdr_helpers import vocabulary
-from vdr_helpers.pages import CHART_LAYOUTS, ITEM_LAYOUTS, METRIC_LAYOUTS, TABLE_LAYOUTS, Page, draw_page
+from vdr_helpers.pages import CHART_LAYOUTS, ITEM_LAYOUTS, METRIC_LAYOUTS, TABLE_LAYOUTS, draw_page
+from vdr_helpers.sheet import Page
 
 NEGATIVES_PER_ROW = 16  # as in the real dataset
-VERSION = 2  # raise it when the same seed would give other pages, so that a cached corpus is built anew
+VERSION = 3  # raise it when the same seed would give other pages, so that a cached corpus is built anew
 
 
 @dataclass

@@ -47,7 +47,9 @@ def page_fingerprint(data: bytes) -> str | None:
         return None
 
 
-def choose_negatives(row: dict, row_of_id: dict[str, int], fingerprints: list, count: int, taken: set, dirt: Counter) -> list[int]:
+def choose_negatives(
+    row: dict, row_of_id: dict[str, int], fingerprints: list, count: int, taken: set, dirt: Counter
+) -> list[int]:
     """The first ``count`` usable hard negatives of a row, as row numbers of the source, hardest first.
 
     Skipped and counted in ``dirt``: ids that resolve to nothing, images that do not open, a copy of the row's own page (it would be
@@ -146,7 +148,10 @@ def statistics(dataset, processor) -> list[dict]:
             sizes = sorted((image.size for image in values), key=lambda size: size[0] * size[1])
             mean = [round(sum(size[axis] for size in sizes) / len(sizes)) for axis in (0, 1)]
             cells = ["{}x{} px".format(*size) for size in (sizes[0], mean, sizes[-1])]
-        table.append({"column": name, "type": "string" if isinstance(values[0], str) else "image"} | dict(zip(("min", "mean", "max"), cells, strict=True)))
+        table.append(
+            {"column": name, "type": "string" if isinstance(values[0], str) else "image"}
+            | dict(zip(("min", "mean", "max"), cells, strict=True))
+        )
     return table
 
 
@@ -164,7 +169,9 @@ def load_prepared(profile: Profile, split: str):
     origin = "your own notebook 02"
     if not (folder / split / "dataset_info.json").exists():
         if profile.dataset_name != "generated":
-            raise FileNotFoundError(f"no prepared data for profile {profile.name!r}: run notebooks/02_dataset.ipynb with it first")
+            raise FileNotFoundError(
+                f"no prepared data for profile {profile.name!r}: run notebooks/02_dataset.ipynb with it first"
+            )
         from vdr_helpers.prepare import prepare
 
         prepare(profile, folder)

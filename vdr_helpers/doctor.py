@@ -55,7 +55,9 @@ def check_disk(profile: Profile, folder: Path) -> str | None:
         return f"outputs folder cannot be written ({error.strerror}): set VDR_OUTPUTS to a folder of yours"
     free = shutil.disk_usage(folder).free / 2**30
     needed = DISK_GIB.get(profile.name, 1.0)
-    return None if free >= needed else f"{free:.1f} GiB free, {needed:g} GiB needed: free some, or set VDR_OUTPUTS to another disk"
+    return (
+        None if free >= needed else f"{free:.1f} GiB free, {needed:g} GiB needed: free some, or set VDR_OUTPUTS to another disk"
+    )
 
 
 def check_model(profile: Profile) -> str | None:
@@ -68,7 +70,9 @@ def check_model(profile: Profile) -> str | None:
 
 def examine(profile: Profile) -> bool:
     """Print every check as a line and return whether all passed."""
-    checks = {"Python 3.11 or newer": None if sys.version_info >= (3, 11) else "install Python 3.11 and start again from the README"}
+    checks = {
+        "Python 3.11 or newer": None if sys.version_info >= (3, 11) else "install Python 3.11 and start again from the README"
+    }
     for name, lowest in REQUIRED.items():
         checks[f"{name} {'.'.join(map(str, lowest))} or newer"] = check_package(name, lowest)
     checks["torchvision matches torch"] = check_torchvision()

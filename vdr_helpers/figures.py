@@ -99,7 +99,9 @@ def truncation_curve(scores: dict[str, dict[int, float]], published_rows: list[d
 def training_curve(losses: list[tuple[int, float]], scores: list[tuple[int, float]]):
     """Training loss and NDCG@10 against the step, in two panels; each list holds ``(step, value)``."""
     figure, axes = new_figure(1, 2, height=2.8)
-    for axis, points, label in zip(axes, (losses, scores), ("training loss (sum over dimensions)", "NDCG@10 on eval"), strict=True):
+    for axis, points, label in zip(
+        axes, (losses, scores), ("training loss (sum over dimensions)", "NDCG@10 on eval"), strict=True
+    ):
         axis.plot([step for step, _ in points], [value for _, value in points], color=TUNED, marker="o", markersize=4)
         axis.set(xlabel="step", title=label)
     return figure
@@ -115,7 +117,9 @@ def model_sizes(models: list[dict], own: tuple[float, float] | None = None):
         x, y = parameters_in_billions(row["parameters"]), row["ndcg_at_10"]
         axis.scatter(x, y, color="white", edgecolor=PUBLISHED, linewidth=2 if tuned else 1, s=70 if tuned else 36, zorder=3)
         if tuned or row["model"].startswith("Qwen/") or y < 0.65:
-            axis.annotate(row["model"].split("/")[1], (x, y), xytext=(6, 5 if tuned else -11), textcoords="offset points", fontsize=8)
+            axis.annotate(
+                row["model"].split("/")[1], (x, y), xytext=(6, 5 if tuned else -11), textcoords="offset points", fontsize=8
+            )
     if own:
         axis.scatter(*own, color=TUNED, s=70, zorder=4)
         axis.annotate("measured here", own, xytext=(6, -12), textcoords="offset points", color=TUNED)

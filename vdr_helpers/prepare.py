@@ -32,14 +32,14 @@ def prepare(profile: Profile, folder: Path | None = None) -> Counter:
             steps.presize(PillowImage.open(io.BytesIO(image["bytes"])), processor).save(buffer, "PNG", compress_level=1)
             small_pages[-1] = {"bytes": buffer.getvalue(), "path": None}
     dirt: Counter = Counter()
-    train, evaluation = steps.choose_rows(source.remove_columns("image"), fingerprints, profile.train_rows, profile.eval_rows, dirt)
+    train, evaluation = steps.choose_rows(
+        source.remove_columns("image"), fingerprints, profile.train_rows, profile.eval_rows, dirt
+    )
     for name, rows, negatives in (("train", train, 1), ("eval", evaluation, 4), ("full", train + evaluation, 4)):
         columns = {"query": [source_query for source_query in source.select(row["number"] for row in rows)["query"]]}
         columns["image"] = [small_pages[row["number"]] for row in rows]
         for i in range(negatives):
-            columns[f"negative_{i}"] = [
-                small_pages[row["negatives"][i]] if i < len(row["negatives"]) else None for row in rows
-            ]
+            columns[f"negative_{i}"] = [small_pages[row["negatives"][i]] if i < len(row["negatives"]) else None for row in rows]
         features = Features({column: Value("string") if column == "query" else Image() for column in columns})
         steps.save_whole(Dataset.from_dict(columns, features=features), folder / name)
     return dirt

@@ -147,7 +147,9 @@ def load_profile(name: str | None = None) -> Profile:
     name = name or os.environ.get("VDR_PROFILE", "tiny")
     if name not in PROFILES:
         known = ", ".join(PROFILES)
-        raise ValueError(f"unknown profile {name!r}: set VDR_PROFILE to one of {known} (unset it for 'tiny') and restart the kernel")
+        raise ValueError(
+            f"unknown profile {name!r}: set VDR_PROFILE to one of {known} (unset it for 'tiny') and restart the kernel"
+        )
     return PROFILES[name]
 
 

@@ -18,7 +18,9 @@ SPECIAL_TOKENS = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>",
 )  # fmt: skip
 CHAT_TEMPLATE = (
-    "{%- if messages[0].role != 'system' %}{{ '<|im_start|>system\\n" + INSTRUCTION.replace("'", "\\'") + "<|im_end|>\\n' }}{% endif %}"
+    "{%- if messages[0].role != 'system' %}{{ '<|im_start|>system\\n"
+    + INSTRUCTION.replace("'", "\\'")
+    + "<|im_end|>\\n' }}{% endif %}"
     "{%- for message in messages %}{{ '<|im_start|>' + message.role + '\\n' }}"
     "{%- if message.content is string %}{{ message.content }}"
     "{%- else %}{%- for part in message.content %}"

@@ -28,7 +28,9 @@ def log_table(log_history: list[dict]):
         for name, value in entry.items():
             if name.endswith("cosine_ndcg@10"):
                 row["NDCG@10"] = value
-    table = pandas.DataFrame([row for row in rows.values() if len(row) > 2], columns=["Epoch", "Step", "Training loss", "NDCG@10"])
+    table = pandas.DataFrame(
+        [row for row in rows.values() if len(row) > 2], columns=["Epoch", "Step", "Training loss", "NDCG@10"]
+    )
     return table.set_index("Step")
 
 

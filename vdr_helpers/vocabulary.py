@@ -107,6 +107,7 @@ ITEM_QUERIES = WordList(
 )
 GERMAN_QUERY = "Wie hoch war {subject} bei {organisation} im Jahr {year}?"
 
+
 def invented_word(rng: random.Random) -> str:
     """A pronounceable word of two or three parts, such as ``"Kelmondor"``; pre-training uses it as a name or a subject."""
     return "".join(rng.choice(INVENTED_PARTS) for _ in range(rng.choice((2, 2, 3)))).capitalize()

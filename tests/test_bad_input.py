@@ -1,0 +1,183 @@
+"""What goes wrong at a reader's: each a clear line with the way out, and never a result that looks right."""
+
+import dataclasses
+import importlib.metadata
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from vdr_helpers import doctor
+from vdr_helpers.profiles import load_profile
+
+USAGE = namedtuple("USAGE", "total used free")
+
+
+@pytest.fixture
+def versions(monkeypatch):
+    """Set what ``importlib.metadata`` says of a package: ``versions["torch"] = "2.1.0"``, ``None`` for not installed."""
+    found, real = {}, importlib.metadata.version
+
+    def version(name):
+        if name in found and found[name] is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return found.get(name) or real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    return found
+
+
+# the doctor
+
+
+def test_a_missing_package_comes_with_its_pip_line(versions):
+    versions["datasets"] = None
+    assert doctor.check_package("datasets", (4, 0)) == (
+        "datasets is not installed: pip install 'datasets>=4.0', then restart the kernel"
+    )
+
+
+def test_an_old_package_comes_with_its_pip_line(versions):
+    versions["sentence-transformers"] = "5.4.1"
+    said = doctor.check_package("sentence-transformers", (6, 0))
+    assert said == "sentence-transformers 5.4 is too old: pip install -U 'sentence-transformers>=6.0', then restart the kernel"
+
+
+@pytest.mark.parametrize("version", ["6.0.0", "6.2.0", "10.0", "6.0.0.dev0", "6.0rc1", "7.1.0+cu130", "6"])
+def test_a_package_that_is_new_enough_passes(versions, version):
+    versions["sentence-transformers"] = version
+    assert doctor.check_package("sentence-transformers", (6, 0)) is None
+
+
+def test_the_doctor_asks_for_what_the_package_asks_for():
+    """The lowest versions are those of ``pyproject.toml``."""
+    import tomllib
+
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    bounds = dict(re.fullmatch(r"([\w-]+)(?:\[.*\])?>=([\d.]+)", line).groups() for line in project["dependencies"])
+    for name, lowest in doctor.REQUIRED.items():
+        assert ".".join(map(str, lowest)) == bounds[name], name
+
+
+def test_a_disk_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    said = doctor.check_disk(load_profile("tiny"), tmp_path / "file" / "outputs")
+    assert re.fullmatch(r"outputs folder cannot be written \(.+\): set VDR_OUTPUTS to a folder of yours", said)
+
+
+def test_a_disk_without_room(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: USAGE(100 * 2**30, 0, int(0.5 * 2**30)))
+    assert doctor.check_disk(load_profile("tiny"), tmp_path).startswith(
+        "0.5 GiB free, 1 GiB needed: free some, or set VDR_OUTPUTS"
+    )
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: USAGE(100 * 2**30, 0, 2 * 2**30))
+    assert doctor.check_disk(load_profile("tiny"), tmp_path) is None
+    assert doctor.check_disk(load_profile("full"), tmp_path).startswith("2.0 GiB free, 60 GiB needed")
+    assert list(tmp_path.iterdir()) == []  # the probe is gone
+
+
+def test_a_shipped_model_that_is_missing_or_half_there(tmp_path, monkeypatch):
+    from vdr_helpers import profiles
+
+    tiny = load_profile("tiny")
+    monkeypatch.setattr(profiles, "PACKAGE", tmp_path / "vdr_helpers")
+    assert "reinstall the course" in doctor.check_model(tiny)
+    assert doctor.check_model(load_profile("full")) is None  # a hub id is not a folder
+    folder = tmp_path / "assets" / "tiny-base"
+    folder.mkdir(parents=True)
+    (folder / "modules.json").write_text("[]")
+    assert "reinstall the course" in doctor.check_model(tiny), "a folder without weights is not whole"
+    (folder / "model.safetensors").write_bytes(b"weights")
+    assert doctor.check_model(tiny) is None
+
+
+def test_examine_prints_a_line_per_check_and_tells_success(capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "check_torchvision", lambda: None)
+    monkeypatch.setattr(doctor, "check_model", lambda profile: None)
+    assert doctor.examine(load_profile("tiny")) is True
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) >= 8
+    assert all(line.startswith("[OK]   ") for line in lines)
+
+
+def test_examine_prints_fail_with_the_way_out(capsys, versions, monkeypatch):
+    monkeypatch.setattr(doctor, "check_torchvision", lambda: "torchvision does not match torch (RuntimeError): install both")
+    versions["datasets"] = None
+    assert doctor.examine(load_profile("tiny")) is False
+    lines = capsys.readouterr().out.splitlines()
+    failed = [line for line in lines if line.startswith("[FAIL] ")]
+    assert len(failed) == 2
+    assert "pip install 'datasets>=4.0'" in failed[0]
+    assert "torchvision matches torch: torchvision does not match" in failed[1]
+
+
+def test_a_torchvision_of_another_build_is_found(monkeypatch):
+    import torchvision
+
+    assert doctor.check_torchvision() is None
+
+    def missing(*arguments):
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(torchvision.ops, "nms", missing)
+    assert "torchvision does not match torch (RuntimeError)" in doctor.check_torchvision()
+
+
+# checkpoints, profiles, splits
+
+
+@pytest.mark.parametrize(
+    "files", [{"config.json": {"hello": 1}}, {"modules.json": []}, {"model.safetensors": "x"}, {"adapter_config.json": {}}]
+)
+def test_a_foreign_checkpoint_is_not_taken_for_the_tuned_model(files):
+    from vdr_helpers.evaluation import finetuned_model
+
+    own = load_profile("tiny").output_dir / "finetuned"
+    own.mkdir(parents=True)
+    for name, content in files.items():
+        (own / name).write_text(json.dumps(content))
+    with pytest.raises(FileNotFoundError, match="delete the folder and run notebook 03 again"):
+        finetuned_model(load_profile("tiny"))
+
+
+def test_an_unknown_profile_ends_the_headless_run_in_one_line():
+    run = subprocess.run(
+        [sys.executable, "-m", "vdr_helpers.run_course"],
+        env={"VDR_PROFILE": "huge", "PATH": "", "VDR_OUTPUTS": "unused"},
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+    )
+    assert run.returncode == 2
+    assert "unknown profile 'huge'" in run.stderr
+    assert "tiny" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_dataset_with_other_columns_is_named_before_work_starts(tmp_path, small_profile):
+    from datasets import Dataset
+
+    from vdr_helpers.prepare import prepare
+
+    folder = tmp_path / "foreign" / "en"
+    folder.mkdir(parents=True)
+    Dataset.from_dict({"text": ["a"], "picture": [1]}).to_parquet(folder / "train-00000-of-00001.parquet")
+    readme = "---\nconfigs:\n- config_name: en\n  data_files:\n  - split: train\n    path: en/train-*.parquet\n---\n"
+    (tmp_path / "foreign" / "README.md").write_text(readme)
+    profile = dataclasses.replace(small_profile, dataset_name=str(tmp_path / "foreign"))
+    with pytest.raises(ValueError, match="no column id, query, image, negatives, language; it has text, picture"):
+        prepare(profile, tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+def test_more_rows_than_the_source_has(tmp_path, small_profile):
+    from vdr_helpers.prepare import prepare
+
+    with pytest.raises(ValueError, match="asks for 5000 and 20: lower train_rows or eval_rows"):
+        prepare(dataclasses.replace(small_profile, train_rows=5000), tmp_path / "data")
+    assert not (tmp_path / "data").exists()

@@ -1,0 +1,254 @@
+"""Evaluation: inputs, NDCG by hand against the evaluator, embeddings kept once, checkpoints, bands and results."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+from sentence_transformers.util import cos_sim
+
+from vdr_helpers import evaluation
+from vdr_helpers.profiles import load_profile
+
+
+def eval_split(**changes):
+    from datasets import Dataset
+
+    columns = {"query": ["first", "second"], "image": ["P0", "P1"], "negative_0": ["A0", "A1"], "negative_1": ["B0", "B1"]}
+    return Dataset.from_dict({name: values for name, values in (columns | changes).items() if values is not None})
+
+
+def test_retrieval_inputs_by_hand():
+    queries, corpus, relevant = evaluation.retrieval_inputs(eval_split())
+    assert queries == {"q0": "first", "q1": "second"}
+    assert corpus == {
+        "q0-positive": "P0", "q0-negative_0": "A0", "q0-negative_1": "B0",
+        "q1-positive": "P1", "q1-negative_0": "A1", "q1-negative_1": "B1",
+    }  # fmt: skip
+    assert relevant == {"q0": {"q0-positive"}, "q1": {"q1-positive"}}
+
+
+@pytest.mark.parametrize("empty", ["", "   ", None])
+def test_an_empty_query_is_refused_with_its_row(empty):
+    with pytest.raises(ValueError, match="row 1 has an empty query: filter it out"):
+        evaluation.retrieval_inputs(eval_split(query=["first", empty]))
+
+
+def test_a_split_without_negatives_is_refused():
+    with pytest.raises(ValueError, match="no column negative_0: pass the eval split"):
+        evaluation.retrieval_inputs(eval_split(negative_0=None, negative_1=None))
+
+
+# NDCG by hand
+
+
+class KnownModel:
+    """Embeds what it is told: ``vectors[text]``, cut to ``truncate_dim`` as Sentence Transformers cuts."""
+
+    similarity_fn_name = "cosine"
+
+    def __init__(self, vectors):
+        self.vectors = vectors
+        self.calls = []
+        self.model_card_data = self
+
+    def set_evaluation_metrics(self, *metrics):
+        pass
+
+    def similarity(self, queries, pages):
+        return cos_sim(queries, pages)
+
+    def encode_query(self, texts, truncate_dim=None, **settings):
+        self.calls.append(list(texts))
+        return torch.stack([torch.as_tensor(self.vectors[text], dtype=torch.float32) for text in texts])[:, :truncate_dim]
+
+    encode_document = encode_query
+
+    def get_embedding_dimension(self):
+        return len(next(iter(self.vectors.values())))
+
+
+VECTORS = {
+    "first": (1, 0), "second": (0, 1),
+    "P0": (1, 0.1), "A0": (1, 1), "B0": (-1, 0),
+    "P1": (1, 0.5), "A1": (0.2, 1), "B1": (1, -1),
+}  # fmt: skip
+
+
+def test_ndcg_by_hand_is_the_evaluators():
+    # angles to "first" (x axis): P0 5.7, P1 26.6, A0 45 ... its page is first; to "second" (y axis): A1, A0, then P1: third
+    inputs = evaluation.retrieval_inputs(eval_split())
+    measured = InformationRetrievalEvaluator(*inputs, name="vdr-eval-hard", write_csv=False)(KnownModel(VECTORS))
+    assert measured["vdr-eval-hard_cosine_ndcg@10"] == pytest.approx((1 / math.log2(2) + 1 / math.log2(4)) / 2)  # 0.75
+    assert measured["vdr-eval-hard_cosine_mrr@10"] == pytest.approx((1 + 1 / 3) / 2)
+    assert measured["vdr-eval-hard_cosine_accuracy@1"] == 0.5
+    assert measured["vdr-eval-hard_cosine_recall@3"] == 1.0
+    assert measured["vdr-eval-hard_cosine_precision@3"] == pytest.approx(1 / 3)
+
+
+def test_slicing_one_encoding_equals_encoding_at_each_dimension():
+    generator = torch.Generator().manual_seed(0)
+    vectors = {text: torch.randn(16, generator=generator) for text in VECTORS}
+    inputs = evaluation.retrieval_inputs(eval_split())
+    pages = KnownModel(vectors).encode_document(list(inputs[1].values()))
+    seen = []
+    for dim in (16, 8, 4, 2):
+        evaluator = InformationRetrievalEvaluator(*inputs, truncate_dim=dim, write_csv=False)
+        whole, sliced = KnownModel(vectors), KnownModel(vectors)
+        expected = evaluator(whole)
+        assert evaluator(sliced, corpus_embeddings=pages[:, :dim]) == expected
+        assert len(whole.calls) == 2
+        assert sliced.calls == [["first", "second"]]  # the pages were not encoded again
+        seen.append(tuple(expected.values()))
+    assert len(set(seen)) > 1
+
+
+# embeddings kept once
+
+
+@pytest.fixture
+def model_folder(tmp_path):
+    folder = tmp_path / "model"
+    (folder / "1_Pooling").mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "1_Pooling" / "config.json").write_text("{}")
+    return folder
+
+
+def embed(model, folder, data_key="eval-0"):
+    return evaluation.embed_once(model, str(folder), ["first", "second"], ["P0", "A0", "B0"], data_key, load_profile("tiny"))
+
+
+def test_embeddings_are_encoded_once_and_anew_after_training(model_folder):
+    model = KnownModel(VECTORS)
+    queries, pages = embed(model, model_folder)
+    assert queries.tolist() == [[1, 0], [0, 1]]
+    assert pages.shape == (3, 2)
+    assert pages.dtype == torch.float32
+    assert len(model.calls) == 2
+    again = embed(model, model_folder)
+    assert len(model.calls) == 2
+    assert torch.equal(again[0], queries)
+    assert torch.equal(again[1], pages)
+    (model_folder / "model.safetensors").write_bytes(b"other weights")
+    embed(model, model_folder)
+    assert len(model.calls) == 4
+    embed(model, model_folder, data_key="eval-1")
+    assert len(model.calls) == 6
+    assert not list((load_profile("tiny").output_dir / "embeddings").glob("*.partial"))
+
+
+def test_an_interrupted_encoding_is_not_kept(model_folder, monkeypatch):
+    import safetensors.torch
+
+    def die(tensors, path):
+        Path(path).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    model = KnownModel(VECTORS)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(safetensors.torch, "save_file", die)
+        embed(model, model_folder)
+    _, pages = embed(model, model_folder)
+    assert len(model.calls) == 4
+    assert pages.shape == (3, 2)
+
+
+def test_the_key_holds_weights_and_settings(model_folder):
+    key = evaluation.model_key(model_folder)
+    assert key == evaluation.model_key(str(model_folder))
+    assert key != evaluation.model_key(model_folder, "data")
+    (model_folder / "1_Pooling" / "config.json").write_text('{"pooling_mode": "mean"}')
+    assert evaluation.model_key(model_folder) != key
+
+
+def test_two_checkpoints_have_two_keys(tmp_path):
+    keys = set()
+    for step in (8, 16):
+        folder = tmp_path / "checkpoints" / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(b"weights of step %d" % step)
+        keys.add(evaluation.model_key(folder))
+    assert len(keys) == 2
+
+
+def test_a_hub_model_is_keyed_by_its_id_and_not_by_what_lies_around(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = KnownModel(VECTORS)
+    embed(model, "Qwen/Qwen3-VL-Embedding-2B")
+    (tmp_path / "notes.json").write_text("{}")
+    embed(model, "Qwen/Qwen3-VL-Embedding-2B")
+    assert len(model.calls) == 2
+    embed(model, "tomaarsen/Qwen3-VL-Embedding-2B-vdr")
+    assert len(model.calls) == 4
+
+
+# checkpoints, dimensions, bands, results
+
+
+def test_the_tuned_model_is_the_readers_own_else_the_shipped_one():
+    profile = load_profile("tiny")
+    path, origin = evaluation.finetuned_model(profile)
+    assert path == profile.finetuned_model
+    assert "shipped" in origin
+    own = profile.output_dir / "finetuned"
+    own.mkdir(parents=True)
+    (own / "modules.json").write_text("[]")
+    (own / "model.safetensors").write_bytes(b"weights")
+    path, origin = evaluation.finetuned_model(profile)
+    assert path == str(own)
+    assert "your own" in origin
+
+
+@pytest.mark.parametrize("files", [[], ["modules.json"], ["model.safetensors"]])
+def test_half_a_folder_is_not_taken_for_a_model(files):
+    own = load_profile("tiny").output_dir / "finetuned"
+    own.mkdir(parents=True)
+    for name in files:
+        (own / name).write_text("[]")
+    with pytest.raises(FileNotFoundError, match="finetuned holds no Sentence Transformers model: delete the folder and run"):
+        evaluation.finetuned_model(load_profile("tiny"))
+
+
+def test_dimensions_must_fit_the_model():
+    model = KnownModel(VECTORS)  # two numbers
+    assert evaluation.check_dims(model, (2, 1)) is None
+    with pytest.raises(ValueError, match="dimension 3 does not fit: this model's embeddings have 2 numbers, choose 1 to 2"):
+        evaluation.check_dims(model, (2, 3))
+    with pytest.raises(ValueError, match="dimension 0"):
+        evaluation.check_dims(model, (0,))
+
+
+def test_bands_say_in_or_out_and_never_stop(capsys):
+    evaluation.check_band("base NDCG@10", 0.7, 0.5, 0.92, "Train longer.")
+    assert capsys.readouterr().out == "[in band] base NDCG@10 is between 0.5 and 0.92\n"
+    for edge in (0.5, 0.92):
+        evaluation.check_band("base NDCG@10", edge, 0.5, 0.92, "Train longer.")
+        assert capsys.readouterr().out.startswith("[in band]")
+    evaluation.check_band("base NDCG@10", 0.41234, 0.5, 0.92, "Train longer.")
+    assert capsys.readouterr().out == "[out of band] base NDCG@10 = 0.412, expected 0.5 to 0.92. Train longer.\n"
+    evaluation.check_band("gain", float("nan"), 0.05, 0.45, "Look at the loss.")
+    assert capsys.readouterr().out.startswith("[out of band] gain = nan")
+
+
+def test_a_band_upside_down_is_an_error():
+    with pytest.raises(ValueError, match=r"upside down: 0\.9 > 0\.5"):
+        evaluation.check_band("base", 0.7, 0.9, 0.5, "")
+
+
+def test_results_come_back_and_nothing_half_stays():
+    profile = load_profile("tiny")
+    assert evaluation.load_results(profile, "truncation") is None
+    results = {"base": {"256": 0.61}, "note": "Müller-Lyer ÷ 32"}
+    evaluation.save_results(profile, "truncation", results)
+    assert evaluation.load_results(profile, "truncation") == results
+    evaluation.save_results(profile, "truncation", {"base": {}})
+    assert evaluation.load_results(profile, "truncation") == {"base": {}}
+    with pytest.raises(TypeError):
+        evaluation.save_results(profile, "truncation", {"tensor": torch.zeros(1)})
+    assert evaluation.load_results(profile, "truncation") == {"base": {}}  # the old ones are still whole
+    folder = profile.output_dir / "results"
+    assert [path.name for path in folder.iterdir()] == ["truncation.json"]
+    assert json.loads((folder / "truncation.json").read_text()) == {"base": {}}

@@ -1,0 +1,174 @@
+"""Profiles and the published figures: one place for what differs, and the published numbers as the card prints them."""
+
+import math
+
+import pytest
+
+from vdr_helpers import profiles
+from vdr_helpers.profiles import PROFILES, PUBLISHED_DIMS, load_profile, outputs_folder, shipped
+from vdr_helpers.published import citations, parameters_in_billions, published
+
+
+def test_tiny_is_the_default_and_the_variable_chooses(monkeypatch):
+    assert load_profile().name == "tiny"
+    monkeypatch.setenv("VDR_PROFILE", "full")
+    assert load_profile().name == "full"
+    assert load_profile("tiny").name == "tiny"  # an argument wins
+
+
+def test_an_unknown_profile_is_told_the_names(monkeypatch):
+    with pytest.raises(ValueError, match=r"unknown profile 'huge'.*one of .*tiny.*full"):
+        load_profile("huge")
+    monkeypatch.setenv("VDR_PROFILE", "Tiny")
+    with pytest.raises(ValueError, match="unknown profile 'Tiny'"):
+        load_profile()
+
+
+def test_outputs_go_where_the_variable_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("VDR_OUTPUTS", str(tmp_path / "elsewhere"))
+    assert outputs_folder() == tmp_path / "elsewhere"
+    assert load_profile("tiny").output_dir == tmp_path / "elsewhere" / "tiny"
+    assert load_profile("full").output_dir == tmp_path / "elsewhere" / "full"
+
+
+def test_without_the_variable_outputs_lie_in_the_checkout_else_in_this_folder(tmp_path, monkeypatch):
+    monkeypatch.delenv("VDR_OUTPUTS")
+    package = tmp_path / "clone" / "vdr_helpers"
+    package.mkdir(parents=True)
+    (tmp_path / "clone" / "notebooks").mkdir()
+    monkeypatch.setattr(profiles, "PACKAGE", package)
+    assert outputs_folder() == tmp_path / "clone" / "outputs"
+    (tmp_path / "clone" / "notebooks").rmdir()  # installed from a wheel
+    monkeypatch.chdir(tmp_path)
+    assert outputs_folder() == tmp_path / "outputs"
+
+
+def test_shipped_models_are_found_beside_or_inside_the_package(tmp_path, monkeypatch):
+    assert shipped("Qwen/Qwen3-VL-Embedding-2B") == "Qwen/Qwen3-VL-Embedding-2B"
+    monkeypatch.setattr(profiles, "PACKAGE", tmp_path / "vdr_helpers")
+    assert shipped("assets/tiny-base") == str(tmp_path / "assets" / "tiny-base")
+    (tmp_path / "vdr_helpers" / "assets").mkdir(parents=True)
+    assert shipped("assets/tiny-base") == str(tmp_path / "vdr_helpers" / "assets" / "tiny-base")
+
+
+def test_tiny_dimensions_are_the_published_ones_divided_by_eight():
+    assert PUBLISHED_DIMS == (2048, 1536, 1024, 512, 256, 128, 64)
+    assert load_profile("tiny").matryoshka_dims == (256, 192, 128, 64, 32, 16, 8)
+    assert load_profile("tiny").truncate_dim * 8 == load_profile("full").truncate_dim
+
+
+def test_full_is_the_published_experiment():
+    full, card = load_profile("full"), published()["hyperparameters"]
+    assert full.per_device_train_batch_size == card["per_device_train_batch_size"] == 64
+    assert full.learning_rate == card["learning_rate"] == 2e-5
+    assert full.num_train_epochs == card["num_train_epochs"] == 1
+    assert full.warmup_steps == card["warmup_steps"] == 0.1
+    assert full.seed == card["seed"] == 42
+    assert full.bf16 is card["bf16"] is True
+    assert list(full.matryoshka_dims) == card["matryoshka_dims"]
+    assert full.truncate_dim == card["truncate_dim"] == 1024
+    assert full.train_rows == card["train_rows"] == 10_000
+    assert full.eval_rows == published()["queries"] == 300
+    assert full.model_name == published()["base_model"]
+    assert full.finetuned_name == published()["model"]
+    assert math.ceil(full.train_rows / full.per_device_train_batch_size) == 157  # the card's last step
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=list(PROFILES))
+def test_every_profile_is_consistent(profile):
+    assert PROFILES[profile.name] is profile
+    assert list(profile.matryoshka_dims) == sorted(profile.matryoshka_dims, reverse=True)
+    assert profile.matryoshka_dims[0] == 32 * profile.matryoshka_dims[-1]
+    assert profile.truncate_dim in profile.matryoshka_dims
+    assert profile.eval_rows == 300
+    assert {"base", "finetuned", "gain", "kept_finetuned", "kept_difference"} <= profile.bands.keys()
+    assert all(low < high for low, high in profile.bands.values())
+
+
+def test_only_the_published_setting_may_stand_among_the_published_models():
+    assert load_profile("full").comparable_score(0.94) == (2.1, 0.94)
+    assert load_profile("tiny").comparable_score(0.94) is None
+
+
+def test_the_dictionary_has_no_path_of_this_machine():
+    settings = load_profile("tiny").to_dict()
+    assert settings["model_name"] == "assets/tiny-base"
+    assert settings["learning_rate"] == load_profile("tiny").learning_rate
+    assert not [value for value in settings.values() if isinstance(value, str) and value.startswith("/")]
+
+
+def test_describe_names_the_profile_and_the_versions():
+    import sentence_transformers
+
+    line = profiles.describe(load_profile("tiny"))
+    assert line.startswith("profile tiny | ")
+    assert f"sentence-transformers {sentence_transformers.__version__}" in line
+    assert "\n" not in line
+    assert "+" not in line  # no local build tag, which differs from machine to machine
+
+
+# published figures, typed by hand from the model card
+
+
+def test_twenty_models_with_their_scores():
+    models = {row["model"]: (row["parameters"], row["ndcg_at_10"]) for row in published()["models"]}
+    assert len(models) == len(published()["models"]) == 20
+    assert models["tomaarsen/Qwen3-VL-Embedding-2B-vdr"] == ("2.1B", 0.947)
+    assert models["Qwen/Qwen3-VL-Embedding-8B"] == ("8.1B", 0.923)
+    assert models["nomic-ai/nomic-embed-multimodal-3b"] == ("3.8B", 0.899)
+    assert models["Qwen/Qwen3-VL-Embedding-2B"] == ("2.1B", 0.888)
+    assert models["BidirLM/BidirLM-Omni-2.5B-Embedding"] == ("2.5B", 0.775)
+    assert models["sentence-transformers/clip-ViT-L-14"] == ("428M", 0.611)
+    assert models["BAAI/BGE-VL-base"] == ("150M", 0.335)
+    scores = [score for _, score in models.values()]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_seven_dimensions_with_both_curves():
+    rows = {row["dimensions"]: (row["base"], row["finetuned"]) for row in published()["dimensions"]}
+    assert tuple(rows) == PUBLISHED_DIMS
+    assert rows[2048] == (0.8961, 0.948)
+    assert rows[1024] == (0.8941, 0.9464)
+    assert rows[512] == (0.876, 0.9451)
+    assert rows[64] == (0.6852, 0.8758)
+    assert round(100 * rows[64][1] / rows[2048][1], 1) == 92.4  # the card's percentages
+    assert round(100 * rows[64][0] / rows[2048][0], 1) == 76.5
+
+
+def test_metrics_log_and_statistics():
+    card = published()
+    assert card["metrics"]["cosine_ndcg@10"] == 0.9485
+    assert card["metrics"]["cosine_mrr@10"] == 0.9318
+    assert card["metrics"]["cosine_accuracy@3"] == 0.97
+    assert len(card["metrics"]) == 15
+    log = {row["step"]: row for row in card["training_log"] if row["epoch"] > 0}
+    assert log[8]["training_loss"] == 9.0764
+    assert log[16]["ndcg_at_10"] == 0.8987
+    assert log[157]["ndcg_at_10"] == 0.9485
+    assert len(log) == 20
+    assert card["training_log"][0]["ndcg_at_10"] == 0.8629
+    assert card["statistics"][0] == {
+        "column": "query",
+        "type": "string",
+        "min": "26 tokens",
+        "mean": "36.31 tokens",
+        "max": "62 tokens",
+    }
+    assert card["pages"] == 5 * card["queries"] == 1500
+
+
+def test_parameters_in_billions():
+    assert parameters_in_billions("2.1B") == 2.1
+    assert parameters_in_billions("428M") == pytest.approx(0.428)
+    for text in ("2.1", "", "3K"):
+        with pytest.raises(ValueError, match="number of parameters"):
+            parameters_in_billions(text)
+
+
+def test_the_three_citations():
+    text = citations()
+    for key in ("reimers-2019-sentence-bert", "kusupati2024matryoshka", "gao2021scaling"):
+        assert key in text
+    assert text.startswith("```bibtex\n@")
+    assert text.endswith("}\n```")
+    assert text.count("{") == text.count("}")

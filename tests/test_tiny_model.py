@@ -1,0 +1,287 @@
+"""The tiny base model and its pre-training: the classes, messages and tokens of the 2B model, saved and read back unchanged."""
+
+import io
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sentence_transformers import SentenceTransformer
+
+from vdr_helpers import pretrain, pretrain_batches, vocabulary
+from vdr_helpers.pages import draw_page
+from vdr_helpers.profiles import load_profile
+from vdr_helpers.sheet import Page
+
+QUERY = "What was the revenue of Alder Energy in 2014?"
+SYSTEM = "<|im_start|>system\nRepresent the user's input.<|im_end|>\n<|im_start|>user\n"
+END = "<|im_end|>\n<|im_start|>assistant\n"
+
+
+def a_page(seed: int = 0, layout: str = "report", year: int = 2014) -> Image.Image:
+    return draw_page(Page("Alder Energy", ("Revenue", "Staff", "Rent"), year, "Oslo", layout, seed))[0]
+
+
+# architecture and messages
+
+
+def test_the_architecture_is_that_of_the_2b_model(random_model):
+    assert [type(module).__name__ for module in random_model] == ["Transformer", "Pooling", "Normalize"]
+    assert type(random_model[0].auto_model).__name__ == "Qwen3VLModel"
+    assert type(random_model.processor).__name__ == "Qwen3VLProcessor"
+    assert random_model[1].pooling_mode == "lasttoken"
+    assert random_model.get_embedding_dimension() == 256
+    assert {"text", "image", "message"} <= set(random_model.modalities)
+    weights = sum(parameter.numel() for parameter in random_model.parameters())
+    assert 2 * weights < 12 * 2**20  # in half precision under 12 MB
+
+
+def test_a_query_becomes_the_published_message(random_model):
+    ids = random_model.preprocess([QUERY])["input_ids"][0]
+    assert random_model.tokenizer.decode(ids) == SYSTEM + QUERY + END
+
+
+@pytest.mark.parametrize("layout", ["report", "slide"])
+def test_a_page_becomes_35_image_tokens(random_model, layout):
+    features = random_model.preprocess([a_page(layout=layout)])
+    page = "<|vision_start|>" + "<|image_pad|>" * 35 + "<|vision_end|>"
+    assert random_model.tokenizer.decode(features["input_ids"][0]) == SYSTEM + page + END
+    grid = [1, 10, 14] if layout == "slide" else [1, 14, 10]
+    assert features["image_grid_thw"].tolist() == [grid]
+    assert features["pixel_values"].shape == (4 * 35, 3 * 2 * 16 * 16)
+
+
+def test_digits_are_tokens_of_their_own_and_the_tokenizer_is_small(processor):
+    tokenizer = processor.tokenizer
+    assert len(tokenizer) == 1536
+    assert [tokenizer.decode([token]) for token in tokenizer("2014")["input_ids"]] == ["2", "0", "1", "4"]
+    assert tokenizer.decode(tokenizer(QUERY + " ÷ Müller")["input_ids"]) == QUERY + " ÷ Müller"  # bytes: nothing is unknown
+
+
+def test_paper_is_nearly_zero_for_the_model(processor):
+    white = processor.image_processor([Image.new("RGB", (160, 224), "white")], return_tensors="pt")["pixel_values"]
+    assert white.abs().max() < 1e-5
+    black = processor.image_processor([Image.new("RGB", (160, 224), "black")], return_tensors="pt")["pixel_values"]
+    assert black.mean().item() == pytest.approx(-1 / 0.35, abs=1e-4)
+
+
+def test_embeddings_of_text_and_pages_have_length_one(random_model):
+    texts = random_model.encode_query([QUERY, "Rent"], convert_to_tensor=True)
+    pages = random_model.encode_document([a_page(), a_page(1, "slide")], convert_to_tensor=True)
+    assert texts.shape == pages.shape == (2, 256)
+    for embeddings in (texts, pages):
+        assert torch.allclose(embeddings.norm(dim=1), torch.ones(2), atol=1e-5)
+    assert not torch.allclose(pages[0], pages[1], atol=1e-3)
+
+
+def test_a_batch_of_unequal_lengths_gives_what_each_gives_alone(random_model):
+    items = [QUERY, "Rent", "Price of pumps at Basalt Foods in 2019, Lisbon, please"]
+    together = random_model.encode_query(items, convert_to_tensor=True)
+    alone = torch.cat([random_model.encode_query([item], convert_to_tensor=True) for item in items])
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_the_seed_decides_the_weights_and_leaves_the_generator_alone(processor):
+    from vdr_helpers.tiny_model import build_model
+
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    weights = [build_model(seed)[0].auto_model.language_model.embed_tokens.weight for seed in (0, 0, 1)]
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_saved_and_reloaded_embeddings_are_identical_and_truncation_is_a_slice(random_model, tmp_path):
+    queries, pages = [QUERY, "Rent"], [a_page(), a_page(1, "slide")]
+    before = random_model.encode_query(queries), random_model.encode_document(pages)
+    random_model.save_pretrained(str(tmp_path / "model"), create_model_card=False)
+    assert list((tmp_path / "model").glob("*.safetensors"))
+    reloaded = SentenceTransformer(str(tmp_path / "model"), device="cpu")
+    assert np.array_equal(reloaded.encode_query(queries), before[0])
+    assert np.array_equal(reloaded.encode_document(pages), before[1])
+    for dim in (64, 8):
+        short = SentenceTransformer(str(tmp_path / "model"), device="cpu", truncate_dim=dim)
+        assert short.get_embedding_dimension() == dim
+        assert np.array_equal(short.encode_document(pages), before[1][:, :dim])
+
+
+def test_the_shipped_base_is_this_architecture_and_small():
+    folder = load_profile("tiny").base_model
+    model = SentenceTransformer(folder, device="cpu", model_kwargs=load_profile("tiny").model_kwargs)
+    assert [type(module).__name__ for module in model] == ["Transformer", "Pooling", "Normalize"]
+    assert model.get_embedding_dimension() == load_profile("tiny").matryoshka_dims[0] == 256
+    assert model.tokenizer.decode(model.preprocess([QUERY])["input_ids"][0]) == SYSTEM + QUERY + END
+    from pathlib import Path
+
+    assert sum(path.stat().st_size for path in Path(folder).rglob("*.safetensors")) < 12 * 2**20
+    embeddings = model.encode_document([a_page(), a_page(year=2021)], convert_to_tensor=True)
+    assert torch.allclose(embeddings.norm(dim=1), torch.ones(2), atol=1e-4)
+    assert torch.isfinite(embeddings).all()
+
+
+# batches
+
+
+def test_patches_are_the_processors(processor):
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in ((224, 160), (160, 224))]
+    wanted = processor.image_processor([Image.fromarray(image) for image in images], return_tensors="pt")
+    values, grids = pretrain_batches.patches([torch.from_numpy(image) for image in images])
+    assert grids.tolist() == wanted["image_grid_thw"].tolist()
+    assert torch.allclose(values, wanted["pixel_values"], atol=1e-5, rtol=0)
+
+
+def test_letter_targets_by_hand():
+    letters = pretrain_batches.CHARACTERS
+    assert letters.index("a") == 0 and letters.index("1") == 27 and len(letters) == 36
+    lines = [("A1", 0, 0, 128, 40), ("b-c", 192, 400, 320, 440)]
+    targets = pretrain_batches.letter_targets(lines, size=(320, 448), shrunk=(160, 224))  # half size: 5 columns, 7 rows
+    # "A" is centred at 32 of 320, "1" at 96: tokens 0 and 1; "b" at 213 and "c" at 299: columns 3 and 4 of row 420 / 64 = 6
+    assert {(int(i), letters[j]) for i, j in np.argwhere(targets)} == {(0, "a"), (1, "1"), (33, "b"), (34, "c")}
+    turned = pretrain_batches.letter_targets([("z", 384, 64, 448, 128)], size=(448, 320), shrunk=(224, 160))  # 7 columns
+    assert [(int(i), letters[j]) for i, j in np.argwhere(turned)] == [(1 * 7 + 6, "z")]
+    beyond = pretrain_batches.letter_targets([("zz", 300, 440, 460, 480)], size=(320, 448), shrunk=(160, 224))
+    assert beyond.sum() == 0  # beyond the right edge nothing is drawn
+
+
+def test_curriculum_widens():
+    assert pretrain_batches.curriculum(0) == (1.0, 1, 1)
+    assert pretrain_batches.curriculum(249)[2] == 1
+    assert pretrain_batches.curriculum(250)[2] == 2
+    assert pretrain_batches.curriculum(5000) == (0.05, 6, 4)
+    shares = [pretrain_batches.curriculum(step)[0] for step in range(0, 1000, 50)]
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_a_batch_is_fixed_by_seed_and_step_and_holds_near_duplicates():
+    batches = pretrain_batches.Batches(8, 700, 0)
+    batch, again, later = batches.batch(700), batches.batch(700), batches.batch(701)
+    assert batch["queries"] == again["queries"] != later["queries"]
+    assert torch.equal(batch["images"][3], again["images"][3])
+    assert next(iter(batches))["queries"] == batch["queries"]
+    assert batch["queries"] != pretrain_batches.Batches(8, 700, 1).batch(700)["queries"]
+    assert len(batch["images"]) == len(batch["queries"]) == 8
+    assert batch["letters"].shape == (8, 35, 36)
+    assert {tuple(image.shape) for image in batch["images"]} <= {(224, 160, 3), (160, 224, 3)}
+    for query, caption in zip(batch["queries"], batch["captions"], strict=True):
+        years = [str(year) for year in vocabulary.YEARS if str(year) in query]
+        words = [pretrain_batches.CAPTION_WORDS[i] for i in np.flatnonzero(caption)]
+        assert set(years) <= set(words)  # the page says the year that its query asks for
+
+
+def test_a_near_duplicate_differs_in_one_thing():
+    rng = random.Random(0)
+    for _ in range(300):
+        page = pretrain_batches.random_page(rng)
+        other = pretrain_batches.near_duplicate(page, rng)
+        (first, second), (first_other, second_other) = page.organisation.split(), other.organisation.split()
+        changed = [page.year != other.year, page.subjects != other.subjects, first != first_other, second != second_other]
+        assert sum(changed) <= 1
+        assert (page.layout, page.region) == (other.layout, other.region)
+
+
+# pre-training
+
+
+def test_the_patch_product_is_the_models_convolution(random_model):
+    values, _ = pretrain_batches.patches([torch.randint(0, 256, (224, 160, 3), dtype=torch.uint8)])
+    embed = random_model[0].auto_model.visual.patch_embed
+    wanted = embed(values)
+    losses = pretrain.Losses(random_model)
+    assert losses.patch_embed is embed
+    assert torch.allclose(embed(values), wanted, atol=1e-4)
+    assert embed.forward != type(embed).forward
+
+
+def test_losses_see_the_features_that_encoding_sees(random_model):
+    """Pre-training builds its inputs by hand; they must be those of ``encode_document`` and ``encode_query``."""
+    pages = [np.array(a_page(seed).resize((160, 224), Image.BICUBIC)) for seed in range(3)]
+    wanted = random_model.encode_document([Image.fromarray(page) for page in pages], convert_to_tensor=True)
+    losses, seen = pretrain.Losses(random_model).eval(), []
+    embed = losses.embed
+    losses.embed = lambda features: seen.append(embed(features)) or seen[-1]
+    batch = pretrain_batches.Batches(3, 0, 0).batch(0) | {"images": [torch.from_numpy(page) for page in pages]}
+    with torch.no_grad():
+        parts = losses(batch)
+    assert torch.allclose(torch.nn.functional.normalize(seen[0], dim=-1), wanted, atol=1e-4)
+    queries = random_model.encode_query(batch["queries"], convert_to_tensor=True)
+    assert torch.allclose(torch.nn.functional.normalize(seen[1], dim=-1), queries, atol=1e-4)
+    assert set(parts) == {"contrastive", "caption", "letter", "accuracy"}
+    scores = 20 * queries @ wanted.T
+    target = torch.arange(3)
+    cross_entropy = torch.nn.functional.cross_entropy
+    expected = (cross_entropy(scores, target) + cross_entropy(scores.T, target)) / 2
+    assert parts["contrastive"].item() == pytest.approx(expected.item(), abs=1e-2)
+
+
+def test_the_state_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "pretrain.pt"
+    pretrain.save_state(path, step=3, log=[])
+    assert torch.load(path, weights_only=True) == {"step": 3, "log": []}
+
+    def die(state, partial):
+        partial.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(torch, "save", die)
+        pretrain.save_state(path, step=4, log=[])
+    assert torch.load(path, weights_only=True)["step"] == 3
+    pretrain.save_state(path, step=5, log=[])
+    assert [file.name for file in tmp_path.iterdir()] == ["pretrain.pt"]
+
+
+@pytest.mark.parametrize("minutes", [0, -1])
+def test_minutes_must_be_positive(tmp_path, minutes):
+    with pytest.raises(ValueError, match=f"minutes must be positive, got {minutes}"):
+        pretrain.pretrain(tmp_path / "out", minutes=minutes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_twenty_seconds_of_pre_training_lower_the_loss(processor, tmp_path):
+    log = pretrain.pretrain(tmp_path, minutes=0.35, batch_size=8, log_every=2)
+    assert [row["step"] for row in log] == list(range(2, 2 * len(log) + 1, 2))
+    assert len(log) >= 4, "fewer than eight steps in twenty seconds: this machine is too busy for the test"
+    sums = [row["letter"] + row["caption"] for row in log]
+    assert sum(sums[-2:]) < 0.95 * sum(sums[:2])
+    assert json.loads((tmp_path / "pretrain_log.json").read_text()) == log
+    model = SentenceTransformer(str(tmp_path), device="cpu", model_kwargs={"dtype": "float32"})
+    assert torch.isfinite(model.encode_document([a_page()], convert_to_tensor=True)).all()
+    from safetensors.torch import load_file
+
+    assert {tensor.dtype for tensor in load_file(str(tmp_path / "model.safetensors")).values()} == {torch.float16}
+
+
+def test_pre_training_goes_on_where_it_was_stopped(random_model, tmp_path):
+    losses = pretrain.Losses(random_model)
+    with torch.no_grad():
+        losses.model[0].auto_model.language_model.norm.weight.fill_(0.5)  # to know the weights again
+    decayed = [p for p in losses.parameters() if p.dim() > 1]
+    flat = [p for p in losses.parameters() if p.dim() <= 1]
+    groups = [{"params": decayed, "weight_decay": 0.02}, {"params": flat, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), fused=True)
+    earlier = {"step": 100, "minutes": 0.01, "letter": 9.0}
+    state = {"losses": losses.state_dict(), "optimizer": optimizer.state_dict()}
+    pretrain.save_state(tmp_path / "pretrain.pt", step=100, spent=0.6, log=[earlier], **state)
+
+    log = pretrain.pretrain(tmp_path, minutes=0.03, batch_size=4, log_every=1)
+    assert log[0] == earlier
+    assert [row["step"] for row in log[1:]] == list(range(101, 100 + len(log)))
+    assert len(log) >= 2
+    assert log[1]["minutes"] >= 0.01  # the time that was spent counts
+    model = SentenceTransformer(str(tmp_path), device="cpu", model_kwargs={"dtype": "float32"})
+    weight = model[0].auto_model.language_model.norm.weight
+    assert (weight - 0.5).abs().max() < 0.02 * len(log)
+
+
+def test_the_page_is_read_from_any_image_file(random_model):
+    """PNG bytes read back give the embedding of the page itself."""
+    buffer = io.BytesIO()
+    a_page().save(buffer, "PNG")
+    pages = [a_page(), Image.open(io.BytesIO(buffer.getvalue()))]
+    first, second = random_model.encode_document(pages)
+    assert np.array_equal(first, second)

@@ -1,0 +1,83 @@
+"""The training log as data and as a table, the live curve, and the cached loss's gradient."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from sentence_transformers.sentence_transformer.losses import (
+    CachedMultipleNegativesRankingLoss,
+    MatryoshkaLoss,
+    MultipleNegativesRankingLoss,
+)
+
+from vdr_helpers import training
+from vdr_helpers.pages import draw_page
+from vdr_helpers.sheet import Page
+
+SCORE = "eval_vdr-eval-hard_cosine_ndcg@10"
+LOG = [
+    {"loss": 9.5, "grad_norm": 1.0, "learning_rate": 1e-4, "epoch": 0.05, "step": 2},
+    {"loss": 8.25, "epoch": 0.1, "step": 4},
+    {SCORE: 0.71, "eval_vdr-eval-hard_cosine_mrr@10": 0.6, "eval_runtime": 3.2, "epoch": 0.1, "step": 4},
+    {SCORE: 0.74, "epoch": 0.2004, "step": 8},
+    {"train_runtime": 100.0, "train_loss": 8.9, "epoch": 1.0, "step": 40},
+]
+
+
+def test_read_log_by_hand():
+    losses, scores = training.read_log(LOG)
+    assert losses == [(2, 9.5), (4, 8.25)]
+    assert scores == [(4, 0.71), (8, 0.74)]
+    assert training.read_log([]) == ([], [])
+
+
+def test_the_log_table_is_the_cards():
+    table = training.log_table(LOG)
+    assert table.index.name == "Step"
+    assert list(table.columns) == ["Epoch", "Training loss", "NDCG@10"]
+    assert list(table.index) == [2, 4, 8]  # the summary at the end is not a row
+    assert table.loc[4].tolist() == [0.1, 8.25, 0.71]  # loss and score of one step share its row
+    assert table.loc[2, "Training loss"] == 9.5
+    assert table["NDCG@10"].isna().tolist() == [True, False, False]
+    assert table.loc[8, "Epoch"] == 0.2
+
+
+def test_the_live_curve_redraws_at_every_evaluation():
+    curve = training.LiveCurve()
+    assert curve.widget.value == b""
+    states = []
+    for count in (0, 2, 4):
+        curve.on_evaluate(None, SimpleNamespace(log_history=LOG[:count]), None, metrics={})
+        states.append(bytes(curve.widget.value))
+        assert states[-1].startswith(b"\x89PNG")
+    assert len(set(states)) == 3
+
+
+def gradient(model, loss, pairs) -> torch.Tensor:
+    """The gradient of one batch, all parameters in one vector."""
+    model.zero_grad()
+    features = [model.preprocess(column) for column in pairs]
+    loss(features, None).backward()
+    return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in model.parameters()])
+
+
+@pytest.mark.parametrize("mini_batch_size", [2, 3])
+def test_the_cached_loss_has_the_gradient_of_the_plain_one(random_model, mini_batch_size):
+    """GradCache changes the memory, not the result: four pairs with one hard negative each, seven dimensions."""
+    model = random_model.train()
+    queries = [
+        f"What was the revenue of {name} Energy in {2010 + i}?" for i, name in enumerate(("Alder", "Birch", "Ember", "Tamar"))
+    ]
+
+    def pages(first_year):
+        subjects = ("Revenue", "Staff", "Rent")
+        return [draw_page(Page("Alder Energy", subjects, first_year + i, "Oslo", "report", i))[0] for i in range(4)]
+
+    pairs, dims = (queries, pages(2010), pages(2018)), [256, 192, 128, 64, 32, 16, 8]
+    plain = gradient(model, MatryoshkaLoss(model, MultipleNegativesRankingLoss(model), dims), pairs)
+    cached_loss = CachedMultipleNegativesRankingLoss(model, mini_batch_size=mini_batch_size)
+    cached = gradient(model, MatryoshkaLoss(model, cached_loss, dims), pairs)
+    assert plain.norm() > 0
+    assert ((cached - plain).norm() / plain.norm()).item() < 1e-4
+    single = gradient(model, MatryoshkaLoss(model, MultipleNegativesRankingLoss(model), [256]), pairs)
+    assert ((single - plain).norm() / plain.norm()).item() > 0.1  # the comparison can fail

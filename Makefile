@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
-MINUTES ?= 120
+MINUTES ?= 45
 
 .DEFAULT_GOAL := help
 .PHONY: help setup course test lab pretrain clean
@@ -31,6 +31,7 @@ course: $(STAMP) ## run all seven notebooks, headless, and print what fine-tunin
 # The notebooks run in order and in one process: each one finds what the one before left in an outputs folder that starts empty.
 test: $(STAMP) ## ruff, the tests in tests/, then every notebook against its stored outputs
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
 	@outputs=$$(mktemp -d) && trap 'rm -rf "$$outputs"' EXIT && \
 	  VDR_OUTPUTS="$$outputs" $(BIN)/python -m pytest --nbval --nbval-current-env \
@@ -39,7 +40,7 @@ test: $(STAMP) ## ruff, the tests in tests/, then every notebook against its sto
 lab: $(STAMP) ## open JupyterLab at notebook 00
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
 
-pretrain: $(STAMP) ## make the tiny base model in assets/ again (two hours on two cores; MINUTES=… to change that)
+pretrain: $(STAMP) ## make the tiny base model in assets/ again (45 minutes on two cores; MINUTES=… to change that)
 	$(BIN)/python -m vdr_helpers.pretrain --minutes $(MINUTES) --output assets/tiny-base
 
 clean: ## remove .venv and caches; outputs/ is yours and stays

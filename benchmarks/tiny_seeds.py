@@ -29,9 +29,7 @@ RESULT = Path(__file__).parent / "results" / "tiny_seeds.json"
 
 def load_base(profile: Profile) -> SentenceTransformer:
     """The base model, as every notebook loads it."""
-    return SentenceTransformer(
-        profile.base_model, model_kwargs=profile.model_kwargs, processor_kwargs={"max_pixels": profile.max_pixels}
-    )
+    return SentenceTransformer(profile.base_model, model_kwargs=profile.model_kwargs, processor_kwargs=profile.processor_kwargs)
 
 
 def train(profile: Profile, train_dataset, seed: int) -> tuple[SentenceTransformer, float]:

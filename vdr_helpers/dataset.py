@@ -131,6 +131,8 @@ def presize(image, processor):
         min_pixels=settings.size["shortest_edge"],
         max_pixels=settings.size["longest_edge"],
     )
+    if height * width > settings.size["longest_edge"] or max(height, width) > 200 * min(height, width):
+        return image  # so thin that no size in multiples of 32 fits: the processor's resize would not be the identity on it
     pixels = functional.pil_to_tensor(image)
     resized = functional.resize(pixels, [height, width], interpolation=functional.InterpolationMode.BICUBIC, antialias=True)
     return functional.to_pil_image(resized)
@@ -145,7 +147,7 @@ def statistics(dataset, processor) -> list[dict]:
             counts = [len(ids) for ids in processor.tokenizer(list(values))["input_ids"]]
             cells = [f"{min(counts)} tokens", f"{sum(counts) / len(counts):.1f} tokens", f"{max(counts)} tokens"]
         else:
-            sizes = sorted((image.size for image in values), key=lambda size: size[0] * size[1])
+            sizes = sorted((image.size for image in values if image is not None), key=lambda size: size[0] * size[1])
             mean = [round(sum(size[axis] for size in sizes) / len(sizes)) for axis in (0, 1)]
             cells = ["{}x{} px".format(*size) for size in (sizes[0], mean, sizes[-1])]
         table.append(

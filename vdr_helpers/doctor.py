@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import shutil
 import sys
 from pathlib import Path
 
 from vdr_helpers.profiles import Profile, outputs_folder
 
-REQUIRED = {"sentence-transformers": (6, 0), "transformers": (5, 0), "torch": (2, 2), "torchvision": (0, 17), "datasets": (4, 0)}
+REQUIRED = {"sentence-transformers": (6, 0), "transformers": (5, 0), "torch": (2, 6), "torchvision": (0, 21), "datasets": (4, 0)}
 DISK_GIB = {"tiny": 1.0, "full": 60.0}
 
 
 def version_of(name: str) -> tuple[int, ...] | None:
     """An installed package's version as numbers, ``(6, 2)`` for 6.2.0; ``None`` if it is not installed."""
     try:
-        parts = importlib.metadata.version(name).split("+")[0].split(".")
+        parts = importlib.metadata.version(name).split("+")[0].split(".") + ["0"]
     except importlib.metadata.PackageNotFoundError:
         return None
-    return tuple(int(part) for part in parts[:2] if part.isdigit())
+    return tuple(int(re.match(r"\d*", part).group() or 0) for part in parts[:2])
 
 
 def check_package(name: str, lowest: tuple[int, ...]) -> str | None:
@@ -63,7 +64,9 @@ def check_disk(profile: Profile, folder: Path) -> str | None:
 def check_model(profile: Profile) -> str | None:
     """``None`` if the base model is a hub id or its shipped folder is whole."""
     folder = Path(profile.base_model)
-    if not profile.model_name.startswith("assets/") or (folder / "modules.json").exists():
+    if not profile.model_name.startswith("assets/") or (
+        (folder / "modules.json").exists() and list(folder.glob("*.safetensors"))
+    ):
         return None
     return "the shipped base model is missing: reinstall the course, or make it with python -m vdr_helpers.pretrain"
 

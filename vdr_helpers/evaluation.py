@@ -33,9 +33,10 @@ def retrieval_inputs(eval_dataset) -> tuple[dict, dict, dict]:
 def model_key(folder: str | Path, *more: str) -> str:
     """A short key of a saved model's weights and settings and of ``more`` (a dataset's fingerprint, say)."""
     digest = hashlib.sha256()
-    for path in sorted(Path(folder).rglob("*")):
-        if path.suffix in (".safetensors", ".json", ".jinja") and "checkpoint" not in str(path):
-            digest.update(path.name.encode() + path.read_bytes())
+    for path in sorted(Path(folder).rglob("*")) if Path(folder).is_dir() else ():
+        name = path.relative_to(folder).as_posix()
+        if path.suffix in (".safetensors", ".json", ".jinja") and "checkpoint" not in name:
+            digest.update(name.encode() + path.read_bytes())
     for text in more:
         digest.update(text.encode())
     return digest.hexdigest()[:16]
@@ -49,7 +50,8 @@ def embed_once(model, model_folder: str, queries: list[str], pages: list, data_k
     import torch
     from safetensors.torch import load_file, save_file
 
-    key = model_key(model_folder, data_key) if Path(model_folder).is_dir() else model_key(".", model_folder, data_key)
+    name = "" if Path(model_folder).is_dir() else model_folder
+    key = model_key(model_folder, name, data_key, str(model.get_embedding_dimension()))
     path = profile.output_dir / "embeddings" / f"{key}.safetensors"
     if path.exists():
         tensors = load_file(str(path))

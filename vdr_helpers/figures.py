@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Sequence
 
@@ -42,15 +43,12 @@ def show(figure, alt: str) -> None:
 
     if len(alt) < 20:
         raise ValueError("alt text must tell the figure's finding in a sentence of at least 20 characters")
-    data = {"image/png": to_png(figure), "text/plain": "<figure>"}
-    import base64
-
-    data["image/png"] = base64.b64encode(data["image/png"]).decode()
+    data = {"image/png": base64.b64encode(to_png(figure)).decode(), "text/plain": "<figure>"}
     display(data, raw=True, metadata={"image/png": {"alt": alt}})
 
 
-def page_row(pages: Sequence, titles: Sequence[str], kinds: Sequence[str], heading: str = "", height: float = 2.6):
-    """Pages side by side. ``kinds``: ``"positive"``, ``"hard negative"`` or ``"other"`` per page, told by label and frame colour.
+def page_row(pages: Sequence, titles: Sequence[str], kinds: Sequence[str], heading: str = "", height: float = 3.0):
+    """Pages side by side. ``kinds``: ``"positive"``, ``"hard negative"``, ``"other"`` or ``""`` per page, told by label and frame colour.
 
     Raises ``ValueError`` if the three sequences differ in length or are empty.
     """
@@ -61,7 +59,8 @@ def page_row(pages: Sequence, titles: Sequence[str], kinds: Sequence[str], headi
     for axis, page, title, kind in zip(axes[0], pages, titles, kinds, strict=True):
         axis.imshow(page)
         axis.grid(False)
-        axis.set(xticks=[], yticks=[], xlabel=kind)
+        axis.set(xticks=[], yticks=[])
+        axis.set_xlabel(kind, fontsize=9)
         axis.set_title(title, fontsize=9)
         for spine in axis.spines.values():
             spine.set(visible=True, color=colours.get(kind, "#c3c7cc"), linewidth=3 if kind == "positive" else 2)

@@ -59,6 +59,7 @@ def datasheet(sheet: Sheet) -> None:
     sheet.filler(sheet.width * 0.54, sheet.y + 6, sheet.width - sheet.margin, sheet.y + 112)
     sheet.y += 120
     sheet.table(page.subjects[1:], ruled=True)
+    sheet.line(f"Site: {page.region}", size=25, bold=False)
     sheet.columns(sheet.height - sheet.margin)
 
 

@@ -22,7 +22,7 @@ def prepare(profile: Profile, folder: Path | None = None) -> Counter:
     folder = folder or profile.output_dir / "data"
     source = load_dataset(steps.source_path(profile), profile.dataset_config, split="train")
     steps.check_columns(source)
-    processor = AutoProcessor.from_pretrained(profile.base_model, max_pixels=profile.max_pixels)
+    processor = AutoProcessor.from_pretrained(profile.base_model, **profile.processor_kwargs)
     fingerprints, small_pages = [], []
     for image in source.cast_column("image", Image(decode=False))["image"]:
         fingerprints.append(steps.page_fingerprint(image["bytes"]))
@@ -36,7 +36,7 @@ def prepare(profile: Profile, folder: Path | None = None) -> Counter:
         source.remove_columns("image"), fingerprints, profile.train_rows, profile.eval_rows, dirt
     )
     for name, rows, negatives in (("train", train, 1), ("eval", evaluation, 4), ("full", train + evaluation, 4)):
-        columns = {"query": [source_query for source_query in source.select(row["number"] for row in rows)["query"]]}
+        columns = {"query": list(source.select([row["number"] for row in rows])["query"])}
         columns["image"] = [small_pages[row["number"]] for row in rows]
         for i in range(negatives):
             columns[f"negative_{i}"] = [small_pages[row["negatives"][i]] if i < len(row["negatives"]) else None for row in rows]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
 PUBLISHED_DIMS = (2048, 1536, 1024, 512, 256, 128, 64)  # published model card, loss parameters
+MIN_PIXELS = 64 * 64  # 4,096, the official value of Qwen3-VL-Embedding
 OUTPUTS_VARIABLE = "VDR_OUTPUTS"
 
 
@@ -67,6 +68,11 @@ class Profile:
     def output_dir(self) -> Path:
         """``outputs/<profile>``: data, checkpoints, results and models of this profile."""
         return outputs_folder() / self.name
+
+    @property
+    def processor_kwargs(self) -> dict:
+        """The page's pixel budget, as the processor of Qwen3-VL wants it since transformers 5: ``size`` in pixels per page."""
+        return {"size": {"shortest_edge": MIN_PIXELS, "longest_edge": self.max_pixels}}
 
     @property
     def base_model(self) -> str:
@@ -144,7 +150,7 @@ PROFILES = {
 
 def load_profile(name: str | None = None) -> Profile:
     """The profile called ``name``, or the one in ``$VDR_PROFILE``, or ``tiny``. Raises ``ValueError`` that lists the known names."""
-    name = name or os.environ.get("VDR_PROFILE", "tiny")
+    name = name or os.environ.get("VDR_PROFILE") or "tiny"
     if name not in PROFILES:
         known = ", ".join(PROFILES)
         raise ValueError(

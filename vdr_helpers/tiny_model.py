@@ -87,7 +87,7 @@ def build_model(seed: int = 0):
     """A ``SentenceTransformer`` of this architecture with random weights: text or page in, 256 numbers of length 1 out."""
     import torch
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Normalize, Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
     from transformers import Qwen3VLModel
 
     processor = build_processor()

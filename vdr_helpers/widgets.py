@@ -33,7 +33,7 @@ def search_box(search: Callable[[str], object], query: str):
     """A text field, a button and the figure that ``search(query)`` returns. An empty query asks for words instead of failing."""
     import ipywidgets
 
-    field = ipywidgets.Text(value=query, description="query", layout=ipywidgets.Layout(width="560px"))
+    field = ipywidgets.Text(value=query, description="query", layout=ipywidgets.Layout(width="560px"), continuous_update=False)
     button = ipywidgets.Button(description="search")
     message = ipywidgets.Label()
     picture = _image(search(query))
@@ -46,5 +46,5 @@ def search_box(search: Callable[[str], object], query: str):
         picture.value = figures.to_png(search(field.value))
 
     button.on_click(run)
-    field.on_submit(run) if hasattr(field, "on_submit") else None
+    field.observe(run, names="value")
     return ipywidgets.VBox([ipywidgets.HBox([field, button]), message, picture])

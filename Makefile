@@ -8,7 +8,7 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 MINUTES ?= 45
 
 .DEFAULT_GOAL := help
-.PHONY: help setup course test lab pretrain clean
+.PHONY: help setup course test lab notebooks pretrain clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -39,6 +39,9 @@ test: $(STAMP) ## ruff, the tests in tests/, then every notebook against its sto
 
 lab: $(STAMP) ## open JupyterLab at notebook 00
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+notebooks: $(STAMP) ## for maintainers: run the notebooks and store their outputs in them, to be committed
+	$(BIN)/python -m vdr_helpers.run_course --store
 
 pretrain: $(STAMP) ## make the tiny base model in assets/ again (45 minutes on two cores; MINUTES=… to change that)
 	$(BIN)/python -m vdr_helpers.pretrain --minutes $(MINUTES) --output assets/tiny-base

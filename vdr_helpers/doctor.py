@@ -17,7 +17,7 @@ DISK_GIB = {"tiny": 1.0, "full": 60.0}
 def version_of(name: str) -> tuple[int, ...] | None:
     """An installed package's version as numbers, ``(6, 2)`` for 6.2.0; ``None`` if it is not installed."""
     try:
-        parts = importlib.metadata.version(name).split("+")[0].split(".") + ["0"]
+        parts = [*importlib.metadata.version(name).split("+")[0].split("."), "0"]
     except importlib.metadata.PackageNotFoundError:
         return None
     return tuple(int(re.match(r"\d*", part).group() or 0) for part in parts[:2])

@@ -20,7 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from vdr_helpers.profiles import OUTPUTS_VARIABLE, load_profile
-from vdr_helpers.run_pages import score_rows, write_html, write_index
+from vdr_helpers.run_pages import score_rows, store_outputs, write_html, write_index
 
 PACKAGES = ("sentence-transformers", "transformers", "torch", "torchvision", "datasets", "accelerate", "numpy", "pillow")
 
@@ -174,6 +174,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m vdr_helpers.run_course", description="Run the course's notebooks in order.")
     parser.add_argument("--only", nargs="+", metavar="NUMBER", help="run only these notebooks, for example: --only 00 04")
     parser.add_argument("--notebooks", type=Path, metavar="FOLDER", help="where the notebooks are, if not in the clone")
+    parser.add_argument(
+        "--store", action="store_true", help="for maintainers: put the executed notebooks in place of the sources"
+    )
     options = parser.parse_args(arguments)
     try:
         profile = load_profile()
@@ -196,6 +199,9 @@ def main(arguments: list[str] | None = None) -> int:
     summary = summarise(profile, results, keep_earlier=bool(options.only))
     (profile.output_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     print_report(profile, summary, write_index(profile, summary))
+    if options.store and not summary["failed"]:
+        for notebook in notebooks:
+            store_outputs(profile.output_dir / "notebooks" / notebook.name, notebook)
     return int(any(result.error for result in results))
 
 

@@ -34,6 +34,18 @@ def write_html(notebook, source_folder: Path, target: Path) -> None:
     target.write_text(page, encoding="utf-8")
 
 
+def store_outputs(executed: Path, target: Path) -> None:
+    """Write an executed notebook over its source, without what differs from run to run or keeps a code host from showing it."""
+    import nbformat
+
+    notebook = nbformat.read(executed, as_version=4)
+    notebook.metadata.pop("widgets", None)
+    notebook.metadata["language_info"] = {"name": "python"}
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+    nbformat.write(notebook, target)
+
+
 def score_rows(summary: dict) -> list[tuple[str, str, str]]:
     """``(dimension, base, fine-tuned)`` as text, widest dimension first; a score that is missing is a dash."""
     base, finetuned = summary["ndcg_at_10"]["base"], summary["ndcg_at_10"]["finetuned"]

@@ -21,7 +21,7 @@ from vdr_helpers.pages import CHART_LAYOUTS, ITEM_LAYOUTS, METRIC_LAYOUTS, TABLE
 from vdr_helpers.sheet import Page
 
 NEGATIVES_PER_ROW = 16  # as in the real dataset
-VERSION = 4  # raise it when the same seed would give other pages, so that a cached corpus is built anew
+VERSION = 5  # raise it when the same seed would give other pages, so that a cached corpus is built anew
 
 
 @dataclass

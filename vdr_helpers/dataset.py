@@ -18,9 +18,10 @@ def source_path(profile: Profile) -> str:
     """What ``load_dataset`` is given: the hub id, or the folder of the generated source, built on first use (a minute)."""
     if profile.dataset_name != "generated":
         return profile.dataset_name
-    from vdr_helpers.corpus import build_source
+    from vdr_helpers.corpus import VERSION, build_source
 
-    return str(build_source(profile.output_dir / "source"))
+    # The version is in the folder's name because load_dataset caches by name: a corpus drawn anew must not meet an old cache.
+    return str(build_source(profile.output_dir / f"source-v{VERSION}"))
 
 
 def check_columns(dataset, expected: tuple[str, ...] = SOURCE_COLUMNS) -> None:

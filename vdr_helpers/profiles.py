@@ -112,12 +112,12 @@ PROFILES = {
         bf16=False,
         model_kwargs={"dtype": "float32"},
         bands={
-            "base": (0.50, 0.92),
-            "finetuned": (0.60, 1.0),
-            "gain": (0.05, 0.45),
-            "rise": (0.03, 0.45),
-            "kept_finetuned": (0.85, 1.0),
-            "kept_difference": (0.10, 1.0),
+            "base": (0.33, 0.39),
+            "finetuned": (0.37, 0.46),
+            "gain": (0.02, 0.10),
+            "rise": (0.01, 0.15),
+            "kept_finetuned": (0.45, 0.75),
+            "kept_difference": (0.15, 0.55),
         },
     ),
     "full": Profile(

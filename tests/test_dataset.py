@@ -278,7 +278,7 @@ def test_source_path_builds_the_generated_source_and_passes_a_hub_id_on(monkeypa
 
     monkeypatch.setattr(corpus, "build_source", lambda folder: folder)
     tiny, full = load_profile("tiny"), load_profile("full")
-    assert steps.source_path(tiny) == str(tiny.output_dir / "source")
+    assert steps.source_path(tiny) == str(tiny.output_dir / f"source-v{corpus.VERSION}")
     assert steps.source_path(full) == "llamaindex/vdr-multilingual-train"
 
 

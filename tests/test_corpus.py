@@ -154,7 +154,7 @@ def test_what_pre_training_never_shows_is_in_the_course(planned, monkeypatch):
     for i in range(2000):
         page = pretrain_batches.random_page(rng, flashcards=0.1)
         if i % 2:
-            page = pretrain_batches.near_duplicate(page, rng)
+            page = pretrain_batches.near_duplicate(page, rng.choice(pretrain_batches.CHANGES), rng)
         pretrain_batches.random_query(page, rng)
         seen |= {*page.organisation.split(), *page.subjects, page.region}
         layouts.add(page.layout)

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from vdr_helpers import dataset as steps
+from vdr_helpers import selection
 from vdr_helpers.profiles import load_profile
 
 
@@ -101,15 +102,15 @@ def test_choose_negatives_skips_and_counts_each_kind_of_dirt():
     row_of_id = {"me": 0, "a": 1, "broken": 2, "copy": 3, "taken": 4, "b": 5, "a-again": 6, "c": 7}
     row = {"id": "me", "negatives": ["gone", "broken", "a", "copy", "taken", "a-again", "b", "gone too", "c"]}
     dirt = Counter()
-    assert steps.choose_negatives(row, row_of_id, fingerprints, 2, {"TAKEN"}, dirt) == [1, 5]
+    assert selection.choose_negatives(row, row_of_id, fingerprints, 2, {"TAKEN"}, dirt) == [1, 5]
     assert dirt == {
         "negative id resolves to nothing": 1,  # "gone too" comes after the second negative was found
         "negative image does not open": 1,
         "negative is a copy of its own positive": 1,
         "page already used (train or another eval row)": 1,
     }
-    assert steps.choose_negatives(row, row_of_id, fingerprints, 4, set(), Counter()) == [1, 4, 5, 7]
-    assert steps.choose_negatives(row, row_of_id, fingerprints, 9, set(), Counter()) == [1, 4, 5, 7]  # no more than there are
+    assert selection.choose_negatives(row, row_of_id, fingerprints, 4, set(), Counter()) == [1, 4, 5, 7]
+    assert selection.choose_negatives(row, row_of_id, fingerprints, 9, set(), Counter()) == [1, 4, 5, 7]  # no more than there are
 
 
 def split_source():
@@ -137,7 +138,7 @@ def test_the_split_rule_by_hand():
     rows, fingerprints = split_source()
     number = {row_id: i for i, row_id in enumerate(rows["id"])}
     dirt = Counter()
-    train, evaluation = steps.choose_rows(rows, fingerprints, 2, 2, dirt)
+    train, evaluation = selection.choose_rows(rows, fingerprints, 2, 2, dirt)
 
     assert [row["number"] for row in train] == [number["t0"], number["t1"]]
     assert train[0]["negatives"] == [number["s0"], number["s1"]]
@@ -157,7 +158,7 @@ def test_the_split_rule_by_hand():
 def test_a_source_that_is_too_small_says_by_how_much(train_rows, eval_rows):
     rows, fingerprints = split_source()
     with pytest.raises(ValueError, match=f"asks for {train_rows} and {eval_rows}: lower train_rows or eval_rows"):
-        steps.choose_rows(rows, fingerprints, train_rows, eval_rows, Counter())
+        selection.choose_rows(rows, fingerprints, train_rows, eval_rows, Counter())
 
 
 # presizing
@@ -330,7 +331,7 @@ def test_prepare_matches_the_rule_on_the_source_rows(prepared, processor):
     raw = [page["bytes"] for page in source.cast_column("image", ImageFeature(decode=False))["image"]]
     expected = Counter()
     prints = [steps.page_fingerprint(data) for data in raw]
-    train, evaluation = steps.choose_rows(source.remove_columns("image"), prints, 30, 20, expected)
+    train, evaluation = selection.choose_rows(source.remove_columns("image"), prints, 30, 20, expected)
     assert dirt == expected
     assert dirt["row in another language"] > 0
     for name, rows in (("train", train), ("eval", evaluation)):

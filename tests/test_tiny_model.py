@@ -175,12 +175,16 @@ def test_a_batch_is_fixed_by_seed_and_step_and_holds_near_duplicates():
 
 def test_a_near_duplicate_differs_in_one_thing():
     rng = random.Random(0)
-    for _ in range(300):
+    for i in range(300):
         page = pretrain_batches.random_page(rng)
-        other = pretrain_batches.near_duplicate(page, rng)
+        change = pretrain_batches.CHANGES[i % len(pretrain_batches.CHANGES)]
+        other = pretrain_batches.near_duplicate(page, change, rng)
         (first, second), (first_other, second_other) = page.organisation.split(), other.organisation.split()
         changed = [page.year != other.year, page.subjects != other.subjects, first != first_other, second != second_other]
         assert sum(changed) <= 1
+        assert all(
+            not differs or name == change for name, differs in zip(("year", "subject", "first", "second"), changed, strict=True)
+        )
         assert (page.layout, page.region) == (other.layout, other.region)
 
 

@@ -31,6 +31,15 @@ def test_read_log_by_hand():
     assert training.read_log([]) == ([], [])
 
 
+def test_a_shorter_width_has_scores_of_its_own():
+    short = "eval_vdr-eval-hard-8d_cosine_ndcg@10"
+    log = [{SCORE: 0.7, short: 0.4, "step": 4}, {"loss": 1.0, "step": 5}, {SCORE: 0.8, short: 0.5, "step": 8}]
+    assert training.read_log(log) == ([(5, 1.0)], [(4, 0.7), (8, 0.8)])
+    assert training.read_log(log, dim=8)[1] == [(4, 0.4), (8, 0.5)]
+    assert training.read_log(log, dim=16)[1] == []
+    assert training.log_table(log)["NDCG@10"].dropna().tolist() == [0.7, 0.8]
+
+
 def test_the_log_table_is_the_cards():
     table = training.log_table(LOG)
     assert table.index.name == "Step"

@@ -1,23 +1,25 @@
-"""From the source rows to train, eval and full, as notebook 02 does it in the open; other notebooks call these to enter cold."""
+"""Pages and splits as notebook 02 makes them in the open; other notebooks call these to enter cold.
+
+``vdr_helpers/selection.py`` chooses the rows, ``vdr_helpers/prepare.py`` puts the steps together.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections import Counter
 from pathlib import Path
 
 from vdr_helpers.profiles import Profile
 
-NEGATIVES_PER_EVAL_ROW = 4  # published: 300 queries x (1 positive + 4 hard negatives) = 1,500 pages
 SOURCE_COLUMNS = ("id", "query", "image", "negatives", "language")
 LARGEST_PAGE = 50_000_000  # pixels; a larger image in a dataset is a mistake or a decompression bomb
+PAGE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")  # Pillow knows more; some of them start other programs
 
 
 def source_path(profile: Profile) -> str:
     """What ``load_dataset`` is given: the hub id, or the folder of the generated source, built on first use (a minute)."""
-    if profile.dataset_name != "generated":
-        return profile.dataset_name
+    if profile.dataset_folder or profile.dataset_name != "generated":
+        return profile.dataset_folder or profile.dataset_name
     from vdr_helpers.corpus import VERSION, build_source
 
     # The version is in the folder's name because load_dataset caches by name: a corpus drawn anew must not meet an old cache.
@@ -34,83 +36,47 @@ def check_columns(dataset, expected: tuple[str, ...] = SOURCE_COLUMNS) -> None:
         )
 
 
-def page_fingerprint(data: bytes) -> str | None:
-    """SHA-1 of a page's size and pixels, or ``None`` if the image does not open; equal pages under two ids share it."""
+def open_page(data: bytes):
+    """The decoded RGB page. Raises ``ValueError`` with the reason, and nothing else, whatever the bytes are.
+
+    The size is checked before the pixels are unpacked, and only :data:`PAGE_FORMATS` are tried.
+    """
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.width * image.height > LARGEST_PAGE:
-                return None
-            pixels = image.convert("RGB")
-        return hashlib.sha1(str(pixels.size).encode() + pixels.tobytes(), usedforsecurity=False).hexdigest()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        with Image.open(io.BytesIO(data), formats=PAGE_FORMATS) as image:
+            width, height = image.size
+            if width * height <= LARGEST_PAGE:
+                return image.convert("RGB")
+    except Exception as error:  # a damaged file can raise nearly anything inside a decoder, and must not stop the run
+        raise ValueError(f"does not open ({type(error).__name__})") from error
+    raise ValueError(f"has {width} x {height} pixels, the limit is {LARGEST_PAGE:,}")
+
+
+def fingerprint(page) -> str:
+    """SHA-1 of an RGB page's size and pixels; equal pages under two ids share it."""
+    return hashlib.sha1(str(page.size).encode() + page.tobytes(), usedforsecurity=False).hexdigest()
+
+
+def page_fingerprint(data: bytes) -> str | None:
+    """:func:`fingerprint` of an image file's bytes, or ``None`` if it does not open."""
+    try:
+        return fingerprint(open_page(data))
+    except ValueError:
         return None
 
 
-def choose_negatives(
-    row: dict, row_of_id: dict[str, int], fingerprints: list, count: int, taken: set, dirt: Counter
-) -> list[int]:
-    """The first ``count`` usable hard negatives of a row, as row numbers of the source, hardest first.
-
-    Skipped and counted in ``dirt``: ids that resolve to nothing, images that do not open, a copy of the row's own page (it would be
-    punished for being right), and pages whose fingerprint is in ``taken``. May return fewer than ``count``.
-    """
-    own = fingerprints[row_of_id[row["id"]]]
-    chosen, seen = [], {own}
-    for negative_id in row["negatives"]:
-        if len(chosen) == count:
-            break
-        number = row_of_id.get(negative_id)
-        fingerprint = None if number is None else fingerprints[number]
-        if number is None:
-            dirt["negative id resolves to nothing"] += 1
-        elif fingerprint is None:
-            dirt["negative image does not open"] += 1
-        elif fingerprint == own:
-            dirt["negative is a copy of its own positive"] += 1
-        elif fingerprint in taken:
-            dirt["page already used (train or another eval row)"] += 1
-        elif fingerprint not in seen:
-            chosen.append(number)
-            seen.add(fingerprint)
-    return chosen
-
-
-def choose_rows(rows, fingerprints: list, train_rows: int, eval_rows: int, dirt: Counter) -> tuple[list[dict], list[dict]]:
-    """Split like the published dataset: the first ``train_rows`` clean rows with a query, then the next ``eval_rows``.
-
-    ``rows``: the source without its image column; ``fingerprints``: one per row, ``None`` where the image does not open. Each chosen
-    row is ``{"number": source row, "negatives": [source rows]}``. Every eval page is new: not in train, not in another eval row, so
-    that ``eval_rows`` queries make ``5 * eval_rows`` distinct pages. Raises ``ValueError`` when the source is too small.
-    """
-    row_of_id = {row_id: number for number, row_id in enumerate(rows["id"])}
-    train, evaluation, taken = [], [], set()
-    for number, row in enumerate(rows):
-        if not row["query"]:
-            dirt["row without a query (kept as a page)"] += 1
-        elif row["language"] != "en":
-            dirt["row in another language"] += 1
-        elif fingerprints[number] is None:
-            dirt["positive image does not open"] += 1
-        elif len(train) < train_rows:
-            negatives = choose_negatives(row, row_of_id, fingerprints, 4, set(), dirt)
-            if negatives:
-                train.append({"number": number, "negatives": negatives})
-                taken |= {fingerprints[number], fingerprints[negatives[0]]}
-        elif len(evaluation) < eval_rows:
-            negatives = choose_negatives(row, row_of_id, fingerprints, NEGATIVES_PER_EVAL_ROW, taken, dirt)
-            if fingerprints[number] in taken or len(negatives) < NEGATIVES_PER_EVAL_ROW:
-                dirt["eval row dropped: a page of it is in train"] += 1
-                continue
-            evaluation.append({"number": number, "negatives": negatives})
-            taken |= {fingerprints[number], *(fingerprints[negative] for negative in negatives)}
-    if len(train) < train_rows or len(evaluation) < eval_rows:
-        raise ValueError(
-            f"the source has {len(train)} clean train rows and {len(evaluation)} clean eval rows, but the profile asks for "
-            f"{train_rows} and {eval_rows}: lower train_rows or eval_rows, or give a larger source"
-        )
-    return train, evaluation
+def read_page(image: dict | None, processor) -> tuple[str | None, bytes | str]:
+    """``(fingerprint of the page, PNG bytes of the presized page)`` of an undecoded image, or ``(None, why it was skipped)``."""
+    if not image or not image.get("bytes"):
+        return None, "has no image"
+    buffer = io.BytesIO()
+    try:
+        page = open_page(image["bytes"])
+        presize(page, processor).save(buffer, "PNG", compress_level=1)
+    except ValueError as error:  # smart_resize refuses a page that is more than 200 times as long as wide
+        return None, str(error)
+    return fingerprint(page), buffer.getvalue()
 
 
 def presize(image, processor):
@@ -143,7 +109,7 @@ def statistics(dataset, processor) -> list[dict]:
     """Min, mean and max of tokens (text columns) and pixels (image columns), as the published card tables them."""
     table = []
     for name in dataset.column_names:
-        values = dataset[:][name]
+        values = list(dataset[name])
         if isinstance(values[0], str):
             counts = [len(ids) for ids in processor.tokenizer(list(values))["input_ids"]]
             cells = [f"{min(counts)} tokens", f"{sum(counts) / len(counts):.1f} tokens", f"{max(counts)} tokens"]
@@ -162,7 +128,7 @@ def load_prepared(profile: Profile, split: str):
     """``train`` or ``eval`` as notebook 02 saved them; if it has not been run, the same steps are run here first (a minute).
 
     Returns ``(dataset, where it came from)``. Raises ``ValueError`` for another split and ``FileNotFoundError`` on a profile whose
-    data cannot be generated.
+    data would have to be fetched from the hub: that is long, and is started on purpose.
     """
     from datasets import load_from_disk
 
@@ -171,9 +137,10 @@ def load_prepared(profile: Profile, split: str):
     folder = profile.output_dir / "data"
     origin = "your own notebook 02"
     if not (folder / split / "dataset_info.json").exists():
-        if profile.dataset_name != "generated":
+        if profile.dataset_name != "generated" and not profile.dataset_folder:
             raise FileNotFoundError(
-                f"no prepared data for profile {profile.name!r}: run notebooks/02_dataset.ipynb with it first"
+                f"no prepared data for profile {profile.name!r}: run notebooks/02_dataset.ipynb with it first, or fetch the split "
+                "that others prepared: python -m vdr_helpers.prepare --preprocessed"
             )
         from vdr_helpers.prepare import prepare
 

@@ -48,16 +48,18 @@ def show(figure, alt: str) -> None:
 
 
 def page_row(pages: Sequence, titles: Sequence[str], kinds: Sequence[str], heading: str = "", height: float = 3.0):
-    """Pages side by side. ``kinds``: ``"positive"``, ``"hard negative"``, ``"other"`` or ``""`` per page, told by label and frame colour.
+    """Pages (PIL images or paths) side by side. ``kinds``: ``"positive"``, ``"hard negative"``, ``"other"`` or ``""`` per page, told by label and frame colour.
 
     Raises ``ValueError`` if the three sequences differ in length or are empty.
     """
+    from PIL import Image
+
     if not pages or not len(pages) == len(titles) == len(kinds):
         raise ValueError("page_row needs at least one page, and one title and one kind per page")
     colours = {"positive": POSITIVE, "hard negative": NEGATIVE}
     figure, axes = new_figure(1, len(pages), height=height, squeeze=False)
     for axis, page, title, kind in zip(axes[0], pages, titles, kinds, strict=True):
-        axis.imshow(page)
+        axis.imshow(Image.open(page).convert("RGB") if isinstance(page, str) else page)
         axis.grid(False)
         axis.set(xticks=[], yticks=[])
         axis.set_xlabel(kind, fontsize=9)
@@ -95,14 +97,26 @@ def truncation_curve(scores: dict[str, dict[int, float]], published_rows: list[d
     return figure
 
 
-def training_curve(losses: list[tuple[int, float]], scores: list[tuple[int, float]]):
-    """Training loss and NDCG@10 against the step, in two panels; each list holds ``(step, value)``."""
+def training_curve(
+    losses: list[tuple[int, float]],
+    scores: list[tuple[int, float]],
+    short_scores: Sequence[tuple[int, float]] = (),
+    short_dim: int | None = None,
+):
+    """Training loss and NDCG@10 against the step, in two panels; each list holds ``(step, value)``.
+
+    ``short_scores``: NDCG@10 of the same vectors cut to ``short_dim`` numbers, drawn in the same panel.
+    """
     figure, axes = new_figure(1, 2, height=2.8)
-    for axis, points, label in zip(
-        axes, (losses, scores), ("training loss (sum over dimensions)", "NDCG@10 on eval"), strict=True
-    ):
-        axis.plot([step for step, _ in points], [value for _, value in points], color=TUNED, marker="o", markersize=4)
-        axis.set(xlabel="step", title=label)
+    lines = [(axes[0], losses, "o", "-", ""), (axes[1], scores, "o", "-", "full width" if short_scores else "")]
+    lines.append((axes[1], short_scores, "s", ":", f"first {short_dim} dims"))
+    for axis, points, marker, style, label in lines:
+        steps, values = [step for step, _ in points], [value for _, value in points]
+        axis.plot(steps, values, color=TUNED, marker=marker, linestyle=style, markersize=4)
+        if label and points:
+            axis.annotate(label, points[-1], xytext=(0, -13), textcoords="offset points", color=TUNED, fontsize=8, ha="right")
+    axes[0].set(xlabel="step", title="training loss (sum over dimensions)")
+    axes[1].set(xlabel="step", title="NDCG@10 on eval")
     return figure
 
 

@@ -1,45 +1,142 @@
-"""The steps of notebook 02 in one function, for notebooks that are entered cold."""
+"""The steps of notebook 02 in one function, for notebooks that are entered cold; and the published dataset that is already split.
+
+``python -m vdr_helpers.prepare`` reads the source, ``python -m vdr_helpers.prepare --preprocessed`` takes the shortcut.
+"""
 
 from __future__ import annotations
 
-import io
+import argparse
+import hashlib
+import json
 from collections import Counter
 from pathlib import Path
 
 from vdr_helpers import dataset as steps
-from vdr_helpers.profiles import Profile
+from vdr_helpers.page_store import PageStore, fetch_pages
+from vdr_helpers.profiles import Profile, load_profile
+from vdr_helpers.selection import Fetched, choose_rows
+from vdr_helpers.source import Source, open_source
+
+TEXT_COLUMNS = ("id", "query", "negatives", "language")
+PAGE_COLUMNS = ("image", "negative_0", "negative_1", "negative_2", "negative_3")
+SPLIT_NEGATIVES = {"train": 1, "eval": 4, "full": 4}  # hard negatives per row of each split, as published
 
 
-def prepare(profile: Profile, folder: Path | None = None) -> Counter:
-    """Read the source, clean it, choose negatives, split and save ``train``, ``eval`` and ``full`` under ``folder``.
-
-    Returns the dirt that was found, one count per kind. Raises ``ValueError`` when too few clean rows are left for the split.
-    """
-    from datasets import Dataset, Features, Image, Value, load_dataset
-    from PIL import Image as PillowImage
+def load_processor(profile: Profile):
+    """The base model's processor with the profile's pixels per page; it says to what size a page is shrunk."""
     from transformers import AutoProcessor
 
+    return AutoProcessor.from_pretrained(profile.base_model, revision=profile.model_revision, **profile.processor_kwargs)
+
+
+def open_store(folder: Path, source: Source, processor) -> PageStore:
+    """The page store of this source at this page size, under ``folder``; another source or size gets another store."""
+    files = [[shard.rsplit("/", 1)[-1], footer.num_rows] for shard, footer in zip(source.shards, source.footers, strict=True)]
+    settings = processor.image_processor
+    size = [settings.size["shortest_edge"], settings.size["longest_edge"], settings.patch_size, settings.merge_size]
+    key = hashlib.sha1(json.dumps([files, source.total_bytes, size]).encode(), usedforsecurity=False).hexdigest()[:10]
+    return PageStore(folder / f"pages-{key}")
+
+
+def build_split(queries: list[str], pages: list[list[str | None]]):
+    """A ``Dataset`` with columns query, image, negative_0, ... from PNG files; ``pages``: per row the positive, then the negatives."""
+    from datasets import Dataset, Features, Image, Value
+
+    columns: dict[str, list] = {"query": queries}
+    columns |= {name: [row[i] for row in pages] for i, name in enumerate(PAGE_COLUMNS[: len(pages[0])])}
+    features = Features({name: Value("string") if name == "query" else Image() for name in columns})
+    return Dataset.from_dict(columns, features=features)
+
+
+def save_splits(train: list, evaluation: list, folder: Path) -> None:
+    """Save ``train``, ``eval`` and ``full`` under ``folder``; each row is ``(query, [page files, positive first])``."""
+    for name, rows in (("train", train), ("eval", evaluation), ("full", train + evaluation)):
+        width = 1 + SPLIT_NEGATIVES[name]
+        pages = [(files + [None] * width)[:width] for _, files in rows]
+        steps.save_whole(build_split([query for query, _ in rows], pages), folder / name)
+
+
+def prepare(profile: Profile, folder: Path | None = None, progress=print) -> Counter:
+    """Read the source, clean it, choose negatives, split and save ``train``, ``eval`` and ``full`` under ``folder``.
+
+    Returns the dirt that was found, one count per kind. Raises ``ValueError`` when too few clean rows are left for the split or a
+    column is missing, and ``OSError`` when the pages do not fit on the disk. Pages that an earlier call fetched are not fetched again.
+    """
     folder = folder or profile.output_dir / "data"
-    source = load_dataset(steps.source_path(profile), profile.dataset_config, split="train")
+    source = open_source(steps.source_path(profile), profile.dataset_config, profile.dataset_revision)
     steps.check_columns(source)
-    processor = AutoProcessor.from_pretrained(profile.base_model, **profile.processor_kwargs)
-    fingerprints, small_pages = [], []
-    for image in source.cast_column("image", Image(decode=False))["image"]:
-        fingerprints.append(steps.page_fingerprint(image["bytes"]))
-        small_pages.append(None)
-        if fingerprints[-1] is not None:
-            buffer = io.BytesIO()
-            steps.presize(PillowImage.open(io.BytesIO(image["bytes"])), processor).save(buffer, "PNG", compress_level=1)
-            small_pages[-1] = {"bytes": buffer.getvalue(), "path": None}
-    dirt: Counter = Counter()
-    train, evaluation = steps.choose_rows(
-        source.remove_columns("image"), fingerprints, profile.train_rows, profile.eval_rows, dirt
-    )
-    for name, rows, negatives in (("train", train, 1), ("eval", evaluation, 4), ("full", train + evaluation, 4)):
-        columns = {"query": list(source.select([row["number"] for row in rows])["query"])}
-        columns["image"] = [small_pages[row["number"]] for row in rows]
-        for i in range(negatives):
-            columns[f"negative_{i}"] = [small_pages[row["negatives"][i]] if i < len(row["negatives"]) else None for row in rows]
-        features = Features({column: Value("string") if column == "query" else Image() for column in columns})
-        steps.save_whole(Dataset.from_dict(columns, features=features), folder / name)
+    rows = source.read_columns(TEXT_COLUMNS)
+    processor = load_processor(profile)
+    store = open_store(folder, source, processor)
+    while True:
+        fetched, dirt = Fetched(store.fingerprints), Counter()
+        train, evaluation = choose_rows(
+            rows,
+            fetched,
+            profile.train_rows,
+            profile.eval_rows,
+            dirt,
+            profile.negatives_per_train_row,
+            profile.distinct_eval_pages,
+        )
+        if not fetched.unknown:
+            break
+        fetch_pages(source, fetched.unknown, store, processor, progress=progress)
+    queries = list(rows["query"])
+    splits = [
+        [(queries[row["number"]], [store.path(page) for page in (row["number"], *row["negatives"])]) for row in chosen]
+        for chosen in (train, evaluation)
+    ]
+    save_splits(*splits, folder)
     return dirt
+
+
+def prepare_preprocessed(profile: Profile, name: str | None = None, folder: Path | None = None, progress=print) -> Counter:
+    """The shortcut: ``train`` and ``eval`` as their publisher split them, saved like :func:`prepare` saves its own.
+
+    ``name``: a hub id or a folder with the configs ``train`` and ``eval``, each with columns query, image, negative_0 ... negative_3.
+    Of ``train`` only the positive and the first negative are fetched. A row whose page does not open is dropped and counted.
+    """
+    folder, name = folder or profile.output_dir / "data", name or profile.preprocessed_name
+    if not name:
+        raise ValueError(f"profile {profile.name!r} has no preprocessed dataset: run python -m vdr_helpers.prepare instead")
+    processor, dirt, splits = load_processor(profile), Counter(), []
+    for split, count in (("train", profile.train_rows), ("eval", profile.eval_rows)):
+        source = open_source(name, split)
+        columns = PAGE_COLUMNS[: 1 + SPLIT_NEGATIVES[split]]
+        steps.check_columns(source, ("query", *columns))
+        queries = list(source.read_columns(("query",))["query"])[:count]
+        store = open_store(folder / split, source, processor)
+        width = len(columns)
+        fetch_pages(source, range(width * len(queries)), store, processor, columns, progress)
+        rows = []
+        for i, query in enumerate(queries):
+            pages = [store.path(width * i + k) for k in range(width)]
+            if query and None not in pages:
+                rows.append((query, pages))
+            else:
+                dirt[f"{split} row without a query or with a page that does not open"] += 1
+        splits.append(rows)
+    save_splits(*splits, folder)
+    return dirt
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m vdr_helpers.prepare", description="Prepare the profile's data without a browser."
+    )
+    parser.add_argument(
+        "--preprocessed", nargs="?", const="", metavar="NAME", help="take a dataset that is split already; a hub id or a folder"
+    )
+    options = parser.parse_args(arguments)
+    profile = load_profile()
+    dirt = prepare(profile) if options.preprocessed is None else prepare_preprocessed(profile, options.preprocessed or None)
+    for kind, count in dirt.most_common():
+        print(f"{count:>6}  {kind}")
+    print(f"train, eval and full are in {profile.output_dir.name}/data under your outputs folder")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

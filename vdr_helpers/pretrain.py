@@ -21,6 +21,8 @@ from torch.nn import functional
 from vdr_helpers.pretrain_batches import CAPTION_WORDS, CELLS, CHARACTERS, PAGE_SIZE, Batches, patches
 from vdr_helpers.tiny_model import WIDTH, build_model
 
+SHORT_WIDTH = 16  # the contrastive loss also asks for this prefix: Qwen3-VL-Embedding was trained with Matryoshka dimensions too
+
 
 class Losses(torch.nn.Module):
     """The model and the two heads that only pre-training needs."""
@@ -60,9 +62,10 @@ class Losses(torch.nn.Module):
         )
         letters = letters.sum(dim=-1).mean()  # nats per image token
         queries = self.embed(self.model.preprocess(batch["queries"]))
-        scores = functional.normalize(queries, dim=-1) @ functional.normalize(pages, dim=-1).T * 20
-        target = torch.arange(count)
-        contrastive = (functional.cross_entropy(scores, target) + functional.cross_entropy(scores.T, target)) / 2
+        target, contrastive = torch.arange(count), 0.0
+        for width in (SHORT_WIDTH, WIDTH):
+            scores = functional.normalize(queries[:, :width], dim=-1) @ functional.normalize(pages[:, :width], dim=-1).T * 20
+            contrastive += (functional.cross_entropy(scores, target) + functional.cross_entropy(scores.T, target)) / 4
         captions = batch["captions"] / batch["captions"].sum(dim=-1, keepdim=True).clamp(min=1)
         caption = -(captions * functional.log_softmax(self.caption_head(pages), dim=-1)).sum(dim=-1).mean()
         caption = caption - (captions * functional.log_softmax(self.caption_head(queries), dim=-1)).sum(dim=-1).mean()

@@ -22,6 +22,7 @@ CAPTION_WORDS = tuple(
 ) + tuple(str(year) for year in vocabulary.YEARS)
 CAPTION_INDEX = {word: i for i, word in enumerate(CAPTION_WORDS)}
 PAGE_SIZE = (160, 224)  # pixels after the processor's resize, portrait; landscape pages are turned
+CHANGES = ("first", "first", "year", "subject", "second")  # the first half of a name has the most values and is learned last
 CELLS = 35  # image tokens per page: one per 32 x 32 pixels
 
 
@@ -54,9 +55,8 @@ def random_page(rng: random.Random, flashcards: float = 0.0) -> Page:
     )
 
 
-def near_duplicate(page: Page, rng: random.Random) -> Page:
-    """The same page with one thing changed: the year, the subject, or half of the organisation's name."""
-    change = rng.choice(("year", "year", "subject", "first", "second"))
+def near_duplicate(page: Page, change: str, rng: random.Random) -> Page:
+    """The same page with one thing changed: ``"year"``, ``"subject"``, or the ``"first"`` or ``"second"`` half of the name."""
     values = dict(page.__dict__, seed=rng.randrange(2**31))
     other = random_page(rng)
     if change == "year":
@@ -117,7 +117,8 @@ class Batches(torch.utils.data.IterableDataset):
         pages: list[Page] = []
         while len(pages) < self.size:
             page = random_page(rng, flashcards)
-            pages += [page] + [near_duplicate(page, rng) for _ in range(family - 1)]
+            change = rng.choice(CHANGES)  # one kind per family, so that every pair in it is hard
+            pages += [page] + [near_duplicate(page, change, rng) for _ in range(family - 1)]
         pages = pages[: self.size]
         images, letters, captions, queries = [], [], [], []
         for page in pages:

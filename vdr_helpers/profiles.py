@@ -1,13 +1,17 @@
 """Profiles: everything that differs between the tiny and the full experiment, as data (notebook 00 prints them).
 
 The same cells run on each. Choose one with the environment variable ``VDR_PROFILE`` before Jupyter starts; ``tiny`` is the default.
+``vdr_helpers/overrides.py`` lists the variables that put another model, another dataset or fewer rows in a profile's place.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
+
+from vdr_helpers.overrides import with_overrides
 
 PACKAGE = Path(__file__).resolve().parent
 PUBLISHED_DIMS = (2048, 1536, 1024, 512, 256, 128, 64)  # published model card, loss parameters
@@ -50,7 +54,7 @@ class Profile:
     eval_rows: int
     monitor_rows: int  # eval rows that are scored during training; notebook 04 scores all of them
     per_device_train_batch_size: int
-    mini_batch_size: int  # pages per forward pass inside the cached loss
+    mini_batch_size: int  # pages per forward pass inside the cached loss; with a token budget, the most of them
     encode_batch_size: int
     num_train_epochs: float
     learning_rate: float
@@ -59,6 +63,21 @@ class Profile:
     seed: int = 42
     model_kwargs: dict = field(default_factory=dict)
     bands: dict = field(default_factory=dict)  # (low, high) per checkpoint; README, "What tiny shows", says how they were found
+    mini_batch_num_tokens: int | None = None  # tokens per forward pass inside the cached loss; None counts pages only
+    fp16: bool = False  # set by vdr_helpers.device on a card without bfloat16
+    model_from_card: bool = False  # number format, attention and token budget are chosen by vdr_helpers.device
+    negatives_per_train_row: int = 1  # hard negatives kept per training row; the loss reads the first
+    distinct_eval_pages: bool = False  # drop eval rows that share a page with train or each other; the published split keeps them
+    model_revision: str | None = None  # a commit, tag or branch of the hub; None takes the default branch
+    finetuned_revision: str | None = None
+    dataset_revision: str | None = None
+    preprocessed_name: str | None = (
+        None  # the published dataset that is already split (python -m vdr_helpers.prepare --preprocessed)
+    )
+    model_folder: str | None = None  # a local folder that stands in for the hub id; never printed
+    finetuned_folder: str | None = None
+    dataset_folder: str | None = None
+    made_by: str | None = None  # a module whose make(profile) builds model and data on first use, where nothing is shipped or downloaded
     published_setting: bool = False  # model and data are the published ones, so that scores may stand in one figure
 
     def comparable_score(self, ndcg_at_10: float) -> tuple[float, float] | None:
@@ -77,17 +96,17 @@ class Profile:
 
     @property
     def base_model(self) -> str:
-        """What ``SentenceTransformer(...)`` is given: the hub id, or the path of the shipped model."""
-        return shipped(self.model_name)
+        """What ``SentenceTransformer(...)`` is given: the hub id (with ``model_revision``), or the path of a folder."""
+        return self.model_folder or shipped(self.model_name)
 
     @property
     def finetuned_model(self) -> str:
-        """A tuned model for readers who skip notebook 03: the hub id, or the path of the shipped model."""
-        return shipped(self.finetuned_name)
+        """A tuned model for readers who skip notebook 03: the hub id, or the path of a folder."""
+        return self.finetuned_folder or shipped(self.finetuned_name)
 
     def to_dict(self) -> dict:
         """The settings as a dictionary, for printing and for summaries; without paths of this machine."""
-        return dict(self.__dict__)
+        return {name: value for name, value in self.__dict__.items() if not name.endswith("_folder")}
 
 
 PROFILES = {
@@ -111,6 +130,8 @@ PROFILES = {
         warmup_steps=0.1,
         bf16=False,
         model_kwargs={"dtype": "float32"},
+        negatives_per_train_row=4,
+        distinct_eval_pages=True,
         bands={
             "base": (0.33, 0.39),
             "finetuned": (0.37, 0.46),
@@ -133,13 +154,17 @@ PROFILES = {
         eval_rows=300,
         monitor_rows=300,
         per_device_train_batch_size=64,
-        mini_batch_size=1,
+        mini_batch_size=64,
+        mini_batch_num_tokens=5600,  # 16 pages of 350 tokens
         encode_batch_size=16,
         num_train_epochs=1,
         learning_rate=2e-5,
         warmup_steps=0.1,
         bf16=True,
         model_kwargs={"dtype": "bfloat16"},
+        model_from_card=True,
+        model_revision="9f2f7e710d6d81056aa5c0a4f04764fec6bb7bda",  # the commit that MTEB's model registry names (November 2026)
+        preprocessed_name="tomaarsen/llamaindex-vdr-en-train-preprocessed",
         published_setting=True,
         bands={  # around the published figures, not measured by this project
             "base": (0.85, 0.91),
@@ -150,18 +175,56 @@ PROFILES = {
             "kept_difference": (0.10, 0.22),
         },
     ),
+    "rehearsal": Profile(
+        name="rehearsal",
+        model_name="random weights",
+        finetuned_name="random weights",
+        dataset_name="generated, enlarged",
+        dataset_config="en",
+        matryoshka_dims=PUBLISHED_DIMS,
+        truncate_dim=1024,
+        max_pixels=600 * 600,
+        train_rows=192,  # three steps
+        eval_rows=300,
+        monitor_rows=20,
+        per_device_train_batch_size=64,
+        mini_batch_size=64,
+        mini_batch_num_tokens=5600,
+        encode_batch_size=16,
+        num_train_epochs=1,
+        learning_rate=2e-5,
+        warmup_steps=0.1,
+        bf16=True,
+        model_kwargs={"dtype": "bfloat16"},
+        model_from_card=True,
+        made_by="vdr_helpers.rehearsal",
+        bands={  # random weights promise nothing: these catch a score that is not a number, no more
+            "base": (0.0, 1.0),
+            "finetuned": (0.0, 1.0),
+            "gain": (-1.0, 1.0),
+            "rise": (-1.0, 1.0),
+            "kept_finetuned": (0.0, 10.0),
+            "kept_difference": (-10.0, 10.0),
+        },
+    ),
 }
 
 
 def load_profile(name: str | None = None) -> Profile:
-    """The profile called ``name``, or the one in ``$VDR_PROFILE``, or ``tiny``. Raises ``ValueError`` that lists the known names."""
+    """The profile called ``name``, or the one in ``$VDR_PROFILE``, or ``tiny``, with the overrides of the environment.
+
+    Raises ``ValueError`` that lists the known names, or what ``vdr_helpers.overrides`` raises for a variable it cannot use.
+    """
     name = name or os.environ.get("VDR_PROFILE") or "tiny"
     if name not in PROFILES:
         known = ", ".join(PROFILES)
         raise ValueError(
             f"unknown profile {name!r}: set VDR_PROFILE to one of {known} (unset it for 'tiny') and restart the kernel"
         )
-    return PROFILES[name]
+    profile = PROFILES[name]
+    if profile.made_by:
+        profile = import_module(profile.made_by).make(profile)
+    return with_overrides(profile, os.environ, bases=(Path.cwd(), PACKAGE.parent))
 
 
 def quiet_progress_bars() -> None:

@@ -1,0 +1,261 @@
+"""The two recipes that ``recipes.py`` compares, and their parts, each timed alone. Both are plain Sentence Transformers calls."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from datasets import Dataset, Features, Image, Value, load_from_disk
+from PIL import Image as PillowImage
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
+from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss, MatryoshkaLoss
+from sentence_transformers.sentence_transformer.training_args import BatchSamplers
+
+from vdr_helpers import corpus as generator
+from vdr_helpers.batches import page_keys, page_paths
+from vdr_helpers.dataset import presize
+from vdr_helpers.matryoshka import OnePassMatryoshkaEvaluator
+from vdr_helpers.profiles import Profile
+from vdr_helpers.run_course import describe_device as device_name  # noqa: F401
+from vdr_helpers.run_course import package_versions  # noqa: F401
+
+BUDGET_PAGES = 16  # pages per forward pass of the course's recipe where the profile names no token budget
+CORPUS_PAGES = 1500  # the published evaluation corpus
+CARD_PAGE = (1416, 1648)  # mean page size of the published card, pixels
+
+
+def load_model(profile: Profile) -> SentenceTransformer:
+    """The base model, as the notebooks load it."""
+    return SentenceTransformer(profile.base_model, model_kwargs=profile.model_kwargs, processor_kwargs=profile.processor_kwargs)
+
+
+def as_png(image) -> dict:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
+def make_data(profile: Profile, folder: Path, rows: int, eval_rows: int, page_size) -> float:
+    """Draw pages once and save ``original`` and ``presized`` train and eval splits; returns the seconds that presizing took."""
+    processor = load_model(profile).processor
+    planned = {
+        row.id: row for row in generator.plan_rows(seed=1, train_families=max(20, rows // 4 + 10), eval_families=eval_rows + 60)
+    }
+    asked = [row for row in planned.values() if row.query and row.language == "en"]
+    seconds, pages = 0.0, {}
+
+    def both_sizes(row_id: str) -> tuple[dict, dict]:
+        nonlocal seconds
+        if row_id not in pages:
+            image = generator.draw_page(planned[row_id].page)[0]
+            if page_size:
+                wide = image.width > image.height
+                image = image.resize(tuple(page_size)[:: -1 if wide else 1], PillowImage.Resampling.LANCZOS)
+            started = time.perf_counter()
+            small = as_png(presize(image, processor))
+            seconds += time.perf_counter() - started
+            pages[row_id] = (as_png(image), small)
+        return pages[row_id]
+
+    for split, chosen, negatives in (("train", asked[:rows], 1), ("eval", asked[-eval_rows:], 4)):
+        for place, kind in enumerate(("original", "presized")):
+            columns = {"query": [row.query for row in chosen], "image": [both_sizes(row.id)[place] for row in chosen]}
+            for i in range(negatives):
+                known = [[name for name in row.negatives if name in planned and name != row.id] for row in chosen]
+                columns[f"negative_{i}"] = [both_sizes(names[i])[place] for names in known]
+            features = Features({name: Value("string") if name == "query" else Image() for name in columns})
+            Dataset.from_dict(columns, features=features).save_to_disk(folder / kind / split)
+    return seconds
+
+
+def corpus_of(eval_dataset) -> tuple[dict, dict, dict]:
+    """Queries, pages and relevant pages as the evaluator wants them; pages are what the dataset holds (images or paths)."""
+    queries, corpus, relevant = {}, {}, {}
+    for i, row in enumerate(eval_dataset):
+        queries[f"q{i}"], relevant[f"q{i}"] = row["query"], {f"q{i}-image"}
+        corpus |= {f"q{i}-{name}": row[name] for name in eval_dataset.column_names if name != "query"}
+    return queries, corpus, relevant
+
+
+class Recipe:
+    """What the two recipes share: the model, the rows, the loss's dimensions, the trainer's arguments, and the count of page encodes."""
+
+    def __init__(self, profile: Profile, data: Path, batch_size: int, kind: str) -> None:
+        self.profile, self.batch_size, self.kind = profile, batch_size, kind
+        self.train = load_from_disk(str(data / kind / "train"))
+        self.eval = load_from_disk(str(data / kind / "eval"))
+        self.dims = list(profile.matryoshka_dims)
+        self.page_encodes = 0
+        self.fresh_model()
+
+    def fresh_model(self) -> None:
+        self.model = load_model(self.profile)
+        self.model[0].auto_model.register_forward_pre_hook(self.count, with_kwargs=True)
+
+    def count(self, module, arguments, settings) -> None:
+        grids = settings.get("image_grid_thw")
+        self.page_encodes += 0 if grids is None else len(grids)
+
+    def build_loss(self):
+        inner = CachedMultipleNegativesRankingLoss(self.model, **self.mini_batches())
+        return MatryoshkaLoss(self.model, inner, matryoshka_dims=self.dims, matryoshka_weights=[1] * len(self.dims))
+
+    def trainer(self, folder: str, **extra) -> SentenceTransformerTrainer:
+        args = SentenceTransformerTrainingArguments(
+            output_dir=folder,
+            num_train_epochs=1,
+            per_device_train_batch_size=self.batch_size,
+            per_device_eval_batch_size=self.batch_size,
+            learning_rate=self.profile.learning_rate,
+            warmup_steps=0.1,
+            bf16=self.profile.bf16,
+            batch_sampler=self.sampler(),
+            eval_strategy="steps",
+            eval_steps=0.1,
+            save_strategy="no",
+            logging_steps=1,
+            report_to="none",
+            disable_tqdm=True,
+            seed=self.profile.seed,
+            **extra.pop("args", {}),
+        )
+        return SentenceTransformerTrainer(
+            model=self.model, args=args, train_dataset=self.train, loss=self.build_loss(), evaluator=self.evaluator(), **extra
+        )
+
+
+class Published(Recipe):
+    """The card's script: nothing shared, one page at a time."""
+
+    def mini_batches(self) -> dict:
+        return {"mini_batch_size": 1}
+
+    def sampler(self):
+        return BatchSamplers.NO_DUPLICATES
+
+    def evaluator(self, dim: int | None = None):
+        queries, corpus, relevant = corpus_of(self.eval)
+        return InformationRetrievalEvaluator(
+            queries, corpus, relevant, truncate_dim=dim, batch_size=1, name="eval", write_csv=False
+        )
+
+    def sampled(self) -> NoDuplicatesBatchSampler:
+        return NoDuplicatesBatchSampler(self.train, self.batch_size, False, generator=torch.Generator().manual_seed(1), seed=1)
+
+    def sweep(self) -> dict[str, float]:
+        return {str(dim): self.evaluator(dim)(self.model)["eval_cosine_ndcg@10"] for dim in self.dims}
+
+    def whole_run(self) -> tuple[list[dict], dict[str, float]]:
+        self.evaluator()(self.model)
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = self.trainer(folder, eval_dataset=self.eval)
+            trainer.train()
+        self.evaluator()(self.model)
+        return trainer.state.log_history, self.sweep()
+
+
+class Course(Recipe):
+    """Notebook 03: presized pages, token budget, keys, one encoding for seven dimensions, no evaluation-loss pass."""
+
+    def mini_batches(self) -> dict:
+        tokens = self.profile.mini_batch_num_tokens
+        if tokens is None:
+            page = self.model.preprocess([self.train[0]["image"]])
+            tokens = BUDGET_PAGES * page["input_ids"].shape[1]
+        return {"mini_batch_size": self.batch_size, "mini_batch_num_tokens": tokens}
+
+    def sampler(self):
+        keys = page_keys(self.train)
+        return lambda dataset, **settings: NoDuplicatesBatchSampler(keys, **settings)  # no checkpoint is saved here
+
+    def evaluator(self):
+        with_paths = page_paths(self.eval, Path(self.eval.cache_files[0]["filename"]).parent / "pages")
+        return OnePassMatryoshkaEvaluator(
+            *corpus_of(with_paths), self.dims, name="eval", batch_size=self.profile.encode_batch_size, write_csv=False
+        )
+
+    def sampled(self) -> NoDuplicatesBatchSampler:
+        return NoDuplicatesBatchSampler(
+            page_keys(self.train), self.batch_size, False, generator=torch.Generator().manual_seed(1), seed=1
+        )
+
+    def sweep(self) -> dict[str, float]:
+        metrics = self.evaluator()(self.model)
+        names = {dim: "eval" if dim == self.dims[0] else f"eval-{dim}d" for dim in self.dims}
+        return {str(dim): metrics[f"{name}_cosine_ndcg@10"] for dim, name in names.items()}
+
+    def whole_run(self) -> tuple[list[dict], dict[str, float]]:
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = self.trainer(folder, args={"eval_on_start": True})
+            trainer.train()
+        last = [entry for entry in trainer.state.log_history if "eval_eval_cosine_ndcg@10" in entry][-1]
+        names = {dim: "eval" if dim == self.dims[0] else f"eval-{dim}d" for dim in self.dims}
+        return trainer.state.log_history, {str(dim): last[f"eval_{name}_cosine_ndcg@10"] for dim, name in names.items()}
+
+
+def timed(function, *arguments) -> tuple[float, object]:
+    """``(seconds, result)``; waits for a GPU to finish."""
+    started = time.perf_counter()
+    result = function(*arguments)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started, result
+
+
+def peak_ram_gib() -> float:
+    """Peak resident memory of this process, GiB (``ru_maxrss`` counts KiB on Linux and bytes on macOS)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def corpus_ram(profile: Profile, folder: Path) -> dict:
+    """Peak memory that a corpus of 1,500 pages of the card's mean size adds, as paths of presized pages; 48 of them are encoded."""
+    model = load_model(profile)
+    page = load_from_disk(str(folder / "original" / "eval"))[0]["image"].resize(CARD_PAGE)
+    file = folder / "page.png"
+    presize(page, model.processor).save(file)
+    del page
+    model.encode_document([str(file)] * 2)
+    before = peak_ram_gib()
+    corpus = {f"page-{i}": str(file) for i in range(CORPUS_PAGES)}
+    model.encode_document(list(corpus.values())[:48], batch_size=profile.encode_batch_size)
+    as_images = CORPUS_PAGES * CARD_PAGE[0] * CARD_PAGE[1] * 3 / 2**30
+    return {"as_paths_gib": peak_ram_gib() - before, "as_decoded_originals_gib_computed": as_images}
+
+
+def work(name: str, profile: Profile, data: Path, batch_size: int, whole: bool) -> dict:
+    """What one worker process does: the parts of one recipe, each timed alone, then the whole run on a fresh model."""
+    if name == "corpus":
+        return corpus_ram(profile, data)
+    recipe = (
+        Published(profile, data, batch_size, "original") if name == "published" else Course(profile, data, batch_size, "presized")
+    )
+    seconds: dict[str, float] = {}
+    with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as folder:
+        trainer = recipe.trainer(folder)
+        rows = range(batch_size)
+        seconds["data path"], _ = timed(lambda: trainer.data_collator([recipe.train[i] for i in rows]))
+        seconds["data path"], features = timed(lambda: trainer.data_collator([recipe.train[i] for i in rows]))
+        sampler = recipe.sampled()
+        seconds["sampler"], _ = timed(lambda: list(sampler))
+        features, labels = trainer.collect_features(trainer._prepare_inputs(features))
+        loss = recipe.build_loss()
+        seconds["step"] = min(timed(lambda: loss([{**column} for column in features], labels).backward())[0] for _ in range(3))
+        evaluator = recipe.evaluator()
+        seconds["one evaluation"], _ = timed(lambda: evaluator(recipe.model))
+        seconds["seven dimensions"], scores = timed(recipe.sweep)
+        result = {"seconds": seconds, "ndcg_at_10": scores, "losses": [], "page_encodes": None}
+        if whole:
+            recipe.fresh_model()
+            recipe.page_encodes = 0
+            seconds["whole run"], (history, result["ndcg_at_10"]) = timed(recipe.whole_run)
+            result["losses"] = [entry["loss"] for entry in history if "loss" in entry]
+            result["page_encodes"] = recipe.page_encodes
+    return result | {"peak_ram_gib": peak_ram_gib()}

@@ -1,0 +1,96 @@
+"""What each card is given, and that the reason is said; no card is needed."""
+
+import pytest
+
+from vdr_helpers import device
+from vdr_helpers.device import Card, decide, fit_to_card, token_budget
+from vdr_helpers.profiles import load_profile
+
+T4 = Card("Tesla T4", (7, 5), 14.7)
+L4 = Card("NVIDIA L4", (8, 9), 22.0)
+A100 = Card("NVIDIA A100-SXM4-40GB", (8, 0), 39.4)
+H100 = Card("NVIDIA H100 80GB HBM3", (9, 0), 79.1)
+CPU = Card("CPU")
+
+
+@pytest.mark.parametrize(
+    ("card", "weights", "autocast", "attention"),
+    [
+        (T4, "float16", "fp16", "sdpa"),
+        (L4, "bfloat16", "bf16", device.FLASH_ATTENTION),
+        (A100, "bfloat16", "bf16", device.FLASH_ATTENTION),
+        (H100, "bfloat16", "bf16", device.FLASH_ATTENTION),
+        (CPU, "float32", None, "sdpa"),
+    ],
+    ids=lambda value: value.name if isinstance(value, Card) else None,
+)
+def test_the_decision_per_card(card, weights, autocast, attention):
+    chosen = decide(card, kernels_installed=True)
+    assert (chosen.weights, chosen.autocast, chosen.attention) == (weights, autocast, attention)
+    assert chosen.model_kwargs == {"dtype": weights, "attn_implementation": attention}
+    assert card.name in chosen.reasons[0]
+    without = decide(card, kernels_installed=False)
+    assert without.attention == "sdpa"
+    assert (without.weights, without.autocast) == (weights, autocast)
+
+
+def test_a_t4_is_told_why():
+    said = "\n".join(decide(T4, kernels_installed=True).reasons)
+    assert "bfloat16 needs compute capability 8.0, this card has 7.5" in said
+    assert "SDPA attention: FlashAttention 2 needs compute capability 8.0" in said
+    assert "full fine-tuning does not fit" in said
+
+
+def test_the_reason_for_sdpa_on_a_new_card_is_the_missing_package():
+    assert any("the package kernels is not installed" in line for line in decide(A100, kernels_installed=False).reasons)
+
+
+def test_torchs_own_answer_about_bfloat16_is_not_asked(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *arguments, **settings: True)  # as on a T4
+    assert decide(T4, kernels_installed=False).autocast == "fp16"
+
+
+def test_the_budget_by_hand():
+    # room = 0.9 x memory - 17 GiB; 30 GiB / 5,600 tokens x 350 = 1.875 GiB per page
+    assert token_budget(14.7) is None
+    assert token_budget(22.0) == 350  # room 2.8 GiB: one page
+    assert token_budget(39.4) == 9 * 350  # room 18.46 GiB: 9.8 pages
+    assert token_budget(79.1) == 5600  # room for more, held at the most that pays
+    assert decide(CPU, kernels_installed=False).mini_batch_num_tokens is None
+
+
+def test_full_follows_the_card_and_tiny_stays_as_it_is(capsys):
+    tiny = load_profile("tiny")
+    assert fit_to_card(tiny, H100, True) is tiny
+    assert capsys.readouterr().out == ""
+
+    full = load_profile("full")
+    fitted = fit_to_card(full, T4, True)
+    assert (fitted.bf16, fitted.fp16) == (False, True)
+    assert fitted.model_kwargs == {"dtype": "float16", "attn_implementation": "sdpa"}
+    assert fitted.mini_batch_num_tokens == full.mini_batch_num_tokens
+    assert "T4" in capsys.readouterr().out
+    assert fit_to_card(full, A100, False).mini_batch_num_tokens == 3150
+    published = fit_to_card(full, H100, False)
+    assert (published.bf16, published.fp16) == (True, False)
+    assert published.model_kwargs["dtype"] == "bfloat16"
+    assert published.mini_batch_num_tokens == full.mini_batch_num_tokens
+    assert published.learning_rate == full.learning_rate
+    on_cpu = fit_to_card(full, CPU, False)
+    assert (on_cpu.bf16, on_cpu.fp16) == (False, False)
+    assert on_cpu.model_kwargs["dtype"] == "float32"
+
+
+def test_the_present_card_is_read_from_torch(monkeypatch):
+    import torch
+
+    class Properties:
+        name, major, minor, total_memory = "Tesla T4", 7, 5, 15 * 2**30
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: Properties)
+    assert device.present_card() == Card("Tesla T4", (7, 5), 15.0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device.present_card() == CPU

@@ -1,0 +1,161 @@
+"""The four speed-ups of notebook 03 change no number: keys, paths, token budgets, one encoding for several dimensions."""
+
+import io
+
+import pytest
+import torch
+from datasets import Dataset, Features, Image, Value
+from PIL import Image as PillowImage
+from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
+from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+from sentence_transformers.sentence_transformer.losses import (
+    CachedMultipleNegativesRankingLoss,
+    MatryoshkaLoss,
+    MultipleNegativesRankingLoss,
+)
+
+from vdr_helpers.batches import page_keys, page_paths
+from vdr_helpers.matryoshka import OnePassMatryoshkaEvaluator
+
+DIMS = (256, 192, 128, 64, 32, 16, 8)
+
+
+def png(shade: int, size=(64, 96)) -> dict:
+    image = PillowImage.new("RGB", size, (shade, 255 - shade, 40))
+    image.paste((shade // 2, 0, 0), (shade % 40, 10, shade % 40 + 20, 50))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
+@pytest.fixture(scope="module")
+def split():
+    """40 rows; every fourth row repeats a page of the row before it, as positive or as negative."""
+    pages = [png(i) for i in range(80)]
+    rows = [(f"query {i}", pages[2 * i], pages[2 * i + 1]) for i in range(40)]
+    for i in range(3, 40, 4):
+        rows[i] = (rows[i][0], rows[i - 1][1 + i % 2], rows[i][2])
+    features = Features({"query": Value("string"), "image": Image(), "negative_0": Image()})
+    return Dataset.from_dict(dict(zip(features, map(list, zip(*rows, strict=True)), strict=True)), features=features)
+
+
+def batches(dataset, seed: int) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(seed)
+    sampler = NoDuplicatesBatchSampler(dataset, batch_size=6, drop_last=False, generator=generator, seed=seed)
+    sampler.set_epoch(1)
+    return list(sampler)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 7])
+def test_keys_draw_the_batches_of_no_duplicates(split, seed):
+    from_keys = batches(page_keys(split), seed)
+    assert from_keys == batches(split, seed)
+    assert from_keys != batches(split.select_columns("query"), seed)  # without the pages the batches are others
+
+
+def test_page_keys_by_hand(split):
+    keys = page_keys(split)
+    assert keys.column_names == split.column_names and len(keys) == len(split)
+    assert keys["query"][:] == split["query"][:]
+    assert keys[3]["image"] == keys[2]["negative_0"]  # the page that row 3 repeats
+    assert len(set(keys["negative_0"])) == 40
+    assert all(len(key) == 40 for key in keys["image"])
+
+
+def test_a_missing_page_stays_missing_and_a_path_is_refused(tmp_path):
+    features = Features({"image": Image()})
+    assert page_keys(Dataset.from_dict({"image": [png(1), None]}, features=features))["image"][1] is None
+    (tmp_path / "page.png").write_bytes(png(1)["bytes"])
+    paths = Dataset.from_dict({"image": [str(tmp_path / "page.png")]}, features=features)
+    with pytest.raises(ValueError, match="column 'image' holds paths, not pages: save the dataset"):
+        page_keys(paths)
+
+
+def test_paths_lead_to_the_same_pages(split, tmp_path):
+    paths = page_paths(split, tmp_path / "pages")
+    assert paths["query"][:] == split["query"][:]
+    for i in (0, 3, 39):
+        with PillowImage.open(paths[i]["image"]) as page:
+            assert page.tobytes() == split[i]["image"].tobytes()
+    files = sorted((tmp_path / "pages").iterdir())
+    assert len(files) == len({*paths["image"], *paths["negative_0"]}) < 80  # a page that stands in two rows is written once
+    times = [file.stat().st_mtime_ns for file in files]
+    page_paths(split, tmp_path / "pages")
+    assert [file.stat().st_mtime_ns for file in files] == times  # and never again
+
+
+def test_a_path_is_encoded_like_its_page(split, tmp_path, random_model):
+    paths = page_paths(split, tmp_path)
+    from_paths = random_model.encode_document(paths["image"][:6], convert_to_tensor=True)
+    from_images = random_model.encode_document(list(split["image"][:6]), convert_to_tensor=True)
+    assert torch.equal(from_paths, from_images)
+
+
+def gradient(model, loss, columns) -> torch.Tensor:
+    model.zero_grad()
+    loss([{**features} for features in columns], None).backward()
+    return torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.grad is not None])
+
+
+def test_the_gradient_does_not_depend_on_the_token_budget(split, random_model):
+    model = random_model
+    rows = split.select([0, 5, 10, 14, 20])
+    queries = ["short", "a somewhat longer query about pumps", "q", "Alder Energy revenue 2014 Oslo", "a b c d"]
+    columns = [model.preprocess(values) for values in (queries, list(rows["image"]), list(rows["negative_0"]))]
+    plain = gradient(model, MatryoshkaLoss(model, MultipleNegativesRankingLoss(model), DIMS), columns)
+    page_tokens = columns[1]["attention_mask"].shape[1]
+    for budget in (1, page_tokens, 2 * page_tokens, 100 * page_tokens):
+        inner = CachedMultipleNegativesRankingLoss(model, mini_batch_size=5, mini_batch_num_tokens=budget)
+        by_budget = gradient(model, MatryoshkaLoss(model, inner, DIMS), columns)
+        assert ((by_budget - plain).norm() / plain.norm()).item() < 1e-5, budget
+    assert model.tokenizer.padding_side == "right"  # only right padding is trimmed in a mini-batch
+
+
+@pytest.fixture
+def retrieval(split):
+    rows = split.select(range(0, 40, 3))
+    queries = {f"q{i}": row["query"] for i, row in enumerate(rows)}
+    corpus = {f"q{i}-{name}": row[name] for i, row in enumerate(rows) for name in ("image", "negative_0")}
+    return queries, corpus, {name: {f"{name}-image"} for name in queries}
+
+
+def test_one_pass_gives_the_metrics_of_seven(retrieval, random_model):
+    calls = {"query": 0, "document": 0}
+    for kind in calls:
+        original = getattr(random_model, f"encode_{kind}")
+
+        def counted(*arguments, kind=kind, original=original, **settings):
+            calls[kind] += 1
+            return original(*arguments, **settings)
+
+        setattr(random_model, f"encode_{kind}", counted)
+    together = OnePassMatryoshkaEvaluator(*retrieval, DIMS, name="few")
+    metrics = together(random_model)
+    assert calls == {"query": 1, "document": 1}
+    assert not together.encoded  # let go, so that the next call sees the next weights
+    names = {dim: "few" if dim == 256 else f"few-{dim}d" for dim in DIMS}
+    alone = {dim: InformationRetrievalEvaluator(*retrieval, truncate_dim=dim, name=names[dim])(random_model) for dim in DIMS}
+    assert metrics["sequential_score"] == alone[256]["few_cosine_ndcg@10"]
+    del metrics["sequential_score"]
+    assert metrics == {name: value for dim in DIMS for name, value in alone[dim].items()}
+    assert len({alone[dim][names[dim] + "_cosine_ndcg@10"] for dim in DIMS}) > 1  # the widths do differ
+
+
+def test_the_evaluator_sees_new_weights(retrieval, random_model):
+    evaluator = OnePassMatryoshkaEvaluator(*retrieval, (256, 8), name="few")
+    before = evaluator(random_model)
+    with torch.no_grad():
+        for weight in random_model.parameters():
+            weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)) * 0.05)
+    assert evaluator(random_model) != before
+
+
+@pytest.mark.parametrize("dims", [(), (8, 16), (16, 16)])
+def test_dimensions_must_fall(retrieval, dims):
+    with pytest.raises(ValueError, match="different numbers, the largest first"):
+        OnePassMatryoshkaEvaluator(*retrieval, dims)
+
+
+def test_a_dimension_larger_than_the_model_is_refused(retrieval, random_model):
+    with pytest.raises(ValueError, match="dimension 512 does not fit: this model's embeddings have 256"):
+        OnePassMatryoshkaEvaluator(*retrieval, (512, 8))(random_model)

@@ -1,0 +1,331 @@
+"""Publishing, without the hub: notebook 06's own cells push to a stand-in on this machine, which answers, refuses and keeps all it got.
+
+The stand-in speaks the part of the hub's protocol that ``push_to_hub`` uses, with large files sent the way of git LFS. The newer
+transfer (xet) is switched off: it needs a store of its own and was not tried.
+"""
+
+import base64
+import http.server
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import types
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from vdr_helpers.publish import NoTokenError, explain_failure, hub_token, private_details
+
+ROOT = Path(__file__).resolve().parent.parent
+TOKEN = "hf_" + "S" * 34  # the shape of a token, and none
+OWNERS = {"no-right": 403, "bad-token": 401, "taken": 409}
+
+# Runs cells of notebook 06 (the profile first, publishing last), the last one with another name each time.
+PROGRAM = """
+import json, os, sys
+cells, names = json.load(open(sys.argv[1])), sys.argv[2:]
+space = {"__name__": "__main__"}
+for source in cells[:-1]:
+    exec(source, space)
+for name in names:
+    print("== " + name)
+    if name == "no-token/model":
+        del os.environ["HF_TOKEN"]
+    exec(cells[-1].replace("publish = False", "publish = True").replace("your-name/your-model", name), space)
+"""
+
+
+class StandIn(http.server.BaseHTTPRequestHandler):
+    """Creates repositories, says that ``*.safetensors`` are large, takes uploads and commits; refuses the owners in OWNERS."""
+
+    def log_message(self, *arguments):
+        pass
+
+    def answer(self, status, body=None):
+        data = json.dumps(body if body is not None else {}).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def body(self):
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+    def do_PUT(self):
+        self.server.uploads[self.path.rpartition("/")[2]] = self.body()
+        self.answer(200)
+
+    def do_GET(self):
+        self.answer(404)  # the library asks for news of its own; a push needs no answer
+
+    def do_POST(self):
+        data, path = self.body(), self.path.partition("?")[0]
+        here = f"http://127.0.0.1:{self.server.server_port}"
+        self.server.authorizations.append(self.headers.get("Authorization"))
+        if path == "/api/repos/create":
+            asked = json.loads(data)
+            self.server.created.append(asked)
+            status = OWNERS.get(asked["organization"], 200)
+            name = f"{asked['organization']}/{asked['name']}"
+            self.answer(status, {"url": f"{here}/{name}"} if status == 200 else {"error": "refused by the stand-in"})
+        elif path == "/api/validate-yaml":
+            self.answer(200, {"errors": [], "warnings": []})
+        elif "/preupload/" in path:
+            files = [file["path"] for file in json.loads(data)["files"]]
+            modes = {name: "lfs" if name.endswith(".safetensors") else "regular" for name in files}
+            self.answer(200, {"files": [{"path": n, "uploadMode": m, "shouldIgnore": False} for n, m in modes.items()]})
+        elif path.endswith("/info/lfs/objects/batch"):
+            objects = json.loads(data)["objects"]
+            for entry in objects:
+                entry["actions"] = {"upload": {"href": f"{here}/lfs/{entry['oid']}"}}
+            self.answer(200, {"transfer": "basic", "objects": objects})
+        elif "/commit/" in path:
+            self.server.commits.append([json.loads(line) for line in data.splitlines()])
+            repository = path.partition("/models/")[2].partition("/commit/")[0]
+            self.answer(200, {"commitUrl": f"{here}/{repository}/commit/abc", "commitOid": "abc", "pullRequestUrl": None})
+        else:
+            self.server.unexpected.append(f"POST {path}")
+            self.answer(404)
+
+
+def start_stand_in():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), StandIn)
+    server.uploads, server.created, server.commits, server.authorizations, server.unexpected = {}, [], [], [], []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+def cell(text):
+    """The one code cell of notebook 06 that holds ``text``."""
+    notebook = nbformat.read(ROOT / "notebooks" / "06_publish_and_search.ipynb", as_version=4)
+    found = [cell.source for cell in notebook.cells if cell.cell_type == "code" and text in cell.source]
+    assert len(found) == 1, f"{len(found)} cells hold {text!r}"
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def pushed(tmp_path_factory):
+    """Notebook 06 published six times by a user ``ada`` with a home folder: what the stand-in got, and what was printed."""
+    home = tmp_path_factory.mktemp("home") / "ada"
+    home.mkdir()
+    cells = [
+        "from vdr_helpers.profiles import load_profile\nprofile = load_profile()",
+        *(cell(text) for text in ("finetuned_model(profile)", "model_card = ", "save_pretrained(", "push_to_hub(")),
+    ]
+    (home / "cells.json").write_text(json.dumps(cells))
+    server = start_stand_in()
+    environment = os.environ | {
+        "HOME": str(home),
+        "USER": "ada",
+        "LOGNAME": "ada",
+        "HF_HOME": str(home / "cache"),
+        "HF_TOKEN": TOKEN,
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+        "HF_HUB_DISABLE_XET": "1",
+        "VDR_OUTPUTS": str(home / "outputs"),
+        "PYTHONPATH": str(ROOT),
+    }
+    for name in ("HF_HUB_OFFLINE", "VDR_PROFILE", "VDR_MODEL", "VDR_FINETUNED", "VDR_DATASET", "COLAB_RELEASE_TAG"):
+        environment.pop(name, None)
+    names = ["me/model", "no-right/model", "bad-token/model", "taken/model", "not a name", "no-token/model"]
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(home / "cells.json"), *names],
+        env=environment,
+        capture_output=True,
+        text=True,
+        cwd=home,
+        timeout=500,
+    )
+    server.shutdown()
+    assert run.returncode == 0, run.stderr
+    printed = dict(part.split("\n", 1) for part in run.stdout.split("== ")[1:])
+    return types.SimpleNamespace(server=server, printed=printed, run=run, home=home, folder=home / "outputs/tiny/published")
+
+
+def committed(server):
+    """``{path: bytes}`` of the one commit, large files from their upload."""
+    assert len(server.commits) == 1
+    files = {}
+    for line in server.commits[0]:
+        if line["key"] == "file":
+            files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+        elif line["key"] == "lfsFile":
+            files[line["value"]["path"]] = server.uploads[line["value"]["oid"]]
+    return files
+
+
+def test_a_push_creates_a_private_repository(pushed):
+    asked = [entry for entry in pushed.server.created if entry["organization"] == "me"]
+    assert len(asked) == 1
+    assert asked[0].get("private") is True or asked[0].get("visibility") == "private"
+    assert pushed.server.unexpected == []
+    assert pushed.printed["me/model"] == f"published: http://127.0.0.1:{pushed.server.server_port}/me/model/commit/abc\n"
+
+
+def test_a_push_holds_the_folder_on_disk_with_its_card(pushed):
+    files = committed(pushed.server)
+    on_disk = {p.relative_to(pushed.folder).as_posix(): p.read_bytes() for p in pushed.folder.rglob("*") if p.is_file()}
+    assert files == on_disk
+    card = files["README.md"].decode()
+    assert card.startswith("---\nlibrary_name: sentence-transformers\n")
+    assert "Loss: MatryoshkaLoss over CachedMultipleNegativesRankingLoss" in card
+    assert "Base: `assets/tiny-base`" in card
+    assert {"model.safetensors", "modules.json", "config_sentence_transformers.json"} <= set(files)
+    assert not [name for name in files if name.endswith((".bin", ".pkl", ".pt", ".ckpt", ".py"))]
+
+
+def test_the_token_goes_to_the_hub_and_nowhere_else(pushed):
+    assert f"Bearer {TOKEN}" in pushed.server.authorizations
+    everything = [pushed.run.stdout.encode(), pushed.run.stderr.encode(), *committed(pushed.server).values()]
+    assert not [part[:60] for part in everything if TOKEN.encode() in part]
+    written = [path for path in pushed.home.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
+    assert not written
+
+
+def test_neither_the_user_nor_the_home_folder_is_published_or_printed(pushed):
+    small = {name: data for name, data in committed(pushed.server).items() if name != "tokenizer.json"}
+    private = re.compile(rb"\bada\b|/root/|/home/|/tmp/|/work/|" + re.escape(str(pushed.home.parent)).encode())
+    assert not [name for name, data in small.items() if private.search(data)]
+    assert not private.search(pushed.run.stdout.encode())
+    assert str(pushed.home).encode() not in committed(pushed.server)["tokenizer.json"]
+    assert "home folders, user names, tokens: none" in pushed.run.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("no-right/model", "this token may not write there"),
+        ("bad-token/model", "the hub does not know this token"),
+        ("taken/model", "of that name already"),
+        ("not a name", "not valid on the hub"),
+        ("no-token/model", "no token was found"),
+    ],
+)
+def test_a_refusal_is_one_line_and_the_model_is_safe(pushed, name, why):
+    refusal, end = pushed.printed[name].splitlines()
+    assert refusal.startswith("not published: ")
+    assert why in refusal
+    assert refusal.endswith("Your model is safe in tiny/published, in your outputs folder.")
+    assert end == "published: no"
+    assert (pushed.folder / "model.safetensors").stat().st_size > 1_000_000
+
+
+def test_a_missing_token_asks_the_hub_for_nothing(pushed):
+    assert {entry["organization"] for entry in pushed.server.created} == {"me", *OWNERS}
+    assert None not in pushed.server.authorizations
+
+
+def test_the_switch_is_off_in_the_notebook():
+    source = cell("push_to_hub(")
+    assert "publish = False\n" in source
+    assert "private=True" in source
+
+
+# Where the token comes from
+
+
+@pytest.fixture
+def no_token(monkeypatch):
+    for name in ("HF_TOKEN", "COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+
+
+def platform(monkeypatch, variable, modules):
+    monkeypatch.setenv(variable, "1")
+    for name, contents in modules.items():
+        module = types.ModuleType(name)
+        module.__dict__.update(contents)
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+def secrets_of(read):
+    """Stand-ins for the secret stores of Colab and Kaggle, as modules; ``read(name)`` returns the secret or raises."""
+    userdata = types.SimpleNamespace(get=read)
+    client = type("UserSecretsClient", (), {"get_secret": lambda self, name: read(name)})
+    return {
+        "COLAB_RELEASE_TAG": {"google": {}, "google.colab": {"userdata": userdata}},
+        "KAGGLE_KERNEL_RUN_TYPE": {"kaggle_secrets": {"UserSecretsClient": client}},
+    }
+
+
+def test_the_environment_comes_first(no_token, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", f" {TOKEN}\n")
+    for variable, modules in secrets_of(lambda name: "another").items():
+        platform(monkeypatch, variable, modules)
+    assert hub_token() == TOKEN
+
+
+@pytest.mark.parametrize("variable", ["COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"])
+def test_the_platforms_secret_is_read(no_token, monkeypatch, capsys, variable):
+    platform(monkeypatch, variable, secrets_of({"HF_TOKEN": TOKEN}.__getitem__)[variable])
+    assert hub_token() == TOKEN
+    assert capsys.readouterr() == ("", "")
+    assert "HF_TOKEN" not in os.environ
+
+
+@pytest.mark.parametrize("variable", ["COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"])
+def test_a_refused_secret_is_no_token(no_token, monkeypatch, variable):
+    platform(monkeypatch, variable, secrets_of({}.__getitem__)[variable])  # raises KeyError, as a store without the secret
+    with pytest.raises(NoTokenError, match="HF_TOKEN") as problem:
+        hub_token()
+    assert "\n" not in str(problem.value)
+
+
+def test_a_login_is_found(no_token, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: TOKEN)
+    assert hub_token() == TOKEN
+
+
+# What becomes one line
+
+
+def test_an_error_of_the_code_is_not_hidden(tmp_path):
+    with pytest.raises(KeyError), explain_failure(tmp_path):
+        raise KeyError("a mistake in the cell")
+
+
+def test_a_hub_that_is_not_there_is_one_line(tmp_path, capsys):
+    from huggingface_hub import HfApi
+
+    with explain_failure(tmp_path):
+        HfApi(endpoint="http://127.0.0.1:9", token=TOKEN).create_repo("me/model", private=True)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "could not be reached" in line
+    assert TOKEN not in line
+
+
+# What must not be published
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("trained on pages", []),
+        ("see https://example.org/home/page and a/root/b", []),
+        ('{"path": "/home/grace/model"}', ["a home folder"]),
+        ('{"path": "C:\\\\Users\\\\grace\\\\model"}', ["a home folder"]),
+        ("in /root/outputs", ["a home folder"]),
+        ("in /content/drive/MyDrive", ["a home folder"]),
+        ("by lovelace", ["your user name"]),
+        ("by lovelaces", []),
+        ("token " + TOKEN, ["a token"]),
+        ("secret-of-mine", ["a token"]),
+    ],
+)
+def test_private_details_are_found(tmp_path, monkeypatch, text, found):
+    monkeypatch.setattr("getpass.getuser", lambda: "lovelace")
+    monkeypatch.setenv("HF_TOKEN", "secret-of-mine")
+    (tmp_path / "README.md").write_text(text)
+    (tmp_path / "tokenizer.json").write_text('{"lovelace": 1}')
+    assert private_details(tmp_path) == [f"README.md: {what}" for what in found]
+
+
+def test_a_folder_that_is_not_there_is_said(tmp_path):
+    with pytest.raises(FileNotFoundError, match="save the model first"):
+        private_details(tmp_path / "published")

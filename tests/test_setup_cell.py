@@ -1,0 +1,364 @@
+"""The setup cell that installs the course on Colab and Kaggle, and the command that writes the course's address everywhere."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import types
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+
+import nbformat
+import notebook_checks as checks
+import pytest
+
+from vdr_helpers import badges
+
+ROOT = Path(__file__).resolve().parent.parent
+ADDRESS = "https://github.com/ada/course"
+COURSE = "git+https://github.com/ada/course@v0.1.0"
+HOSTED = ["COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"]
+
+
+# The cell, run
+
+
+@pytest.fixture
+def installs(monkeypatch):
+    """Every command that the cell would run; the course's own modules are replaced, and neither platform is named."""
+    commands = []
+    monkeypatch.setattr(subprocess, "run", lambda command, **options: commands.append((command, options)))
+    monkeypatch.setattr("vdr_helpers.profiles.describe", lambda profile: f"profile {profile.name}")
+    monkeypatch.setattr("vdr_helpers.profiles.quiet_progress_bars", lambda: None)
+    for name in HOSTED:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delitem(sys.modules, "sentence_transformers", raising=False)
+    return commands
+
+
+def loaded(monkeypatch, found):
+    monkeypatch.setitem(sys.modules, "sentence_transformers", types.SimpleNamespace(__version__=found))
+
+
+def run_cell(address=ADDRESS):
+    exec(badges.setup_cell(address, "v0.1.0"), {})
+
+
+@pytest.mark.parametrize("address", [None, ADDRESS])
+@pytest.mark.parametrize("found", ["5.7.0", "6.2.0"])
+def test_locally_it_prints_one_line_and_installs_nothing(installs, monkeypatch, capsys, address, found):
+    loaded(monkeypatch, found)
+    run_cell(address)
+    assert capsys.readouterr() == ("profile tiny\n", "")
+    assert installs == []
+
+
+@pytest.mark.parametrize("variable", HOSTED)
+@pytest.mark.parametrize("found", [None, "6.0.0", "6.3.0.dev0", "10.1.0"])
+def test_hosted_it_installs_the_pinned_course_and_keeps_torch(installs, monkeypatch, capsys, variable, found):
+    monkeypatch.setenv(variable, "1")
+    if found:
+        loaded(monkeypatch, found)
+    run_cell()
+    ((command, options),) = installs
+    kept = [f"{name}=={version(name)}" for name in ("torch", "torchvision", "numpy")]
+    assert command == [sys.executable, "-m", "pip", "install", "-q", COURSE, *kept]
+    assert options == {"check": True}, "a failed install must stop the cell"
+    assert capsys.readouterr().out == "profile tiny\n"
+
+
+@pytest.mark.parametrize("variable", HOSTED)
+@pytest.mark.parametrize("found", ["5.7.0", "5.0", "4.1.0.dev0"])
+def test_hosted_an_old_sentence_transformers_stops_it_before_any_download(installs, monkeypatch, variable, found):
+    monkeypatch.setenv(variable, "1")
+    loaded(monkeypatch, found)
+    for address in (ADDRESS, None):
+        with pytest.raises(RuntimeError) as problem:
+            run_cell(address)
+        assert re.fullmatch(rf"Sentence Transformers {found} is loaded: restart the session .*", str(problem.value))
+    assert installs == []
+
+
+@pytest.mark.parametrize("variable", HOSTED)
+def test_hosted_without_an_address_it_says_how_to_set_it(installs, monkeypatch, variable):
+    monkeypatch.setenv(variable, "1")
+    with pytest.raises(RuntimeError, match=r"unset: run `python -m vdr_helpers.badges <address>`") as problem:
+        run_cell(None)
+    assert "\n" not in str(problem.value)
+    assert installs == []
+
+
+def make_wheel(folder, name, number, requires=(), module=""):
+    """A wheel of one module, written by hand."""
+    info = f"{name}-{number}.dist-info"
+    lines = ["Metadata-Version: 2.1", f"Name: {name.replace('_', '-')}", f"Version: {number}"]
+    lines += [f"Requires-Dist: {line}" for line in requires]
+    with zipfile.ZipFile(folder / f"{name}-{number}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{info}/METADATA", "\n".join(lines) + "\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+        wheel.writestr(f"{name}.py", f"__version__ = {number!r}\n")
+        if module:
+            wheel.writestr("vdr_helpers/__init__.py", "")
+            wheel.writestr("vdr_helpers/profiles.py", module)
+
+
+PROFILES = """
+def quiet_progress_bars(): pass
+def load_profile(): return "profile of the wheel"
+def describe(profile): return profile
+"""
+
+
+@pytest.fixture(scope="module")
+def hosted(tmp_path_factory):
+    """``run(course)``: the cell with real pip, in an environment as a platform gives it, where newer wheels of torch lie about."""
+    folder = tmp_path_factory.mktemp("hosted")
+    wheels, shelf = folder / "installed", folder / "shelf"
+    wheels.mkdir(), shelf.mkdir()
+    for name in ("torch", "torchvision", "numpy"):
+        make_wheel(wheels, name, "1.0+image")
+        make_wheel(shelf, name, "3.0")
+    make_wheel(wheels, "sentence_transformers", "5.7.0")
+    make_wheel(shelf, "sentence_transformers", "6.2.0", ["numpy>=1.0"])
+    make_wheel(shelf, "vdr_course", "0.1.0", ["torch>=1.0", "numpy", "sentence-transformers>=6.0"], PROFILES)
+    make_wheel(shelf, "vdr_course", "0.2.0", ["torch>=2.0", "sentence-transformers>=6.0"], PROFILES)
+    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+    python = folder / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
+    settings = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(shelf), "PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1"}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in (*HOSTED, "PYTHONPATH", "PIP_EXTRA_INDEX_URL")
+    }
+    environment |= settings | {"COLAB_RELEASE_TAG": "release"}
+    subprocess.run([python, "-m", "pip", "install", "-q", *sorted(wheels.glob("*.whl"))], env=environment, check=True)
+
+    def run(number, before=""):
+        wheel = (shelf / f"vdr_course-{number}-py3-none-any.whl").as_uri()
+        cell = badges.setup_cell(None, "").replace('COURSE = ""', f'COURSE = "vdr-course @ {wheel}"')
+        after = 'print({n: version(n) for n in ("torch", "torchvision", "numpy", "sentence-transformers")})'
+        (folder / "cell.py").write_text(f"{before}\n{cell}\n{after}\n")
+        return subprocess.run([python, folder / "cell.py"], env=environment, capture_output=True, text=True, cwd=folder)
+
+    return run
+
+
+def test_real_pip_obeys(hosted):
+    """One environment, so that each step starts where the one before left it."""
+    stale = hosted("0.1.0", before="import sentence_transformers")
+    assert stale.stderr.splitlines()[-1].startswith("RuntimeError: Sentence Transformers 5.7.0 is loaded: restart the session")
+    refused = hosted("0.2.0")  # wants a newer torch than the platform has
+    assert refused.returncode != 0
+    assert "torch" in refused.stderr
+    assert "profile of the wheel" not in refused.stdout
+    for _ in range(2):  # a second run changes nothing
+        fresh = hosted("0.1.0")
+        assert fresh.returncode == 0, fresh.stderr
+        first, versions = fresh.stdout.splitlines()
+        assert first == "profile of the wheel"
+        image = dict.fromkeys(("torch", "torchvision", "numpy"), "1.0+image")
+        assert versions == str(image | {"sentence-transformers": "6.2.0"})
+
+
+# The course as it is
+
+
+def test_every_notebook_and_the_readme_say_what_pyproject_says(tmp_path):
+    copy = copied(tmp_path)
+    assert badges.rewrite(copy) == [], "run python -m vdr_helpers.badges"
+    address, ref = badges.settings((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    for file in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        assert checks.setup_cell(nbformat.read(file, as_version=4)) == badges.setup_cell(address, ref)
+
+
+def test_the_cell_is_short():
+    assert len(badges.setup_cell(ADDRESS, "v0.1.0").splitlines()) <= 20
+
+
+# The command
+
+
+def copied(folder):
+    """A copy of what the command touches."""
+    copy = folder / "checkout"
+    (copy / "notebooks").mkdir(parents=True)
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, copy / name)
+    for file in (ROOT / "notebooks").glob("*.ipynb"):
+        shutil.copy(file, copy / "notebooks" / file.name)
+    return copy
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A copy of the course without an address, as the command's own checkout."""
+    copy = copied(tmp_path)
+    badges.rewrite(copy, change=True)
+    monkeypatch.setattr(badges, "ROOT", copy)
+    return copy
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def every_text(folder):
+    return b"".join(contents(folder).values()).decode()
+
+
+def test_an_address_is_written_everywhere(checkout, capsys):
+    assert badges.main([ADDRESS + ".git"]) == 0
+    assert f'[project.urls]\nRepository = "{ADDRESS}"\n' in (checkout / "pyproject.toml").read_text()
+    for file in sorted((checkout / "notebooks").glob("*.ipynb")):
+        notebook = nbformat.read(file, as_version=4)
+        page = f"ada/course/blob/v0.1.0/notebooks/{file.name}"
+        title, blank, shown, after = notebook.cells[0].source.splitlines()[:4]
+        assert title.startswith("# ") and blank == "" and after == ""
+        assert re.findall(r"\[!\[(Open in \w+)\]\(https://[^)]+\.svg\)\]\(([^)]+)\)", shown) == [
+            ("Open in Colab", f"https://colab.research.google.com/github/{page}"),
+            ("Open in Kaggle", f"https://kaggle.com/kernels/welcome?src=https://github.com/{page}"),
+        ]
+        assert f'COURSE = "{COURSE}"\n' in checks.setup_cell(notebook)
+        assert checks.describes_every_image(notebook) == []
+    readme = (checkout / "README.md").read_text()
+    assert f"git clone {ADDRESS} vdr-course" in readme
+    assert readme.count("[![Open in Colab]") == 7
+    assert COURSE in capsys.readouterr().out
+
+
+def test_twice_is_once(checkout, capsys):
+    badges.main([ADDRESS])
+    once = contents(checkout)
+    assert badges.main([ADDRESS + "/"]) == 0
+    assert contents(checkout) == once
+    assert badges.main([]) == 0
+    assert contents(checkout) == once
+    assert capsys.readouterr().out.count("nothing to change") == 2
+
+
+@pytest.mark.parametrize("ref", [None, "main"])
+def test_unset_takes_everything_away(checkout, ref):
+    before = contents(checkout)
+    assert "colab-badge" not in every_text(checkout)
+    assert badges.main([ADDRESS] + (["--ref", ref] if ref else [])) == 0
+    assert contents(checkout) != before
+    assert badges.main(["--unset"]) == 0
+    assert contents(checkout) == before
+
+
+def test_a_fork_leaves_no_trace_of_the_first_address(checkout):
+    badges.main([ADDRESS])
+    assert badges.main(["https://github.com/grace/fork", "--ref", "0a1b2c3"]) == 0
+    text = every_text(checkout)
+    assert "ada/course" not in text
+    assert text.count("git+https://github.com/grace/fork@0a1b2c3") == 7
+    assert 'ref = "0a1b2c3"' in text
+    assert badges.main(["https://github.com/grace/fork"]) == 0
+    assert "0a1b2c3" not in every_text(checkout)
+
+
+def test_a_new_version_is_a_new_tag(checkout):
+    badges.main([ADDRESS])
+    pyproject = checkout / "pyproject.toml"
+    pyproject.write_text(re.sub(r'^version = ".*"', 'version = "9.8.7"', pyproject.read_text(), flags=re.MULTILINE))
+    assert badges.main([]) == 0
+    assert every_text(checkout).count("git+https://github.com/ada/course@v9.8.7") == 7
+    assert "/blob/v0.1.0/" not in every_text(checkout)
+
+
+def test_another_host_gets_the_install_line_and_no_badge(checkout, capsys):
+    assert badges.main(["https://git.example.org/ada/course"]) == 0
+    assert every_text(checkout).count("git+https://git.example.org/ada/course@v0.1.0") == 7
+    assert "Open in" not in every_text(checkout)
+    assert "no badge is shown" in capsys.readouterr().out
+
+
+def test_only_the_first_two_cells_change(checkout):
+    before = {path.name: json.loads(path.read_text()) for path in (checkout / "notebooks").glob("*.ipynb")}
+    badges.main([ADDRESS])
+    for name, old in before.items():
+        new = json.loads((checkout / "notebooks" / name).read_text())
+        assert new["cells"][2:] == old["cells"][2:]
+        for i in (0, 1):
+            assert {**new["cells"][i], "source": 0} == {**old["cells"][i], "source": 0}
+        assert {**new, "cells": 0} == {**old, "cells": 0}
+
+
+def test_the_readme_changes_only_in_its_rows_and_the_clone_line(checkout):
+    before = (checkout / "README.md").read_text().splitlines()
+    badges.main([ADDRESS])
+    after = (checkout / "README.md").read_text().splitlines()
+    assert len(before) == len(after)
+    changed = [line for line, old in zip(after, before, strict=True) if line != old]
+    assert len(changed) == 8
+    assert sum(line.startswith("|") for line in changed) == 7
+
+
+def test_line_endings_of_windows_are_kept(checkout):
+    for path in checkout.rglob("*.*"):
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    before = contents(checkout)
+    assert badges.main([ADDRESS]) == 0
+    assert all(data.count(b"\n") == data.count(b"\r\n") for data in contents(checkout).values())
+    assert badges.main(["--unset"]) == 0
+    assert contents(checkout) == before
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "github.com/ada/course",
+        "http://github.com/ada/course",
+        "git@github.com:ada/course.git",
+        "https://ada:secret@github.com/ada/course",
+        "https://github.com/ada",
+        "https://github.com/ada/course?tab=readme",
+        'https://github.com/ada/course"',
+        "https://github.com/ada/my course",
+    ],
+)
+def test_a_wrong_address_changes_nothing(checkout, capsys, address):
+    before = contents(checkout)
+    assert badges.main([address]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "write https://github.com/owner/name" in line
+    assert "secret" not in line
+    assert contents(checkout) == before
+
+
+def first_notebook(checkout):
+    return checkout / "notebooks" / "00_start_here.ipynb"
+
+
+def spoil(path, change):
+    path.write_text(change(path.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "said"),
+    [
+        (
+            lambda folder: spoil(first_notebook(folder), lambda text: text.replace("load_profile()", "load()")),
+            "not the setup cell",
+        ),
+        (lambda folder: spoil(first_notebook(folder), lambda text: text.replace('": ', '":', 1)), "not laid out as Jupyter"),
+        (
+            lambda folder: spoil(folder / "pyproject.toml", lambda text: text.replace("[project.urls]", "")),
+            "no line [project.urls]",
+        ),
+        (lambda folder: shutil.rmtree(folder / "notebooks"), "no checkout of the course"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_and_nothing_is_written(checkout, capsys, spoilt, said):
+    spoilt(checkout)
+    before = contents(checkout)
+    assert badges.main([ADDRESS]) == 2
+    assert said in capsys.readouterr().err
+    assert contents(checkout) == before
+
+
+def test_a_wrong_ref_is_refused(checkout, capsys):
+    assert badges.main([ADDRESS, "--ref", "a b"]) == 2
+    assert "not a git tag" in capsys.readouterr().err

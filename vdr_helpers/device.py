@@ -1,0 +1,124 @@
+"""What the card decides: number format, attention and how many tokens pass through the model at once (notebook 00 prints why).
+
+:func:`decide` is a pure function of a :class:`Card`, so that it can be asked about a card that is not at hand.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass, replace
+
+FLASH_ATTENTION = "kernels-community/flash-attn2"  # the name under which transformers takes FlashAttention 2 from ``kernels``
+AMPERE = (8, 0)  # first compute capability with bfloat16 units, and the lowest that FlashAttention 2 runs on
+PAGE_TOKENS = 350  # a page of 600 x 600 pixels is 351 image tokens at most (32 x 32 pixels each)
+
+# Estimates, not measured by this project: full fine-tuning of the 2B model with bfloat16 weights, gradients and Adam's two moments
+# holds about 17 GiB, and 5,600 tokens per forward pass about 30 GiB of activations.
+STATES_GIB = 17.0
+GIB_PER_TOKEN = 30.0 / 5600
+SPARE_SHARE = 0.1  # of the card, for the CUDA context and fragmentation
+LARGEST_BUDGET = 5600  # a longer forward pass gains little: 16 pages already fill the card's units (an estimate too)
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU as the decision sees it. ``capability`` and ``memory_gib`` are ``None`` where there is no CUDA card."""
+
+    name: str
+    capability: tuple[int, int] | None = None
+    memory_gib: float | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to load and train with; ``reasons`` holds one printable line per choice."""
+
+    weights: str  # dtype of the loaded weights, "float32", "bfloat16" or "float16"
+    autocast: str | None  # "bf16", "fp16" or None: the training argument of that name
+    attention: str  # attn_implementation
+    mini_batch_num_tokens: int | None  # None where the estimate leaves no room, or there is no card
+    reasons: tuple[str, ...]
+
+    @property
+    def model_kwargs(self) -> dict:
+        """``SentenceTransformer(..., model_kwargs=...)``."""
+        return {"dtype": self.weights, "attn_implementation": self.attention}
+
+
+def token_budget(memory_gib: float) -> int | None:
+    """Tokens per forward pass for full fine-tuning in whole pages, at most :data:`LARGEST_BUDGET`; ``None`` if not one page fits."""
+    room = memory_gib * (1 - SPARE_SHARE) - STATES_GIB
+    pages = int(room / GIB_PER_TOKEN) // PAGE_TOKENS
+    return min(pages * PAGE_TOKENS, LARGEST_BUDGET) if pages > 0 else None
+
+
+def has_kernels() -> bool:
+    """Whether the package ``kernels`` is installed; nothing is imported or fetched."""
+    return importlib.util.find_spec("kernels") is not None
+
+
+def decide(card: Card, kernels_installed: bool) -> Decision:
+    """Number format, autocast, attention and token budget for a card, with a reason for each.
+
+    ``torch.cuda.is_bf16_supported()`` is not asked: it answers yes on a T4, where bfloat16 is only emulated.
+    """
+    if card.capability is None:
+        reasons = (f"{card.name}: no CUDA card, so float32 weights, no autocast, PyTorch's own attention (SDPA)",)
+        return Decision("float32", None, "sdpa", None, reasons)
+    number = ".".join(map(str, card.capability))
+    reasons = [f"{card.name}: compute capability {number}, {card.memory_gib:.0f} GiB"]
+    modern = card.capability >= AMPERE
+    if modern:
+        weights, autocast = "bfloat16", "bf16"
+        reasons.append(f"bfloat16: the card has units for it (compute capability {number}, 8.0 or higher)")
+    else:
+        weights, autocast = "float16", "fp16"
+        reasons.append(
+            f"float16: bfloat16 needs compute capability 8.0, this card has {number} and would only emulate it; "
+            "weights that are trained must be float32, the gradient scaler refuses float16 gradients"
+        )
+    if modern and kernels_installed:
+        attention = FLASH_ATTENTION
+        reasons.append("FlashAttention 2 through the package kernels, which fetches compiled code from the hub: installed by you")
+    else:
+        attention = "sdpa"
+        why = "the package kernels is not installed" if modern else "FlashAttention 2 needs compute capability 8.0"
+        reasons.append(f"SDPA attention: {why}")
+    budget = token_budget(card.memory_gib)
+    if budget is None:
+        reasons.append(
+            f"full fine-tuning does not fit: about {STATES_GIB:.0f} GiB before the first page (an estimate); train LoRA"
+        )
+    else:
+        reasons.append(f"{budget:,} tokens per forward pass, {budget // PAGE_TOKENS} pages (an estimate from the card's memory)")
+    return Decision(weights, autocast, attention, budget, tuple(reasons))
+
+
+def present_card() -> Card:
+    """The first CUDA card of this machine, or ``Card("CPU")``; imports torch."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return Card("CPU")
+    properties = torch.cuda.get_device_properties(0)
+    return Card(properties.name, (properties.major, properties.minor), properties.total_memory / 2**30)
+
+
+def fit_to_card(profile, card: Card | None = None, kernels_installed: bool | None = None):
+    """``profile`` with the card's decision in ``model_kwargs``, ``bf16``, ``fp16`` and ``mini_batch_num_tokens``; prints the reasons.
+
+    A profile with ``model_from_card=False`` (``tiny``) is returned as it is and nothing is printed. A card larger than the profile's
+    token budget needs does not raise the budget.
+    """
+    if not profile.model_from_card:
+        return profile
+    chosen = decide(card or present_card(), has_kernels() if kernels_installed is None else kernels_installed)
+    print("\n".join(chosen.reasons))
+    budgets = [budget for budget in (profile.mini_batch_num_tokens, chosen.mini_batch_num_tokens) if budget is not None]
+    return replace(
+        profile,
+        model_kwargs=profile.model_kwargs | chosen.model_kwargs,
+        bf16=chosen.autocast == "bf16",
+        fp16=chosen.autocast == "fp16",
+        mini_batch_num_tokens=min(budgets, default=None),
+    )

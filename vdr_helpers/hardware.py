@@ -1,0 +1,33 @@
+"""What a receipt says about the machine that it was taken on (``receipts``): the card, its memory, the versions that decide speed."""
+
+from __future__ import annotations
+
+import platform
+
+from vdr_helpers.planner import GIB, cards
+
+
+def hardware() -> dict:
+    """What the receipt says about this machine: the card's own name, its key among the planner's cards, memory, capability."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return {"device": f"CPU ({platform.machine()})", "card": None, "memory_gib": None, "capability": None}
+    properties = torch.cuda.get_device_properties(0)
+    known = [key for key, card in cards().items() if properties.name in card["device_names"]]
+    return {
+        "device": properties.name,
+        "card": known[0] if known else None,
+        "memory_gib": round(properties.total_memory / GIB, 2),
+        "capability": [properties.major, properties.minor],
+    }
+
+
+def versions() -> dict:
+    """Versions of Python and of the packages that decide memory and time."""
+    import sentence_transformers
+    import torch
+    import transformers
+
+    modules = {"torch": torch, "transformers": transformers, "sentence-transformers": sentence_transformers}
+    return {"python": platform.python_version()} | {name: module.__version__ for name, module in modules.items()}

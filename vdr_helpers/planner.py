@@ -1,0 +1,250 @@
+"""Will it fit, and how long will it take? Memory and minutes of a training run on a card (notebook 00 prints the table).
+
+Every term says whether it is **computed** (arithmetic on the model's widths), **measured** (from a receipt, see ``receipts``) or
+**assumed**. What a card can be trusted with follows from these terms: ``presets.preset`` asks the planner, not folklore.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from vdr_helpers.architecture import LORA_MODULES, LORA_RANK, QWEN3_VL_2B, TINY, Architecture, image_tokens
+from vdr_helpers.profiles import Profile, assets_folder
+from vdr_helpers.receipts import interpolate, load_receipts, training_runs
+
+GIB = 2**30
+ALLOWANCE_GIB = 1.0  # assumed: CUDA context, work buffers of the kernels, fragmentation
+EFFICIENCY, EFFICIENCY_RANGE = 0.35, (0.2, 0.5)  # assumed share of the published peak, used until a receipt measures it
+PAGE_SIZE = (1416, 1648)  # mean page of the published training data, in pixels (model card, dataset statistics)
+QUERY_TOKENS = 36  # mean of the published card: 36.31 tokens
+PAGE_TEXT_TOKENS = 21  # the chat template around a page, counted in notebook 01
+EVALUATIONS = 11  # before training and after each tenth
+DATASET_GB = 19.7  # the dataset's English part (dataset card of llamaindex/vdr-multilingual-train)
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class Term:
+    """One share of the memory: ``how`` is a printable sentence, ``source`` is computed, measured or assumed."""
+
+    name: str
+    gib: float
+    source: str
+    how: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training run needs on a card; ``minutes_low`` and ``minutes_high`` are the same number when the time was measured."""
+
+    card: str
+    terms: tuple[Term, ...]
+    limit_gib: float
+    minutes: float
+    minutes_low: float
+    minutes_high: float
+    time_source: str
+    time_how: str
+    warnings: tuple[str, ...]
+    pages_per_pass: int
+
+    @property
+    def gib(self) -> float:
+        """Peak memory of the card, in GiB."""
+        return sum(term.gib for term in self.terms)
+
+    @property
+    def fits(self) -> bool:
+        return self.gib <= self.limit_gib
+
+    @property
+    def source(self) -> str:
+        """``"computed, not measured"`` or what the receipts say."""
+        measured = [term for term in self.terms if term.source == "measured"]
+        return "computed, not measured" if not measured else "activations measured, the rest computed"
+
+    def explain(self) -> str:
+        """Every term on a line, then the time and the warnings."""
+        lines = [f"{term.gib:6.1f} GiB  {term.name} ({term.source}): {term.how}" for term in self.terms]
+        verdict = "fits" if self.fits else "does not fit"
+        lines.append(f"{self.gib:6.1f} GiB  together, of {self.limit_gib:.1f}: {verdict} ({self.source})")
+        lines.append(f"{self.minutes:6.0f} min  {self.time_source}: {self.time_how}")
+        return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
+
+
+@cache
+def cards() -> dict:
+    """The cards of ``assets/cards.json``: name, total memory in MiB, compute capability, published dense peak in TFLOPS, sources."""
+    return json.loads((assets_folder() / "cards.json").read_text(encoding="utf-8"))["cards"]
+
+
+def find_card(key: str) -> dict:
+    """A card by its key, such as ``"T4"``. Raises ``ValueError`` that lists the keys."""
+    if key not in cards():
+        raise ValueError(f"unknown card {key!r}: choose one of {', '.join(cards())}, or add it to assets/cards.json")
+    return cards()[key]
+
+
+def architecture_of(profile: Profile) -> Architecture:
+    """The model's widths: the 2B model's where the profile's embeddings have 2,048 numbers, else the tiny model's."""
+    return QWEN3_VL_2B if profile.matryoshka_dims[0] == QWEN3_VL_2B.hidden_size else TINY
+
+
+def step_flops(model: Architecture, batch: int, tokens_per_page: int, lora: bool) -> float:
+    """Floating-point operations of one step of ``batch`` rows (a query and two pages each) with the cached loss.
+
+    The cached loss runs forward twice; a backward pass costs two forwards, or one where the weights it passes are frozen (LoRA's
+    language model; LoRA's frozen vision tower has none). So full fine-tuning costs four forwards, which is 8 x parameters x tokens.
+    """
+    language = model.language_flops(tokens_per_page + PAGE_TEXT_TOKENS)
+    vision = model.vision_flops(4 * tokens_per_page)
+    pages = 2 * batch * ((3 if lora else 4) * language + (2 if lora else 4) * vision)
+    return pages + batch * (3 if lora else 4) * model.language_flops(QUERY_TOKENS)
+
+
+def state_terms(model: Architecture, batch: int, tokens_per_page: int, lora: bool, weights: str) -> list[Term]:
+    """What lies on the card whatever passes through it: weights, gradients, Adam's moments, a batch's pixels, embeddings."""
+    size, count = BYTES[weights], model.parameters
+    terms = [Term("weights", count * size / GIB, "computed", f"{count / 1e9:.2f} billion x {size} bytes ({weights})")]
+    if lora:
+        adapters = model.lora_parameters
+        modules = f"rank {LORA_RANK} on {len(LORA_MODULES)} matrices of {model.layers} layers"
+        terms += [
+            Term("adapters", adapters * 4 / GIB, "computed", f"{adapters / 1e6:.0f} million x 4 bytes, {modules}"),
+            Term("gradients", adapters * 4 / GIB, "computed", "adapters only, float32"),
+            Term("Adam states", adapters * 8 / GIB, "computed", "two moments per adapter weight, float32"),
+        ]
+    else:
+        terms += [
+            Term("gradients", count * size / GIB, "computed", f"one per weight, {size} bytes"),
+            Term("Adam states", 2 * count * size / GIB, "computed", f"two moments per weight, {size} bytes each"),
+        ]
+        if weights == "float32":
+            copies = (model.layers * model.layer_matrices + model.vision_parameters) * 2
+            terms.append(Term("autocast copies", copies / GIB, "computed", "16-bit copies of the matrices, kept for backward"))
+    pixels = 2 * batch * 4 * tokens_per_page * 1536 * 4
+    terms.append(
+        Term("pixels of a batch", pixels / GIB, "computed", f"{2 * batch} pages x {4 * tokens_per_page} patches x 1,536 float32")
+    )
+    embeddings = 2 * 3 * batch * model.hidden_size * 4  # a query and two pages per row; values and gradients
+    terms.append(
+        Term("stored embeddings", embeddings / GIB, "computed", f"{3 * batch} x {model.hidden_size} and their gradients")
+    )
+    return terms
+
+
+def activation_bytes(model: Architecture, tokens_per_page: int, lora: bool, weights: str) -> float:
+    """Bytes kept for the backward pass per page in a forward pass; the vision tower keeps none when it is frozen."""
+    language = (tokens_per_page + PAGE_TEXT_TOKENS) * model.stored_bytes_per_token(BYTES[weights])
+    if lora:
+        return language
+    vision = 4 * tokens_per_page * model.stored_bytes_per_patch()
+    return language + vision + tokens_per_page * model.stored_bytes_per_image_token()
+
+
+def disk_warning(profile: Profile, folder: Path, free_gb: float | None = None) -> str | None:
+    """A line when the download would not fit: the dataset's English part (19.7 GB) and the weights (2 bytes per parameter).
+
+    ``free_gb``: free space in GB (10^9 bytes), measured at ``folder`` when left out. ``None`` for a profile that downloads nothing.
+    """
+    if profile.dataset_name == "generated" or profile.made_by:
+        return None
+    weights_gb = 2 * architecture_of(profile).parameters / 1e9
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free / 1e9 if free_gb is None else free_gb
+    need = DATASET_GB + weights_gb
+    if free >= need:
+        return None
+    return (
+        f"the download needs {need:.0f} GB (dataset {DATASET_GB} GB, weights {weights_gb:.1f} GB) and {free:.0f} GB are free: "
+        "free some, set HF_HOME to another disk, or read only the row groups you need (notebook 02)"
+    )
+
+
+def plan(
+    card: str,
+    profile: Profile,
+    max_pixels: int | None = None,
+    batch: int | None = None,
+    mini_batch_num_tokens: int | None = None,
+    lora: bool = False,
+    weights: str | None = None,
+    receipts: list[dict] | None = None,
+    free_disk_gb: float | None = None,
+) -> Plan:
+    """Memory in GiB and minutes of the profile's training on ``card`` (a key of :func:`cards`), every term explained.
+
+    What is left out comes from the profile: ``max_pixels`` per page, ``batch`` rows per step, ``mini_batch_num_tokens`` per forward
+    pass, ``weights`` (number format of the loaded weights: 16 bits as published, float32 where a card has no bfloat16 and all
+    weights are trained). ``receipts``: measurements, :func:`load_receipts` by default. Minutes are the GPU's work, evaluations
+    included; time that the processor spends on the pages comes on top when nothing was measured. Raises ``ValueError`` for an
+    unknown card or number format, and for sizes below one.
+    """
+    found, model = find_card(card), architecture_of(profile)
+    modern = tuple(found["capability"]) >= (8, 0)
+    max_pixels, batch = max_pixels or profile.max_pixels, batch or profile.per_device_train_batch_size
+    weights = weights or ("bfloat16" if modern else "float16" if lora else "float32")
+    if weights not in BYTES or min(max_pixels, batch, mini_batch_num_tokens or 1) < 1:
+        raise ValueError(f"weights must be one of {', '.join(BYTES)}, and pixels, batch and tokens at least 1")
+    if weights == "float16" and not lora:
+        raise ValueError("all weights cannot be trained in float16, the gradient scaler refuses them: load float32, or use LoRA")
+    tokens = image_tokens(*PAGE_SIZE, max_pixels)
+    page_tokens = tokens + PAGE_TEXT_TOKENS
+    budget = mini_batch_num_tokens or profile.mini_batch_num_tokens or profile.mini_batch_size * page_tokens
+    pages = min(max(1, budget // page_tokens), batch)
+    runs = training_runs(load_receipts() if receipts is None else receipts, model.parameters, "lora" if lora else "full", weights)
+
+    terms = state_terms(model, batch, tokens, lora, weights)
+    per_page = activation_bytes(model, tokens, lora, weights)
+    points = []
+    for run in runs:
+        held = sum(term.gib for term in state_terms(model, run["batch"], run["image_tokens"], lora, weights))
+        points.append((run["pages_per_pass"] * run["image_tokens"], run["peak_gib"] - held))
+    if points:
+        value, how = interpolate(points, pages * tokens)
+        origin = ", ".join(sorted({run["hardware"]["device"] for run in runs}))
+        terms.append(Term("activations", value, "measured", f"{how} image tokens per pass, receipts of {origin}"))
+    else:
+        how = f"{pages} pages of {tokens} image tokens per pass, {per_page / 2**20:.0f} MiB each"
+        terms.append(Term("activations", pages * per_page / GIB, "computed", how))
+    terms.append(Term("allowance", ALLOWANCE_GIB, "assumed", "CUDA context, work buffers, fragmentation"))
+
+    steps = math.ceil(profile.train_rows / batch) * profile.num_train_epochs
+    train = steps * step_flops(model, batch, tokens, lora)
+    forward = model.language_flops(page_tokens) + model.vision_flops(4 * tokens)
+    evaluation = EVALUATIONS * 5 * profile.monitor_rows * forward  # five pages per query; the queries themselves are negligible
+    peak = found["peak_tflops"] * 1e12
+    ceiling = (train + evaluation) / peak / 60
+    timed = [run for run in runs if run["hardware"].get("card") in cards()]
+    here = [run for run in timed if run["hardware"]["card"] == card]
+    if timed:
+        used = here or timed
+        shares = [(run["pages_per_pass"] * run["image_tokens"], run_efficiency(run)) for run in used]
+        share, how = interpolate(shares, pages * tokens)
+        share = min(max(share, min(y for _, y in shares)), max(y for _, y in shares))  # never beyond what was seen
+        where = ", ".join(sorted({run["hardware"]["device"] for run in used}))
+        time_source = "measured on this card" if here else "efficiency measured on another card, not on this one"
+        time_how = f"{share:.0%} of the published peak, {how} image tokens per pass on {where}"
+        low = high = ceiling / share
+    else:
+        share, (lowest, highest) = EFFICIENCY, EFFICIENCY_RANGE
+        low, high = ceiling / highest, ceiling / lowest
+        time_source = "computed, not measured"
+        time_how = (
+            f"{(train + evaluation) / 1e15:,.0f} x 10^15 operations at {share:.0%} of {found['peak_tflops']} TFLOPS, assumed "
+            f"({low:.0f} to {high:.0f} min at {highest:.0%} to {lowest:.0%}); the processor's work on the pages is not in it"
+        )
+    warning = disk_warning(profile, profile.output_dir, free_disk_gb)
+    limit = found["memory_mib"] / 1024
+    warnings = tuple(text for text in (warning,) if text)
+    return Plan(card, tuple(terms), limit, ceiling / share, low, high, time_source, time_how, warnings, pages)
+
+
+def run_efficiency(run: dict) -> float:
+    """Share of the published peak that a measured run reached: its operations per second over the card's dense peak."""
+    return run["flops_per_step"] / run["seconds_per_step"] / (cards()[run["hardware"]["card"]]["peak_tflops"] * 1e12)

@@ -1,0 +1,220 @@
+"""The full experiment rehearsed without its weights and without its data: the 2B architecture with random weights, drawn pages.
+
+``VDR_PROFILE=rehearsal`` runs the notebooks that way; ``python -m vdr_helpers.rehearsal`` measures what a card needs and writes a
+receipt for the planner. Memory and seconds are those of the real model, since they depend on its widths and not on what its weights
+say; scores mean nothing. Two things differ from the real run: the tokenizer is the tiny model's (its vocabulary is padded to 151,936
+rows of the embedding table, so queries are a few tokens longer), and the text on the pages is enlarged. ``VDR_REHEARSAL=small`` takes
+a small architecture instead, to try the same path on a CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import random
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from vdr_helpers.architecture import QWEN3_VL_2B, SMALL, Architecture
+from vdr_helpers.profiles import PROFILES, Profile, assets_folder
+
+SIZE_VARIABLE = "VDR_REHEARSAL"
+MEAN_SCALE = (
+    3.2  # 400 x 560 pixels, a quarter of them turned, times 3.2: 1,413 x 1,659 on average; the card's mean is 1,416 x 1,648
+)
+TRAIN_FAMILIES, EVAL_FAMILIES = 70, 335  # families of near-duplicates; 4 queries each, then 1 each
+VERSION = 1  # raise it when the same settings would give another model or other pages
+
+
+def chosen_size() -> Architecture:
+    """The 2B model's widths, or the small ones with ``VDR_REHEARSAL=small``. Raises ``ValueError`` for another value."""
+    value = os.environ.get(SIZE_VARIABLE) or "true"
+    if value not in ("true", "small"):
+        raise ValueError(f"{SIZE_VARIABLE} must be 'true' (the 2B architecture) or 'small', not {value!r}: unset it for 'true'")
+    return SMALL if value == "small" else QWEN3_VL_2B
+
+
+def build_config(model: Architecture, tokenizer):
+    """The ``Qwen3VLConfig`` of these widths; the special tokens' ids are those of ``tokenizer``."""
+    from transformers import Qwen3VLConfig
+
+    half = model.head_dim // 2
+    sections = [half - 2 * (half * 5 // 16), half * 5 // 16, half * 5 // 16]  # 24, 20, 20 for heads of 128, as in the 2B's config
+    return Qwen3VLConfig(
+        vision_config={
+            "depth": model.vision_depth, "hidden_size": model.vision_hidden, "intermediate_size": model.vision_intermediate,
+            "num_heads": model.vision_heads, "patch_size": 16, "spatial_merge_size": 2, "temporal_patch_size": 2,
+            "out_hidden_size": model.hidden_size, "num_position_embeddings": model.position_embeddings,
+            "deepstack_visual_indexes": list(model.deepstack),
+        },
+        text_config={
+            "vocab_size": model.vocabulary, "hidden_size": model.hidden_size, "intermediate_size": model.intermediate_size,
+            "num_hidden_layers": model.layers, "num_attention_heads": model.heads, "num_key_value_heads": model.key_value_heads,
+            "head_dim": model.head_dim, "max_position_embeddings": 262_144, "pad_token_id": tokenizer.pad_token_id,
+            "rope_parameters": {
+                "rope_type": "default", "rope_theta": 5_000_000, "mrope_section": sections, "mrope_interleaved": True,
+            },
+        },
+        image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
+        video_token_id=tokenizer.convert_tokens_to_ids("<|video_pad|>"),
+        vision_start_token_id=tokenizer.convert_tokens_to_ids("<|vision_start|>"),
+        vision_end_token_id=tokenizer.convert_tokens_to_ids("<|vision_end|>"),
+        pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+
+
+def is_current(folder: Path, stamp: dict) -> bool:
+    """Whether ``folder`` was finished with these settings; its stamp is written last."""
+    file = folder / "rehearsal.json"
+    return file.exists() and json.loads(file.read_text()) == stamp
+
+
+def move_into_place(partial: Path, folder: Path, stamp: dict) -> Path:
+    """Stamp a finished folder and give it its name: a killed kernel never leaves half of one."""
+    (partial / "rehearsal.json").write_text(json.dumps(stamp))
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    return folder
+
+
+def build_base(folder: Path, model: Architecture, seed: int = 0) -> Path:
+    """A Sentence Transformers folder of this architecture with random weights (2B: 4.3 GB, bfloat16), unless it is there already.
+
+    Weights are drawn on the GPU where there is one. Tokenizer, processor and chat template are the tiny base's. Returns ``folder``.
+    """
+    import torch
+    from transformers import AutoTokenizer, Qwen3VLModel
+
+    stamp = {"version": VERSION, "model": model.name, "parameters": model.parameters, "seed": seed}
+    if is_current(folder, stamp):
+        return folder
+    print(f"building the {model.name} architecture with random weights ({2 * model.parameters / 1e9:.1f} GB), once")
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    tiny = assets_folder() / "tiny-base"
+    not_its_own = shutil.ignore_patterns("*.safetensors", "config.json", "README.md", "pretrain_log.json")
+    shutil.copytree(tiny, partial, ignore=lambda at, names: not_its_own(at, names) if Path(at) == tiny else set())
+    pooling = json.loads((partial / "1_Pooling" / "config.json").read_text()) | {"embedding_dimension": model.hidden_size}
+    (partial / "1_Pooling" / "config.json").write_text(json.dumps(pooling, indent=1))
+    before = torch.get_default_dtype()
+    with torch.random.fork_rng(), torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        torch.manual_seed(seed)
+        try:
+            torch.set_default_dtype(torch.bfloat16)
+            Qwen3VLModel(build_config(model, AutoTokenizer.from_pretrained(tiny))).save_pretrained(partial)
+        finally:
+            torch.set_default_dtype(before)
+    return move_into_place(partial, folder, stamp)
+
+
+def enlarge(page, seed: int, mean_scale: float = MEAN_SCALE):
+    """A drawn page at 0.7 to 1.3 times ``mean_scale``, chosen by ``seed``: sizes spread around the published mean."""
+    from PIL import Image
+
+    scale = mean_scale * random.Random(seed).uniform(0.7, 1.3)
+    return page.resize((round(page.width * scale), round(page.height * scale)), Image.Resampling.BICUBIC)
+
+
+def build_source(folder: Path, train_families: int, eval_families: int, mean_scale: float, seed: int = 0) -> Path:
+    """Generated pages in the source's layout (``en/train-*.parquet``), enlarged, unless they are there already.
+
+    The planted dirt is the tiny corpus's. About 2,300 pages at full size, a few minutes. Returns ``folder``.
+    """
+    from datasets import Dataset, Features, Image, List, Value
+
+    from vdr_helpers.corpus import plan_rows
+    from vdr_helpers.pages import draw_page
+
+    stamp = {"version": VERSION, "seed": seed, "families": [train_families, eval_families], "scale": mean_scale}
+    if is_current(folder, stamp):
+        return folder
+    rows = plan_rows(seed, train_families, eval_families)
+    print(f"drawing {len(rows):,} pages, once")
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / "en").mkdir(parents=True)
+    features = Features(
+        {"id": Value("string"), "query": Value("string"), "image": Image(), "negatives": List(Value("string")), "language": Value("string")}
+    )  # fmt: skip
+    half = (len(rows) + 1) // 2
+    for i in range(2):
+        part = rows[i * half : (i + 1) * half]
+        columns = {name: [getattr(row, name) for row in part] for name in ("id", "query", "negatives", "language")}
+        columns["image"] = []
+        for row in part:
+            buffer = io.BytesIO()
+            enlarge(draw_page(row.page)[0], row.page.seed, mean_scale).save(buffer, "PNG", compress_level=1)
+            data = buffer.getvalue()
+            columns["image"].append({"bytes": data[:2000] if row.broken else data, "path": f"{row.id}.png"})
+        Dataset.from_dict({name: columns[name] for name in features}, features=features).to_parquet(
+            partial / "en" / f"train-{i:05d}-of-00002.parquet"
+        )
+    front = "---\nconfigs:\n- config_name: en\n  data_files:\n  - split: train\n    path: en/train-*.parquet\n---\n"
+    (partial / "README.md").write_text(front + "Generated, enlarged pages. Every name and figure is invented.\n")
+    return move_into_place(partial, folder, stamp)
+
+
+def small_settings(profile: Profile) -> Profile:
+    """The rehearsal profile cut down to a CPU: dimensions of the small architecture, small pages, few rows, no number formats."""
+    dims = tuple(dim * SMALL.hidden_size // QWEN3_VL_2B.hidden_size for dim in profile.matryoshka_dims)
+    return replace(
+        profile, matryoshka_dims=dims, truncate_dim=SMALL.hidden_size // 2, max_pixels=96 * 96, train_rows=24, eval_rows=8,
+        monitor_rows=4, per_device_train_batch_size=8, mini_batch_size=8, mini_batch_num_tokens=120, bf16=False,
+        model_kwargs={"dtype": "float32"}, model_from_card=False,
+    )  # fmt: skip
+
+
+def make(profile: Profile) -> Profile:
+    """``profile`` with its model and pages built under ``outputs/`` on first use; ``load_profile`` calls it."""
+    model = chosen_size()
+    folder = profile.output_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    small = model is SMALL
+    profile = small_settings(profile) if small else profile
+    base = build_base(folder / ("base-small" if small else "base"), model)
+    families = (20, 85, 1.0) if small else (TRAIN_FAMILIES, EVAL_FAMILIES, MEAN_SCALE)
+    source = build_source(folder / ("source-small" if small else "source"), *families)
+    return replace(profile, model_folder=str(base), finetuned_folder=str(base), dataset_folder=str(source))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Take the receipts that are asked for; each is written as soon as it is measured, so that an interrupted run keeps what it has."""
+    from vdr_helpers.rehearsal_runs import Rehearsal
+
+    parser = argparse.ArgumentParser(prog="python -m vdr_helpers.rehearsal", description=main.__doc__)
+    parser.add_argument("--budgets", type=int, nargs="*", default=[], help="train all weights with these token budgets per pass")
+    parser.add_argument("--lora", action="store_true", help="train LoRA on the language model under --memory-cap-gib")
+    parser.add_argument("--lora-budgets", type=int, nargs="*", default=[400, 1400, 2800])
+    parser.add_argument("--memory-cap-gib", type=float, default=15.0, help="of LoRA; PyTorch may not reserve more (default 15)")
+    parser.add_argument(
+        "--full-cap-gib", type=float, help="train all weights, one page per pass, under this cap (22: an L4 or A10)"
+    )
+    parser.add_argument("--resume", action="store_true", help="save, reload and resume once")
+    parser.add_argument("--fp16", action="store_true", help="float16 on a card that has bfloat16, as a T4 would run")
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--receipt", type=Path, help="default: outputs/rehearsal/results/receipt.json")
+    asked = parser.parse_args(arguments)
+    profile = PROFILES["rehearsal"]
+    model = chosen_size()
+    profile = small_settings(profile) if model is SMALL else profile
+    base = build_base(profile.output_dir / ("base-small" if model is SMALL else "base"), model)
+    rehearsal = Rehearsal(profile, model, base, asked.receipt, asked.batch, asked.steps, asked.fp16)
+    rehearsal.encode()
+    for budget in asked.budgets:
+        rehearsal.train(budget)
+    if asked.lora:
+        for budget in asked.lora_budgets:
+            rehearsal.train(budget, lora=True, cap_gib=asked.memory_cap_gib)
+    if asked.full_cap_gib:
+        rehearsal.train(400, cap_gib=asked.full_cap_gib)
+    if asked.resume:
+        rehearsal.resume()
+    print("receipt:", rehearsal.receipt.name, "in", rehearsal.receipt.parent.name)
+
+
+if __name__ == "__main__":
+    main()

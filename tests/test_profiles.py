@@ -1,10 +1,11 @@
 """Profiles and the published figures: one place for what differs, and the published numbers as the card prints them."""
 
 import math
+import re
 
 import pytest
 
-from vdr_helpers import profiles
+from vdr_helpers import overrides, profiles
 from vdr_helpers.profiles import PROFILES, PUBLISHED_DIMS, load_profile, outputs_folder, shipped
 from vdr_helpers.published import citations, parameters_in_billions, published
 
@@ -74,6 +75,18 @@ def test_full_is_the_published_experiment():
     assert math.ceil(full.train_rows / full.per_device_train_batch_size) == 157  # the card's last step
 
 
+def test_full_takes_one_negative_and_keeps_the_published_rows():
+    full = load_profile("full")
+    assert full.negatives_per_train_row == 1
+    assert full.distinct_eval_pages is False
+    assert (full.mini_batch_size, full.mini_batch_num_tokens) == (64, 5600)
+    assert full.max_pixels == 360_000
+    assert full.preprocessed_name == "tomaarsen/llamaindex-vdr-en-train-preprocessed"
+    assert re.fullmatch(r"[0-9a-f]{40}", full.model_revision)
+    assert full.model_from_card
+    assert not load_profile("tiny").model_from_card
+
+
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=list(PROFILES))
 def test_every_profile_is_consistent(profile):
     assert PROFILES[profile.name] is profile
@@ -95,6 +108,121 @@ def test_the_dictionary_has_no_path_of_this_machine():
     assert settings["model_name"] == "assets/tiny-base"
     assert settings["learning_rate"] == load_profile("tiny").learning_rate
     assert not [value for value in settings.values() if isinstance(value, str) and value.startswith("/")]
+
+
+# overrides by environment
+
+
+def test_a_hub_id_with_and_without_a_revision(monkeypatch):
+    monkeypatch.setenv("VDR_MODEL", "someone/Their-Model_1.5")
+    monkeypatch.setenv("VDR_DATASET", "someone/data@refs/pr/7")
+    profile = load_profile("full")
+    assert (profile.model_name, profile.model_revision) == ("someone/Their-Model_1.5", None)  # not the other model's commit
+    assert profile.base_model == "someone/Their-Model_1.5"
+    assert (profile.dataset_name, profile.dataset_revision) == ("someone/data", "refs/pr/7")
+    assert profile.finetuned_name == PROFILES["full"].finetuned_name
+    assert profile.comparable_score(0.9) is None
+
+
+def test_another_revision_of_the_published_model_is_still_the_published_setting(monkeypatch):
+    monkeypatch.setenv("VDR_MODEL", f"{PROFILES['full'].model_name}@main")
+    assert load_profile("full").model_revision == "main"
+    assert load_profile("full").comparable_score(0.9) == (2.1, 0.9)
+
+
+@pytest.mark.parametrize("spelling", ["absolute", "relative", "dotted", "home"])
+def test_a_local_folder_in_every_spelling(spelling, tmp_path, monkeypatch):
+    folder = tmp_path / "models" / "mine"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    text = {"absolute": str(folder), "relative": "models/mine", "dotted": "./models/mine", "home": "~/models/mine"}[spelling]
+    for variable in ("VDR_MODEL", "VDR_FINETUNED", "VDR_DATASET"):
+        monkeypatch.setenv(variable, text)
+    profile = load_profile("full")
+    assert profile.base_model == profile.finetuned_model == profile.dataset_folder == str(folder)
+    assert profile.model_name == profile.dataset_name == "local folder mine"
+    assert profile.model_revision is None
+    assert str(tmp_path) not in str(profile.to_dict())  # what is printed and published has no path in it
+
+
+def test_a_relative_folder_is_also_seen_from_the_checkout(monkeypatch, tmp_path):
+    """A notebook's kernel runs in notebooks/, the reader's shell in the folder above."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VDR_MODEL", "assets/tiny-base")
+    assert load_profile("full").base_model == shipped("assets/tiny-base")
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "said"),
+    [
+        ("./nowhere", FileNotFoundError, "VDR_MODEL is set to a folder that is not there: correct it, or unset it"),
+        ("/nowhere/at/all", FileNotFoundError, "folder that is not there"),
+        ("~/nowhere", FileNotFoundError, "folder that is not there"),
+        (".@main", ValueError, "only a hub id can have one, remove '@main'"),
+        ("a/b/c", ValueError, "must be a folder, a hub id such as owner/name"),
+        ("owner/name@", ValueError, "or owner/name@revision"),
+        ("owner/na me", ValueError, "must be a folder"),
+    ],
+)
+def test_an_override_that_cannot_be_used_says_what_to_do(text, error, said, monkeypatch):
+    monkeypatch.setenv("VDR_MODEL", text)
+    with pytest.raises(error, match=re.escape(said)) as raised:
+        load_profile("full")
+    assert "/nowhere" not in str(raised.value)
+
+
+def test_fewer_rows_to_try_a_profile(monkeypatch):
+    monkeypatch.setenv("VDR_ROWS", "24:6")
+    full = load_profile("full")
+    assert (full.train_rows, full.eval_rows, full.monitor_rows) == (24, 6, 6)
+    assert full.comparable_score(0.9) is None
+    assert PROFILES["full"].train_rows == 10_000
+    monkeypatch.setenv("VDR_ROWS", "24:500")
+    assert load_profile("tiny").monitor_rows == PROFILES["tiny"].monitor_rows
+    for text in ("24", "0:6", "24:", "a:b", "24:6:1", "-1:6"):
+        monkeypatch.setenv("VDR_ROWS", text)
+        with pytest.raises(ValueError, match="VDR_ROWS must be training rows, a colon and eval rows, such as 24:6"):
+            load_profile("full")
+
+
+def test_without_variables_a_profile_is_itself(monkeypatch):
+    for variable in ("VDR_MODEL", "VDR_FINETUNED", "VDR_DATASET", "VDR_ROWS"):
+        monkeypatch.setenv(variable, "")
+    assert load_profile("full") is PROFILES["full"]
+
+
+def test_the_resolved_revisions(monkeypatch):
+    import huggingface_hub
+
+    class Info:
+        sha = "0123456789abcdef0123456789abcdef01234567"
+
+    asked = []
+
+    def repo_info(self, name, repo_type, revision):
+        asked.append((name, repo_type, revision))
+        return Info
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", repo_info)
+    full = load_profile("full")
+    assert overrides.resolved_revisions(full) == {
+        "model": {"name": full.model_name, "revision": full.model_revision},  # a full commit needs no question
+        "dataset": {"name": full.dataset_name, "revision": Info.sha},
+    }
+    assert asked == [(full.dataset_name, "dataset", None)]
+    assert overrides.resolved_revisions(load_profile("tiny")) == {
+        "model": {"name": "assets/tiny-base", "revision": "shipped with the course"},
+        "dataset": {"name": "generated", "revision": "generated by the course"},
+    }
+
+    def unreachable(self, name, repo_type, revision):
+        raise ConnectionError("https://somewhere/with/a?token=secret")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", unreachable)
+    found = overrides.resolved_revisions(full)["dataset"]["revision"]
+    assert found == "default branch (not resolved: ConnectionError)"
 
 
 def test_describe_names_the_profile_and_the_versions():

@@ -21,7 +21,7 @@ from vdr_helpers.pages import CHART_LAYOUTS, ITEM_LAYOUTS, METRIC_LAYOUTS, TABLE
 from vdr_helpers.sheet import Page
 
 NEGATIVES_PER_ROW = 16  # as in the real dataset
-VERSION = 5  # raise it when the same seed would give other pages, so that a cached corpus is built anew
+VERSION = 6  # raise it when the same seed would give other pages, so that a cached corpus is built anew
 
 
 @dataclass
@@ -212,7 +212,7 @@ def build_source(folder: Path, seed: int = 0, train_families: int = 309, eval_fa
     columns["image"] = [{"bytes": data, "path": f"{row.id}.png"} for row, data in zip(rows, images, strict=True)]
     dataset = Dataset.from_dict({name: columns[name] for name in features}, features=features).cast_column("image", Image())
     for i in range(2):
-        dataset.shard(2, i, contiguous=True).to_parquet(partial / "en" / f"train-{i:05d}-of-00002.parquet")
+        dataset.shard(2, i, contiguous=True).to_parquet(partial / "en" / f"train-{i:05d}-of-00002.parquet", batch_size=100)
     (partial / "README.md").write_text(
         "---\nconfigs:\n- config_name: en\n  data_files:\n  - split: train\n    path: en/train-*.parquet\n---\n"
         "Generated page screenshots in the schema of `llamaindex/vdr-multilingual-train`. Every name and figure is invented.\n"

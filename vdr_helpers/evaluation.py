@@ -50,7 +50,7 @@ def embed_once(model, model_folder: str, queries: list[str], pages: list, data_k
     import torch
     from safetensors.torch import load_file, save_file
 
-    name = "" if Path(model_folder).is_dir() else model_folder
+    name = "" if Path(model_folder).is_dir() else f"{model_folder}@{profile.model_revision}@{profile.finetuned_revision}"
     key = model_key(model_folder, name, data_key, str(model.get_embedding_dimension()))
     path = profile.output_dir / "embeddings" / f"{key}.safetensors"
     if path.exists():

@@ -29,12 +29,12 @@ def load_processor(profile: Profile):
     return AutoProcessor.from_pretrained(profile.base_model, revision=profile.model_revision, **profile.processor_kwargs)
 
 
-def open_store(folder: Path, source: Source, processor) -> PageStore:
-    """The page store of this source at this page size, under ``folder``; another source or size gets another store."""
+def open_store(folder: Path, source: Source, processor, columns: tuple[str, ...] = ("image",)) -> PageStore:
+    """The page store of these columns at this page size, under ``folder``; another source, size or numbering gets another store."""
     files = [[shard.rsplit("/", 1)[-1], footer.num_rows] for shard, footer in zip(source.shards, source.footers, strict=True)]
     settings = processor.image_processor
     size = [settings.size["shortest_edge"], settings.size["longest_edge"], settings.patch_size, settings.merge_size]
-    key = hashlib.sha1(json.dumps([files, source.total_bytes, size]).encode(), usedforsecurity=False).hexdigest()[:10]
+    key = hashlib.sha1(json.dumps([files, source.total_bytes, size, columns]).encode(), usedforsecurity=False).hexdigest()[:10]
     return PageStore(folder / f"pages-{key}")
 
 
@@ -106,7 +106,7 @@ def prepare_preprocessed(profile: Profile, name: str | None = None, folder: Path
         columns = PAGE_COLUMNS[: 1 + SPLIT_NEGATIVES[split]]
         steps.check_columns(source, ("query", *columns))
         queries = list(source.read_columns(("query",))["query"])[:count]
-        store = open_store(folder / split, source, processor)
+        store = open_store(folder, source, processor, columns)
         width = len(columns)
         fetch_pages(source, range(width * len(queries)), store, processor, columns, progress)
         rows = []

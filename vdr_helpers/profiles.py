@@ -77,7 +77,7 @@ class Profile:
     model_folder: str | None = None  # a local folder that stands in for the hub id; never printed
     finetuned_folder: str | None = None
     dataset_folder: str | None = None
-    made_by: str | None = None  # a module whose make(profile) builds model and data on first use, where nothing is shipped or downloaded
+    made_by: str | None = None  # a module whose make(profile) builds model and data on first use
     published_setting: bool = False  # model and data are the published ones, so that scores may stand in one figure
 
     def comparable_score(self, ndcg_at_10: float) -> tuple[float, float] | None:

@@ -110,12 +110,17 @@ def build_base(folder: Path, model: Architecture, seed: int = 0) -> Path:
     return move_into_place(partial, folder, stamp)
 
 
+def enlarged_size(width: int, height: int, seed: int, mean_scale: float = MEAN_SCALE) -> tuple[int, int]:
+    """A page's pixels at 0.7 to 1.3 times ``mean_scale``, chosen by ``seed``: sizes spread around the published mean."""
+    scale = mean_scale * random.Random(seed).uniform(0.7, 1.3)
+    return round(width * scale), round(height * scale)
+
+
 def enlarge(page, seed: int, mean_scale: float = MEAN_SCALE):
-    """A drawn page at 0.7 to 1.3 times ``mean_scale``, chosen by ``seed``: sizes spread around the published mean."""
+    """A drawn page (PIL) at :func:`enlarged_size`."""
     from PIL import Image
 
-    scale = mean_scale * random.Random(seed).uniform(0.7, 1.3)
-    return page.resize((round(page.width * scale), round(page.height * scale)), Image.Resampling.BICUBIC)
+    return page.resize(enlarged_size(page.width, page.height, seed, mean_scale), Image.Resampling.BICUBIC)
 
 
 def build_source(folder: Path, train_families: int, eval_families: int, mean_scale: float, seed: int = 0) -> Path:

@@ -48,3 +48,38 @@ def search_box(search: Callable[[str], object], query: str):
     button.on_click(run)
     field.observe(run, names="value")
     return ipywidgets.VBox([ipywidgets.HBox([field, button]), message, picture])
+
+
+def plan_box(describe: Callable[..., str], cards: list[str]):
+    """Card, page size, rows per step, tokens per pass and LoRA above the text that ``describe`` returns for them (notebook 00).
+
+    ``describe(card, max_pixels=..., batch=..., mini_batch_num_tokens=..., lora=...)``; a ``ValueError`` is shown as its message.
+    """
+    import html
+
+    import ipywidgets
+
+    def slider(label: str, options: list, value):
+        return ipywidgets.SelectionSlider(options=options, value=value, description=label, continuous_update=False)
+
+    controls = {
+        "card": ipywidgets.Dropdown(options=cards, value=cards[0], description="card"),
+        "max_pixels": slider("page", [(f"{side} x {side}", side * side) for side in (400, 600, 800, 1000)], 600 * 600),
+        "batch": slider("rows", [16, 32, 64], 64),
+        "mini_batch_num_tokens": slider("tokens", [400, 1400, 2800, 5600], 1400),
+        "lora": ipywidgets.Checkbox(value=False, description="LoRA"),
+    }
+    text = ipywidgets.HTML()
+
+    def redraw(_=None) -> None:
+        values = {name: control.value for name, control in controls.items()}
+        try:
+            answer = describe(values.pop("card"), **values)
+        except ValueError as error:
+            answer = str(error)
+        text.value = f"<pre>{html.escape(answer)}</pre>"
+
+    for control in controls.values():
+        control.observe(redraw, names="value")
+    redraw()
+    return ipywidgets.VBox([*controls.values(), text])

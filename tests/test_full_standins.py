@@ -1,0 +1,258 @@
+"""``VDR_PROFILE=full`` on stand-ins: a source in the real layout, a preprocessed dataset in its layout, a model as wide as the real one.
+
+The model is the real architecture at the real width of 2,048 with one layer and random weights; the pages are generated. So every
+step of ``full`` runs here except what needs the hub or a GPU, and no score means anything.
+"""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from vdr_helpers import dataset as steps
+from vdr_helpers.architecture import Architecture
+from vdr_helpers.page_store import PageStore
+from vdr_helpers.prepare import prepare, prepare_preprocessed
+from vdr_helpers.profiles import load_profile
+from vdr_helpers.selection import choose_rows
+from vdr_helpers.source import Source, open_source
+
+STAND_IN = Architecture(
+    "stand-in of the real width",
+    hidden_size=2048, intermediate_size=256, layers=1, heads=4, key_value_heads=2, head_dim=64, vocabulary=1536,
+    vision_hidden=64, vision_intermediate=128, vision_depth=1, vision_heads=2, position_embeddings=256, deepstack=(0,),
+)  # fmt: skip
+TRAIN, EVAL = 24, 6
+README = "---\nconfigs:\n{}---\n"
+CONFIG = "- config_name: {0}\n  data_files:\n  - split: train\n    path: {0}/train-*.parquet\n"
+
+
+def write_shards(table: pyarrow.Table, folder: Path, shards: int, group_rows: int) -> None:
+    """``train-00000-of-0000N.parquet`` files with small row groups, as a dataset lies on the hub."""
+    folder.mkdir(parents=True)
+    size = -(-table.num_rows // shards)
+    for i in range(shards):
+        name = f"train-{i:05d}-of-{shards:05d}.parquet"
+        pyarrow.parquet.write_table(table.slice(i * size, size), folder / name, row_group_size=group_rows)
+
+
+@pytest.fixture(scope="module")
+def table(source) -> pyarrow.Table:
+    """All rows of the small generated source, dirt included."""
+    return pyarrow.concat_tables([pyarrow.parquet.read_table(file) for file in sorted((source / "en").glob("*.parquet"))])
+
+
+@pytest.fixture(scope="module")
+def folders(table, tmp_path_factory) -> dict[str, Path]:
+    """``source``, ``preprocessed``, ``model`` and ``finetuned``: what the environment variables of ``full`` are set to."""
+    from vdr_helpers.rehearsal import build_base
+
+    root = tmp_path_factory.mktemp("stand-ins")
+    write_shards(table, root / "vdr-source" / "en", shards=4, group_rows=40)
+    (root / "vdr-source" / "README.md").write_text(README.format(CONFIG.format("en")))
+
+    rows = table.drop_columns("image").to_pylist()
+    images = table.column("image").to_pylist()
+    prints = [steps.page_fingerprint(image["bytes"]) for image in images]
+    plain = {"id": [row["id"] for row in rows]}
+    chosen = choose_rows(Rows(rows, plain), prints, TRAIN, EVAL, Counts(), distinct_eval_pages=False)
+    for config, split in zip(("train", "eval"), chosen, strict=True):
+        records = [
+            {"query": rows[row["number"]]["query"], "image": images[row["number"]]}
+            | {f"negative_{i}": images[row["negatives"][i]] if i < len(row["negatives"]) else None for i in range(4)}
+            for row in split
+        ]
+        write_shards(pyarrow.Table.from_pylist(records), root / "split-already" / config, shards=2, group_rows=5)
+    (root / "split-already" / "README.md").write_text(README.format(CONFIG.format("train") + CONFIG.format("eval")))
+    return {
+        "source": root / "vdr-source",
+        "preprocessed": root / "split-already",
+        "model": build_base(root / "stand-in-base", STAND_IN),
+        "finetuned": build_base(root / "stand-in-tuned", STAND_IN, seed=1),
+    }
+
+
+class Rows(list):
+    """A list of rows that also gives a column by name, as ``datasets.Dataset`` does."""
+
+    def __init__(self, rows: list[dict], columns: dict) -> None:
+        super().__init__(rows)
+        self.columns = columns
+
+    def __getitem__(self, key):
+        return self.columns[key] if isinstance(key, str) else super().__getitem__(key)
+
+
+class Counts(dict):
+    def __missing__(self, key):
+        return 0
+
+
+@pytest.fixture
+def full(folders, monkeypatch):
+    """The profile ``full`` as a reader gets it whose environment names the stand-ins."""
+    monkeypatch.setenv("VDR_PROFILE", "full")
+    monkeypatch.setenv("VDR_MODEL", str(folders["model"]))
+    monkeypatch.setenv("VDR_FINETUNED", str(folders["finetuned"]))
+    monkeypatch.setenv("VDR_DATASET", str(folders["source"]))
+    monkeypatch.setenv("VDR_ROWS", f"{TRAIN}:{EVAL}")
+    return load_profile()
+
+
+def load_splits(profile) -> dict:
+    return {name: steps.load_prepared(profile, name)[0] for name in ("train", "eval", "full")}
+
+
+def test_full_with_stand_ins_keeps_every_published_setting(full, folders):
+    published = {
+        "matryoshka_dims",
+        "truncate_dim",
+        "max_pixels",
+        "per_device_train_batch_size",
+        "learning_rate",
+        "num_train_epochs",
+    }
+    published |= {"warmup_steps", "bf16", "seed", "mini_batch_num_tokens"}
+    from vdr_helpers.profiles import PROFILES
+
+    for name in published:
+        assert getattr(full, name) == getattr(PROFILES["full"], name), name
+    assert (full.train_rows, full.eval_rows, full.monitor_rows) == (TRAIN, EVAL, EVAL)
+    assert full.base_model == str(folders["model"])
+    assert full.comparable_score(0.94) is None
+    assert str(folders["model"].parent) not in str(full.to_dict())
+
+
+def test_the_source_is_read_in_pieces(full, folders, monkeypatch, table):
+    read, real = [], Source.read_rows
+
+    def noted(self, group, rows, columns):
+        read.append((group, tuple(columns)))
+        return real(self, group, rows, columns)
+
+    monkeypatch.setattr(Source, "read_rows", noted)
+    prepare(full)
+    opened = open_source(str(folders["source"]), "en")
+    assert len(opened.shards) == 4
+    assert len(opened.groups) > 12
+    groups = {group for group, _ in read}
+    assert 0 < len(groups) < len(opened.groups), "row groups without a needed page are not read"
+    assert {columns for _, columns in read} == {("image",)}
+    assert opened.bytes_of(("image",), groups) < opened.total_bytes
+
+    read.clear()
+    prepare(full)
+    assert read == [], "a second run finds every page"
+
+
+def test_train_and_eval_are_the_published_selection(full, table):
+    """The first rows with a query, then the next: written out once more, without the course's code."""
+    prepare(full)
+    splits = load_splits(full)
+    ids, usable = set(table.column("id").to_pylist()), []
+    for row in table.to_pylist():
+        if row["query"] and row["language"] == "en" and steps.page_fingerprint(row["image"]["bytes"]):
+            assert sum(negative in ids for negative in row["negatives"]) >= 4
+            usable.append(row["query"])
+    assert list(splits["train"]["query"]) == usable[:TRAIN]
+    assert list(splits["eval"]["query"]) == usable[TRAIN : TRAIN + EVAL]
+
+
+def test_both_ways_end_in_the_same_data(full, folders):
+    prepare(full)
+    from_source = load_splits(full)
+    features = {name: split.features for name, split in from_source.items()}
+    pages = {
+        name: [[page.tobytes() if page else None for page in split[column]] for column in split.column_names[1:]]
+        for name, split in from_source.items()
+    }
+    queries = {name: list(split["query"]) for name, split in from_source.items()}
+
+    dirt = prepare_preprocessed(full, str(folders["preprocessed"]))
+    assert not dirt
+    shortcut = load_splits(full)
+    for name, split in shortcut.items():
+        assert split.features == features[name]
+        assert list(split["query"]) == queries[name]
+        got = [[page.tobytes() if page else None for page in split[column]] for column in split.column_names[1:]]
+        assert got == pages[name], name
+    assert shortcut["train"].column_names == ["query", "image", "negative_0"]
+    assert shortcut["eval"].column_names == ["query", "image", *(f"negative_{i}" for i in range(4))]
+    assert len(shortcut["full"]) == TRAIN + EVAL
+
+
+def test_the_shortcut_drops_and_counts_rows_that_do_not_open(full, tmp_path):
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 96)).save(buffer, "PNG")
+    good, bad = {"bytes": buffer.getvalue(), "path": None}, {"bytes": b"no image", "path": None}
+    negatives = {f"negative_{i}": good for i in range(4)}
+    rows = [
+        {"query": f"query {i}", "image": bad if i == 3 else good, **negatives, **({"negative_0": bad} if i == 5 else {})}
+        for i in range(TRAIN)
+    ]
+    for config in ("train", "eval"):
+        write_shards(pyarrow.Table.from_pylist(rows), tmp_path / "other" / config, shards=1, group_rows=10)
+    (tmp_path / "other" / "README.md").write_text(README.format(CONFIG.format("train") + CONFIG.format("eval")))
+    dirt = prepare_preprocessed(full, str(tmp_path / "other"))
+    assert dirt == {
+        "train row without a query or with a page that does not open": 2,
+        "eval row without a query or with a page that does not open": 2,
+    }
+    assert len(steps.load_prepared(full, "train")[0]) == TRAIN - 2
+    stores = [PageStore(folder) for folder in (full.output_dir / "data").glob("pages-*")]
+    assert sorted(len(store.problems) for store in stores) == [2, 2], "one store per split, kept beside the splits"
+
+
+def test_a_profile_without_a_preprocessed_dataset_says_so():
+    with pytest.raises(ValueError, match=r"no preprocessed dataset: run python -m vdr_helpers\.prepare instead"):
+        prepare_preprocessed(load_profile("tiny"))
+
+
+def test_the_stand_in_has_the_published_widths(full):
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(
+        full.base_model,
+        revision=full.model_revision,
+        device="cpu",
+        model_kwargs={"dtype": "float32"},
+        processor_kwargs=full.processor_kwargs,
+    )
+    page = Image.new("RGB", (1416, 1648), "white")
+    assert model.encode_document([page]).shape == (1, 2048)
+    assert model.encode_query(["What is on this page?"]).shape == (1, full.matryoshka_dims[0])
+    tokens = model.preprocess([page])["input_ids"][0].tolist().count(model.tokenizer.convert_tokens_to_ids("<|image_pad|>"))
+    assert 300 < tokens <= 600 * 600 // 32**2
+
+
+def test_all_notebooks_run_with_full_on_stand_ins(full, folders, tmp_path):
+    """The whole course, one short step of training: a few minutes."""
+    run = subprocess.run(
+        [sys.executable, "-m", "vdr_helpers.run_course"],
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "VDR_OUTPUTS": str(tmp_path / "course")},
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+    )
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
+    outputs = tmp_path / "course" / "full"
+    summary = json.loads((outputs / "summary.json").read_text())
+    assert summary["profile"] == "full"
+    assert not summary["failed"]
+    for scores in summary["ndcg_at_10"].values():
+        assert [int(dim) for dim in scores] == list(full.matryoshka_dims)
+        assert all(0 <= score <= 1 for score in scores.values())
+    revisions = json.loads((outputs / "results" / "run.json").read_text())["revisions"]
+    assert revisions["model"] == {"name": f"local folder {folders['model'].name}", "revision": "local folder"}
+    assert revisions["dataset"] == {"name": f"local folder {folders['source'].name}", "revision": "local folder"}
+    card = (outputs / "published" / "README.md").read_text()
+    for private in (str(folders["model"].parent), str(tmp_path), str(Path.home())):
+        assert private not in card
+        assert private not in json.dumps(revisions)

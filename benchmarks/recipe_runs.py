@@ -23,6 +23,7 @@ from vdr_helpers import corpus as generator
 from vdr_helpers.batches import page_keys, page_paths
 from vdr_helpers.dataset import presize
 from vdr_helpers.matryoshka import OnePassMatryoshkaEvaluator
+from vdr_helpers.patch_embedding import use_matrix_product
 from vdr_helpers.profiles import Profile
 from vdr_helpers.run_course import describe_device as device_name  # noqa: F401
 from vdr_helpers.run_course import package_versions  # noqa: F401
@@ -163,7 +164,11 @@ class Published(Recipe):
 
 
 class Course(Recipe):
-    """Notebook 03: presized pages, token budget, keys, one encoding for seven dimensions, no evaluation-loss pass."""
+    """Notebook 03: presized pages, token budget, keys, patches by a matrix product, one encoding for seven dimensions, no loss pass."""
+
+    def fresh_model(self) -> None:
+        super().fresh_model()
+        use_matrix_product(self.model)
 
     def mini_batches(self) -> dict:
         tokens = self.profile.mini_batch_num_tokens

@@ -21,6 +21,7 @@ from sentence_transformers.sentence_transformer.training_args import BatchSample
 
 from vdr_helpers.dataset import load_prepared
 from vdr_helpers.evaluation import retrieval_inputs
+from vdr_helpers.patch_embedding import use_matrix_product
 from vdr_helpers.profiles import Profile, load_profile, quiet_progress_bars
 from vdr_helpers.run_course import package_versions
 
@@ -35,6 +36,7 @@ def load_base(profile: Profile) -> SentenceTransformer:
 def train(profile: Profile, train_dataset, seed: int) -> tuple[SentenceTransformer, float]:
     """One training run of notebook 03 with another seed; returns the model and the seconds it took."""
     model = load_base(profile)
+    use_matrix_product(model)
     inner = CachedMultipleNegativesRankingLoss(model, mini_batch_size=profile.mini_batch_size)
     loss = MatryoshkaLoss(model, inner, matryoshka_dims=list(profile.matryoshka_dims))
     with tempfile.TemporaryDirectory() as folder:

@@ -83,6 +83,7 @@ def main(source: str, folder: Path) -> None:
         train_rows=48,
         eval_rows=12,
         monitor_rows=12,
+        num_train_epochs=1,
         per_device_train_batch_size=8,
         mini_batch_size=8,
     )

@@ -183,4 +183,5 @@ def test_an_empty_search_asks_for_words(empty):
 def test_building_a_search_box_uses_nothing_deprecated():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message="The `ipykernel.comm.Comm` class")  # ipywidgets 7.7, Colab's, calls it itself
         search_parts(lambda query: a_figure())

@@ -12,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 
 from vdr_helpers import pretrain, pretrain_batches, vocabulary
 from vdr_helpers.pages import draw_page
+from vdr_helpers.patch_embedding import use_matrix_product
 from vdr_helpers.profiles import load_profile
 from vdr_helpers.sheet import Page
 
@@ -193,19 +194,30 @@ def test_a_near_duplicate_differs_in_one_thing():
 
 def test_the_patch_product_is_the_models_convolution(random_model):
     values, _ = pretrain_batches.patches([torch.randint(0, 256, (224, 160, 3), dtype=torch.uint8)])
-    embed = random_model[0].auto_model.visual.patch_embed
-    wanted = embed(values)
-    losses = pretrain.Losses(random_model)
-    assert losses.patch_embed is embed
-    assert torch.allclose(embed(values), wanted, atol=1e-4)
-    assert embed.forward != type(embed).forward
+    layer = random_model[0].auto_model.visual.patch_embed
+
+    def output_and_gradient():
+        layer.zero_grad()
+        output = layer(values)
+        (output * torch.linspace(-1, 1, output.numel()).reshape(output.shape)).sum().backward()
+        return output.detach(), layer.proj.weight.grad.clone()
+
+    wanted = output_and_gradient()
+    assert use_matrix_product(random_model)
+    assert layer.forward.__name__ == "forward" and layer.forward != type(layer).forward
+    for mine, theirs in zip(output_and_gradient(), wanted, strict=True):
+        assert ((mine - theirs).norm() / theirs.norm()).item() < 1e-5
+
+
+def test_a_model_without_patches_is_left_alone():
+    assert use_matrix_product([torch.nn.Linear(2, 2)]) is False
 
 
 def test_losses_see_the_features_that_encoding_sees(random_model):
     """Pre-training builds its inputs by hand; they must be those of ``encode_document`` and ``encode_query``."""
     pages = [np.array(a_page(seed).resize((160, 224), Image.BICUBIC)) for seed in range(3)]
     wanted = random_model.encode_document([Image.fromarray(page) for page in pages], convert_to_tensor=True)
-    losses, seen = pretrain.Losses(random_model).eval(), []
+    losses, seen = pretrain.Losses(random_model, pretrain.WIDTHS).eval(), []
     embed = losses.embed
     losses.embed = lambda features: seen.append(embed(features)) or seen[-1]
     batch = pretrain_batches.Batches(3, 0, 0).batch(0) | {"images": [torch.from_numpy(page) for page in pages]}
@@ -261,7 +273,7 @@ def test_twenty_seconds_of_pre_training_lower_the_loss(processor, tmp_path):
 
 
 def test_pre_training_goes_on_where_it_was_stopped(random_model, tmp_path):
-    losses = pretrain.Losses(random_model)
+    losses = pretrain.Losses(random_model, pretrain.WIDTHS)
     with torch.no_grad():
         losses.model[0].auto_model.language_model.norm.weight.fill_(0.5)  # to know the weights again
     decayed = [p for p in losses.parameters() if p.dim() > 1]
@@ -280,6 +292,17 @@ def test_pre_training_goes_on_where_it_was_stopped(random_model, tmp_path):
     model = SentenceTransformer(str(tmp_path), device="cpu", model_kwargs={"dtype": "float32"})
     weight = model[0].auto_model.language_model.norm.weight
     assert (weight - 0.5).abs().max() < 0.02 * len(log)
+
+
+def test_polishing_starts_from_a_model_and_draws_other_pages(random_model, tmp_path):
+    with torch.no_grad():
+        random_model[0].auto_model.language_model.norm.weight.fill_(0.5)
+    random_model.save_pretrained(str(tmp_path / "model"), create_model_card=False)
+    log = pretrain.pretrain(tmp_path / "polished", minutes=0.03, batch_size=4, log_every=1, start=tmp_path / "model")
+    assert log[0]["step"] == pretrain.POLISH_FROM + 1
+    model = SentenceTransformer(str(tmp_path / "polished"), device="cpu", model_kwargs={"dtype": "float32"})
+    change = (model[0].auto_model.language_model.norm.weight - 0.5).abs().max()
+    assert 0 < change < 0.02 * len(log)
 
 
 def test_the_page_is_read_from_any_image_file(random_model):

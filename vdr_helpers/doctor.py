@@ -11,7 +11,7 @@ from pathlib import Path
 from vdr_helpers.profiles import Profile, outputs_folder
 
 REQUIRED = {"sentence-transformers": (6, 0), "transformers": (5, 0), "torch": (2, 6), "torchvision": (0, 21), "datasets": (4, 0)}
-DISK_GIB = {"tiny": 1.0, "full": 60.0}
+DISK_GIB = {"tiny": 1.0, "full": 60.0, "rehearsal": 40.0}  # estimates: weights, ten checkpoints or a few, pages; GiB
 
 
 def version_of(name: str) -> tuple[int, ...] | None:

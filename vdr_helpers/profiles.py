@@ -121,12 +121,12 @@ PROFILES = {
         max_pixels=200 * 200,
         train_rows=1200,
         eval_rows=300,
-        monitor_rows=100,
+        monitor_rows=60,
         per_device_train_batch_size=32,
         mini_batch_size=32,
         encode_batch_size=50,
-        num_train_epochs=1,
-        learning_rate=3e-4,
+        num_train_epochs=2,
+        learning_rate=5e-4,
         warmup_steps=0.1,
         bf16=False,
         model_kwargs={"dtype": "float32"},
@@ -228,12 +228,17 @@ def load_profile(name: str | None = None) -> Profile:
 
 
 def quiet_progress_bars() -> None:
-    """Turn off the progress bars of transformers and datasets: as widgets they leave pages that a code host cannot show."""
+    """Turn off progress bars, which as widgets leave pages that a code host cannot show, and one notice: that torchvision's decoder of
+    image files will give way to torchcodec's. Both give the same pixels.
+    """
+    import logging
+
     import datasets
-    from transformers.utils import logging
+    from transformers.utils.logging import disable_progress_bar
 
     datasets.disable_progress_bars()
-    logging.disable_progress_bar()
+    disable_progress_bar()
+    logging.getLogger("transformers.image_utils").setLevel(logging.ERROR)
 
 
 def describe(profile: Profile) -> str:

@@ -1,0 +1,26 @@
+"""The vision tower's first layer as the matrix product it is; notebook 03 checks that nothing changes."""
+
+from __future__ import annotations
+
+
+def use_matrix_product(model) -> bool:
+    """Let the patch convolution of a Qwen-VL model run as one matrix product; returns whether this model has such a layer.
+
+    Each patch is convolved with a kernel of its own size, so that every output is one dot product per patch: same weights, same result up
+    to rounding. On CPUs the backward pass of the convolution is several times slower (``benchmarks/recipes.py`` measures the step
+    with and without). Nothing is changed in the weights or in what ``save_pretrained`` writes. ``model``: a ``SentenceTransformer``.
+    """
+    from torch.nn import functional
+
+    visual = getattr(getattr(model[0], "auto_model", None), "visual", None)
+    layer = getattr(visual, "patch_embed", None)
+    convolution = getattr(layer, "proj", None)
+    if convolution is None or tuple(convolution.kernel_size) != tuple(convolution.stride):
+        return False
+
+    def forward(pixel_values):
+        weight = convolution.weight  # (out, channels, frames, 16, 16); pixel_values: (patches, channels x frames x 256)
+        return functional.linear(pixel_values.to(weight.dtype), weight.reshape(weight.shape[0], -1), convolution.bias)
+
+    layer.forward = forward
+    return True

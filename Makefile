@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
-MINUTES ?= 45
+MINUTES ?= 106
 
 .DEFAULT_GOAL := help
 .PHONY: help setup course test lab notebooks pretrain clean
@@ -43,7 +43,7 @@ lab: $(STAMP) ## open JupyterLab at notebook 00
 notebooks: $(STAMP) ## for maintainers: run the notebooks and store their outputs in them, to be committed
 	$(BIN)/python -m vdr_helpers.run_course --store
 
-pretrain: $(STAMP) ## make the tiny base model in assets/ again (45 minutes on two cores; MINUTES=… to change that)
+pretrain: $(STAMP) ## make the tiny base model in assets/ again (106 minutes on two cores; MINUTES=… to change that)
 	$(BIN)/python -m vdr_helpers.pretrain --minutes $(MINUTES) --output assets/tiny-base
 
 clean: ## remove .venv and caches; outputs/ is yours and stays

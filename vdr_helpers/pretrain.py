@@ -1,4 +1,4 @@
-"""Pre-train the tiny base model: ``python -m vdr_helpers.pretrain --minutes 45 --output assets/tiny-base``.
+"""Pre-train the tiny base model: ``python -m vdr_helpers.pretrain --minutes 106 --output assets/tiny-base``.
 
 The model learns to read from generated pages of five layouts, with invented names beside the shared vocabulary; two layouts, a
 quarter of the course's words and a third of its phrasings are never shown (``vocabulary.WordList.held_out``,
@@ -87,7 +87,7 @@ def pretrain(
     """Train for ``minutes`` of wall time (resuming ``output/pretrain.pt`` if it is there) and save the model in ``output``.
 
     ``start``: the folder of a model made by this function, to be polished: the contrastive loss alone, half the learning rate, and a
-    little weight on 8 dimensions. Returns the log, one dict per ``log_every`` steps with the mean of each loss; the shipped model's is
+    little weight on 8 dimensions (the shipped model was not polished). Returns the log, one dict per ``log_every`` steps with the mean of each loss; the shipped model's is
     in its folder. Raises ``ValueError`` if ``minutes`` is not positive.
     """
     if minutes <= 0:
@@ -147,7 +147,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=45)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--start", type=Path, metavar="MODEL", help="polish this model instead of beginning with random weights")
+    parser.add_argument(
+        "--start", type=Path, metavar="MODEL", help="an experiment: polish this model (see pretrain) instead of beginning anew"
+    )
     arguments = parser.parse_args()
     pretrain(arguments.output, arguments.minutes, arguments.batch_size, arguments.seed, start=arguments.start)
 

@@ -133,12 +133,12 @@ PROFILES = {
         negatives_per_train_row=4,
         distinct_eval_pages=True,
         bands={
-            "base": (0.33, 0.39),
-            "finetuned": (0.37, 0.46),
-            "gain": (0.02, 0.10),
-            "rise": (0.01, 0.15),
-            "kept_finetuned": (0.45, 0.75),
-            "kept_difference": (0.15, 0.55),
+            "base": (0.55, 0.60),
+            "finetuned": (0.62, 0.72),
+            "gain": (0.05, 0.14),
+            "rise": (0.02, 0.20),
+            "kept_finetuned": (0.74, 0.90),
+            "kept_difference": (0.05, 0.20),
         },
     ),
     "full": Profile(

@@ -88,7 +88,9 @@ def truncation_curve(scores: dict[str, dict[int, float]], published_rows: list[d
             marker = "o" if name == "finetuned" else "s"
             axis.plot(list(curve), list(curve.values()), marker=marker, color=colour, linestyle="-" if measured else "--")
             smallest = min(curve)
-            axis.annotate(name, (smallest, curve[smallest]), xytext=(0, -14), textcoords="offset points", color=colour)
+            above = name == "finetuned"  # the two labels keep clear of each other's curve
+            place = (0, 8 if above else -14)
+            axis.annotate(name, (smallest, curve[smallest]), xytext=place, textcoords="offset points", color=colour)
         axis.set_xscale("log", base=2)
         axis.set_xticks(list(curve), [str(dim) for dim in curve], rotation=45)
         axis.minorticks_off()

@@ -73,6 +73,7 @@ def build_config(vocabulary_size: int, tokenizer):
             "vocab_size": vocabulary_size, "hidden_size": WIDTH, "intermediate_size": 768, "num_hidden_layers": 2,
             "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "max_position_embeddings": 2048,
             "initializer_range": 0.06, "pad_token_id": tokenizer.pad_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
             "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [12, 10, 10], "mrope_interleaved": True},
         },
         eos_token_id=tokenizer.eos_token_id,

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 import nbformat
@@ -71,6 +72,8 @@ def fork(outputs: Path, moment: str | None = None) -> int:
                 arm(moment)
             run_cells(outputs)
             status = 0
+        except BaseException:
+            (outputs / "log.txt").open("a").write(traceback.format_exc())
         finally:
             os._exit(status)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -79,7 +82,7 @@ def fork(outputs: Path, moment: str | None = None) -> int:
 def main(source: str, folder: Path) -> None:
     profiles.PROFILES["tiny"] = dataclasses.replace(
         profiles.PROFILES["tiny"],
-        dataset_name=source,
+        dataset_folder=source,
         train_rows=48,
         eval_rows=12,
         monitor_rows=12,

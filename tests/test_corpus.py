@@ -236,11 +236,11 @@ def test_a_killed_build_is_never_taken_for_a_whole_one(tmp_path, monkeypatch):
     folder, partial = tmp_path / "source", tmp_path / "source.partial"
     calls, to_parquet = [], Dataset.to_parquet
 
-    def die_at_the_second_file(self, path):
+    def die_at_the_second_file(self, path, **settings):
         calls.append(path)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return to_parquet(self, path)
+        return to_parquet(self, path, **settings)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Dataset, "to_parquet", die_at_the_second_file)

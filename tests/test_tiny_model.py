@@ -261,10 +261,10 @@ def test_minutes_must_be_positive(tmp_path, minutes):
     assert not (tmp_path / "out").exists()
 
 
-def test_twenty_seconds_of_pre_training_lower_the_loss(processor, tmp_path):
-    log = pretrain.pretrain(tmp_path, minutes=0.35, batch_size=8, log_every=2)
+def test_a_minute_of_pre_training_lowers_the_loss(processor, tmp_path):
+    log = pretrain.pretrain(tmp_path, minutes=0.9, batch_size=8, log_every=2)
     assert [row["step"] for row in log] == list(range(2, 2 * len(log) + 1, 2))
-    assert len(log) >= 4, "fewer than eight steps in twenty seconds: this machine is too busy for the test"
+    assert len(log) >= 4, "fewer than eight steps in a minute: this machine is too busy for the test"
     sums = [row["letter"] + row["caption"] for row in log]
     assert sum(sums[-2:]) < 0.95 * sum(sums[:2])
     assert json.loads((tmp_path / "pretrain_log.json").read_text()) == log

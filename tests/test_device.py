@@ -4,6 +4,7 @@ import pytest
 
 from vdr_helpers import device
 from vdr_helpers.device import Card, decide, fit_to_card, token_budget
+from vdr_helpers.presets import preset
 from vdr_helpers.profiles import load_profile
 
 T4 = Card("Tesla T4", (7, 5), 14.7)
@@ -52,12 +53,18 @@ def test_torchs_own_answer_about_bfloat16_is_not_asked(monkeypatch):
     assert decide(T4, kernels_installed=False).autocast == "fp16"
 
 
-def test_the_budget_by_hand():
-    # room = 0.9 x memory - 17 GiB; 30 GiB / 5,600 tokens x 350 = 1.875 GiB per page
+def test_the_budget_is_the_planners():
+    """Whole pages of 340 image tokens and 21 of text; room as the planner computes it, a tenth of the card left free."""
+    assert device.page_tokens() == 361
     assert token_budget(14.7) is None
-    assert token_budget(22.0) == 350  # room 2.8 GiB: one page
-    assert token_budget(39.4) == 9 * 350  # room 18.46 GiB: 9.8 pages
+    assert token_budget(22.0) is None  # 0.9 x 22 GiB is half a GiB short of one page
     assert token_budget(79.1) == 5600  # room for more, held at the most that pays
+    for memory, card in ((22.5, "L4"), (40.0, "A100-40")):
+        assert token_budget(memory) // 361 == preset(card, receipts=[]).plan.pages_per_pass
+
+
+def test_a_card_without_room_gets_one_page_and_no_card_gets_no_budget():
+    assert decide(T4, kernels_installed=False).mini_batch_num_tokens == 361
     assert decide(CPU, kernels_installed=False).mini_batch_num_tokens is None
 
 
@@ -70,9 +77,9 @@ def test_full_follows_the_card_and_tiny_stays_as_it_is(capsys):
     fitted = fit_to_card(full, T4, True)
     assert (fitted.bf16, fitted.fp16) == (False, True)
     assert fitted.model_kwargs == {"dtype": "float16", "attn_implementation": "sdpa"}
-    assert fitted.mini_batch_num_tokens == full.mini_batch_num_tokens
+    assert fitted.mini_batch_num_tokens == 361
     assert "T4" in capsys.readouterr().out
-    assert fit_to_card(full, A100, False).mini_batch_num_tokens == 3150
+    assert fit_to_card(full, A100, False).mini_batch_num_tokens == 7 * 361
     published = fit_to_card(full, H100, False)
     assert (published.bf16, published.fp16) == (True, False)
     assert published.model_kwargs["dtype"] == "bfloat16"

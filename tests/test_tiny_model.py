@@ -297,17 +297,6 @@ def test_pre_training_goes_on_where_it_was_stopped(random_model, tmp_path):
     assert (weight - 0.5).abs().max() < 0.02 * len(log)
 
 
-def test_polishing_starts_from_a_model_and_draws_other_pages(random_model, tmp_path):
-    with torch.no_grad():
-        random_model[0].auto_model.language_model.norm.weight.fill_(0.5)
-    random_model.save_pretrained(str(tmp_path / "model"), create_model_card=False)
-    log = pretrain.pretrain(tmp_path / "polished", minutes=0.03, batch_size=4, log_every=1, start=tmp_path / "model")
-    assert log[0]["step"] == pretrain.POLISH_FROM + 1
-    model = SentenceTransformer(str(tmp_path / "polished"), device="cpu", model_kwargs={"dtype": "float32"})
-    change = (model[0].auto_model.language_model.norm.weight - 0.5).abs().max()
-    assert change < 0.02 * len(log)  # beginning anew would give weights of 1
-
-
 def test_the_page_is_read_from_any_image_file(random_model):
     """PNG bytes read back give the embedding of the page itself."""
     buffer = io.BytesIO()

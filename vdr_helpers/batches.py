@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from vdr_helpers.files import write_whole
+
 
 def page_keys(dataset):
     """The dataset with every page replaced by the SHA-1 of its file, as a string; text columns stay as they are.
@@ -54,8 +56,6 @@ def page_paths(dataset, folder: str | Path):
                 continue
             path = folder / f"{columns[name][i]}.png"
             if not path.exists():
-                partial = path.with_suffix(".partial")
-                partial.write_bytes(file["bytes"])
-                partial.replace(path)
+                write_whole(path, file["bytes"])
             columns[name][i] = str(path)
     return Dataset.from_dict(columns)

@@ -10,14 +10,9 @@ from dataclasses import dataclass, replace
 
 FLASH_ATTENTION = "kernels-community/flash-attn2"  # the name under which transformers takes FlashAttention 2 from ``kernels``
 AMPERE = (8, 0)  # first compute capability with bfloat16 units, and the lowest that FlashAttention 2 runs on
-PAGE_TOKENS = 350  # a page of 600 x 600 pixels is 351 image tokens at most (32 x 32 pixels each)
-
-# Estimates, not measured by this project: full fine-tuning of the 2B model with bfloat16 weights, gradients and Adam's two moments
-# holds about 17 GiB, and 5,600 tokens per forward pass about 30 GiB of activations.
-STATES_GIB = 17.0
-GIB_PER_TOKEN = 30.0 / 5600
-SPARE_SHARE = 0.1  # of the card, for the CUDA context and fragmentation
-LARGEST_BUDGET = 5600  # a longer forward pass gains little: 16 pages already fill the card's units (an estimate too)
+SPARE_SHARE = 0.1  # of the card, for what an estimate leaves out
+LARGEST_BUDGET = 5600  # a longer forward pass gains little: 15 pages already fill the card's units (an estimate, not measured)
+BATCH = 64  # published rows per step; a batch's pixels lie on the card
 
 
 @dataclass(frozen=True)
@@ -36,7 +31,7 @@ class Decision:
     weights: str  # dtype of the loaded weights, "float32", "bfloat16" or "float16"
     autocast: str | None  # "bf16", "fp16" or None: the training argument of that name
     attention: str  # attn_implementation
-    mini_batch_num_tokens: int | None  # None where the estimate leaves no room, or there is no card
+    mini_batch_num_tokens: int | None  # one page where the estimate leaves no room; None where there is no card
     reasons: tuple[str, ...]
 
     @property
@@ -45,11 +40,25 @@ class Decision:
         return {"dtype": self.weights, "attn_implementation": self.attention}
 
 
+def page_tokens() -> int:
+    """Tokens of one page of the published mean size at 600 x 600 pixels, with the chat template around it."""
+    from vdr_helpers.planner import PAGE_SIZE, PAGE_TEXT_TOKENS, image_tokens
+
+    return image_tokens(*PAGE_SIZE, 600 * 600) + PAGE_TEXT_TOKENS
+
+
 def token_budget(memory_gib: float) -> int | None:
-    """Tokens per forward pass for full fine-tuning in whole pages, at most :data:`LARGEST_BUDGET`; ``None`` if not one page fits."""
-    room = memory_gib * (1 - SPARE_SHARE) - STATES_GIB
-    pages = int(room / GIB_PER_TOKEN) // PAGE_TOKENS
-    return min(pages * PAGE_TOKENS, LARGEST_BUDGET) if pages > 0 else None
+    """Tokens per forward pass for full fine-tuning in whole pages, at most :data:`LARGEST_BUDGET`; ``None`` if not one page fits.
+
+    Computed with the planner's terms (weights, gradients, Adam's moments and activations of the 2B model in bfloat16), not measured.
+    """
+    from vdr_helpers import planner
+
+    size = page_tokens() - planner.PAGE_TEXT_TOKENS
+    fixed = sum(term.gib for term in planner.state_terms(planner.QWEN3_VL_2B, BATCH, size, lora=False, weights="bfloat16"))
+    per_page = planner.activation_bytes(planner.QWEN3_VL_2B, size, lora=False, weights="bfloat16") / planner.GIB
+    pages = int((memory_gib * (1 - SPARE_SHARE) - fixed - planner.ALLOWANCE_GIB) / per_page)
+    return min(pages * page_tokens(), LARGEST_BUDGET) if pages > 0 else None
 
 
 def has_kernels() -> bool:
@@ -87,10 +96,11 @@ def decide(card: Card, kernels_installed: bool) -> Decision:
     budget = token_budget(card.memory_gib)
     if budget is None:
         reasons.append(
-            f"full fine-tuning does not fit: about {STATES_GIB:.0f} GiB before the first page (an estimate); train LoRA"
+            "full fine-tuning does not fit with room to spare (computed): train LoRA; one page per forward pass until then"
         )
+        budget = page_tokens()
     else:
-        reasons.append(f"{budget:,} tokens per forward pass, {budget // PAGE_TOKENS} pages (an estimate from the card's memory)")
+        reasons.append(f"{budget:,} tokens per forward pass, {budget // page_tokens()} pages (computed from the card's memory)")
     return Decision(weights, autocast, attention, budget, tuple(reasons))
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from vdr_helpers.files import write_whole
 from vdr_helpers.profiles import Profile
 
 
@@ -107,9 +108,7 @@ def save_results(profile: Profile, name: str, results: dict) -> None:
     """Keep ``results`` as ``results/<name>.json`` of this profile, whole or not at all, for later notebooks and the summary."""
     folder = profile.output_dir / "results"
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{name}.partial"
-    partial.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    partial.replace(folder / f"{name}.json")
+    write_whole(folder / f"{name}.json", json.dumps(results, indent=1) + "\n")
 
 
 def load_results(profile: Profile, name: str) -> dict | None:

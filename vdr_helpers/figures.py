@@ -48,9 +48,9 @@ def show(figure, alt: str) -> None:
 
 
 def page_row(pages: Sequence, titles: Sequence[str], kinds: Sequence[str], heading: str = "", height: float = 3.0):
-    """Pages (PIL images or paths) side by side. ``kinds``: ``"positive"``, ``"hard negative"``, ``"other"`` or ``""`` per page, told by label and frame colour.
+    """Pages (PIL images or paths) side by side, each told by label and frame colour.
 
-    Raises ``ValueError`` if the three sequences differ in length or are empty.
+    ``kinds``: ``"positive"``, ``"hard negative"``, ``"other"`` or ``""`` per page. Raises ``ValueError`` if the three sequences differ in length or are empty.
     """
     from PIL import Image
 
@@ -116,7 +116,7 @@ def training_curve(
         steps, values = [step for step, _ in points], [value for _, value in points]
         axis.plot(steps, values, color=TUNED, marker=marker, linestyle=style, markersize=4)
         if label and points:
-            axis.annotate(label, points[-1], xytext=(0, -13), textcoords="offset points", color=TUNED, fontsize=8, ha="right")
+            axis.annotate(label, points[0], xytext=(7, -4), textcoords="offset points", color=TUNED, fontsize=8)
     axes[0].set(xlabel="step", title="training loss (sum over dimensions)")
     axes[1].set(xlabel="step", title="NDCG@10 on eval")
     return figure

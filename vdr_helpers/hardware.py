@@ -1,4 +1,4 @@
-"""What a receipt says about the machine that it was taken on (``receipts``): the card, its memory, the versions that decide speed."""
+"""What a receipt says about the machine that it was taken on (``receipts``): the card and its memory."""
 
 from __future__ import annotations
 
@@ -21,13 +21,3 @@ def hardware() -> dict:
         "memory_gib": round(properties.total_memory / GIB, 2),
         "capability": [properties.major, properties.minor],
     }
-
-
-def versions() -> dict:
-    """Versions of Python and of the packages that decide memory and time."""
-    import sentence_transformers
-    import torch
-    import transformers
-
-    modules = {"torch": torch, "transformers": transformers, "sentence-transformers": sentence_transformers}
-    return {"python": platform.python_version()} | {name: module.__version__ for name, module in modules.items()}

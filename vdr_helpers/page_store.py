@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from vdr_helpers.dataset import read_page
+from vdr_helpers.files import write_whole
 from vdr_helpers.source import Source
 
 READ_AHEAD = 3  # row groups on their way while another is shrunk
@@ -56,13 +57,6 @@ class PageStore:
         """Mean size of the pages kept so far; 0 when there are none."""
         sizes = [Path(self.path(number)).stat().st_size for number in list(self.fingerprints)[:500] if self.fingerprints[number]]
         return sum(sizes) / len(sizes) if sizes else 0.0
-
-
-def write_whole(file: Path, content: bytes) -> None:
-    """Write beside the target, then rename: a killed process leaves the old file or the new one, never half."""
-    partial = file.with_name(file.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(file)
 
 
 def check_free_disk(folder: Path, needed: float) -> None:

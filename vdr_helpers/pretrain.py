@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 from torch.nn import functional
 
 from vdr_helpers.patch_embedding import use_matrix_product
@@ -25,8 +24,6 @@ from vdr_helpers.tiny_model import WIDTH, build_model
 
 # The contrastive loss is asked of prefixes too, because Qwen3-VL-Embedding was trained with Matryoshka dimensions: {width: weight}.
 WIDTHS = {WIDTH: 0.5, 16: 0.5}
-POLISH_WIDTHS = {WIDTH: 0.5, 16: 0.5, 8: 0.05}
-POLISH_FROM = 10_000  # the step at which polishing starts to draw, far from the pages of the first stage
 
 
 class Losses(torch.nn.Module):
@@ -81,30 +78,23 @@ def save_state(path: Path, **state) -> None:
     partial.replace(path)
 
 
-def pretrain(
-    output: Path, minutes: float, batch_size: int = 32, seed: int = 0, log_every: int = 20, start: Path | None = None
-) -> list[dict]:
+def pretrain(output: Path, minutes: float, batch_size: int = 32, seed: int = 0, log_every: int = 20) -> list[dict]:
     """Train for ``minutes`` of wall time (resuming ``output/pretrain.pt`` if it is there) and save the model in ``output``.
 
-    ``start``: the folder of a model made by this function, to be polished: the contrastive loss alone, half the learning rate, and a
-    little weight on 8 dimensions (the shipped model was not polished). Returns the log, one dict per ``log_every`` steps with the mean of each loss; the shipped model's is
-    in its folder. Raises ``ValueError`` if ``minutes`` is not positive.
+    Returns the log, one dict per ``log_every`` steps with the mean of each loss; the shipped model's is in its folder. Raises
+    ``ValueError`` if ``minutes`` is not positive.
     """
     if minutes <= 0:
         raise ValueError(f"minutes must be positive, got {minutes}")
     torch.manual_seed(seed)
     output.mkdir(parents=True, exist_ok=True)
-    losses = Losses(build_model(seed=seed), POLISH_WIDTHS if start else WIDTHS)
-    if start:
-        losses.model[0].auto_model.load_state_dict(load_file(start / "model.safetensors"))
+    losses = Losses(build_model(seed=seed), WIDTHS)
     decayed = [p for p in losses.parameters() if p.dim() > 1]
     flat = [p for p in losses.parameters() if p.dim() <= 1]
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": 0.02}, {"params": flat, "weight_decay": 0.0}], lr=0.0, betas=(0.9, 0.98), fused=True
     )
-    state_file, step, spent, log = output / "pretrain.pt", POLISH_FROM if start else 0, 0.0, []
-    parts_used, peak, constant = (("contrastive",), 5e-4, 0.0) if start else (("contrastive", "caption", "letter"), 1e-3, 0.3)
-    first_step = step
+    state_file, step, spent, log = output / "pretrain.pt", 0, 0.0, []
     if state_file.exists():
         state = torch.load(state_file, weights_only=True)
         losses.load_state_dict(state["losses"])
@@ -114,13 +104,12 @@ def pretrain(
     started, window, saved = time.time() - spent, [], time.time()
     while time.time() - started < minutes * 60:
         share = (time.time() - started) / (minutes * 60)
-        decay = 0.5 * (1 + math.cos(math.pi * max(0.0, share - constant) / (1 - constant)))
-        rate = peak * min(1.0, (step - first_step + 1) / 100) * max(0.02, decay)
+        rate = 1e-3 * min(1.0, (step + 1) / 100) * max(0.02, 0.5 * (1 + math.cos(math.pi * max(0.0, share - 0.3) / 0.7)))
         for group in optimizer.param_groups:
             group["lr"] = rate
         parts = losses(next(loader))
         optimizer.zero_grad()
-        sum(parts[name] for name in parts_used).backward()
+        (parts["contrastive"] + parts["caption"] + parts["letter"]).backward()
         torch.nn.utils.clip_grad_norm_(losses.parameters(), 1.0)
         optimizer.step()
         step += 1
@@ -147,11 +136,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=45)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--start", type=Path, metavar="MODEL", help="an experiment: polish this model (see pretrain) instead of beginning anew"
-    )
     arguments = parser.parse_args()
-    pretrain(arguments.output, arguments.minutes, arguments.batch_size, arguments.seed, start=arguments.start)
+    pretrain(arguments.output, arguments.minutes, arguments.batch_size, arguments.seed)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ The same cells run on each. Choose one with the environment variable ``VDR_PROFI
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 
@@ -175,39 +175,28 @@ PROFILES = {
             "kept_difference": (0.10, 0.22),
         },
     ),
-    "rehearsal": Profile(
-        name="rehearsal",
-        model_name="random weights",
-        finetuned_name="random weights",
-        dataset_name="generated, enlarged",
-        dataset_config="en",
-        matryoshka_dims=PUBLISHED_DIMS,
-        truncate_dim=1024,
-        max_pixels=600 * 600,
-        train_rows=192,  # three steps
-        eval_rows=300,
-        monitor_rows=20,
-        per_device_train_batch_size=64,
-        mini_batch_size=64,
-        mini_batch_num_tokens=5600,
-        encode_batch_size=16,
-        num_train_epochs=1,
-        learning_rate=2e-5,
-        warmup_steps=0.1,
-        bf16=True,
-        model_kwargs={"dtype": "bfloat16"},
-        model_from_card=True,
-        made_by="vdr_helpers.rehearsal",
-        bands={  # random weights promise nothing: these catch a score that is not a number, no more
-            "base": (0.0, 1.0),
-            "finetuned": (0.0, 1.0),
-            "gain": (-1.0, 1.0),
-            "rise": (-1.0, 1.0),
-            "kept_finetuned": (0.0, 10.0),
-            "kept_difference": (-10.0, 10.0),
-        },
-    ),
 }
+PROFILES["rehearsal"] = replace(  # the settings of full: it is what is rehearsed
+    PROFILES["full"],
+    name="rehearsal",
+    model_name="random weights",
+    finetuned_name="random weights",
+    dataset_name="generated, enlarged",
+    train_rows=192,  # three steps
+    monitor_rows=20,
+    model_revision=None,
+    preprocessed_name=None,
+    made_by="vdr_helpers.rehearsal",
+    published_setting=False,
+    bands={  # random weights promise nothing: these catch a score that is not a number, no more
+        "base": (0.0, 1.0),
+        "finetuned": (0.0, 1.0),
+        "gain": (-1.0, 1.0),
+        "rise": (-1.0, 1.0),
+        "kept_finetuned": (0.0, 10.0),
+        "kept_difference": (-10.0, 10.0),
+    },
+)
 
 
 def load_profile(name: str | None = None) -> Profile:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from vdr_helpers.files import write_whole
 from vdr_helpers.profiles import assets_folder, outputs_folder
 
 SCHEMA = "vdr-receipt/1"
@@ -53,9 +54,7 @@ def append_run(path: Path, header: dict, run: dict) -> dict:
             receipt = fresh
     receipt["runs"].append(run)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(receipt, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, json.dumps(receipt, indent=1) + "\n")
     return receipt
 
 

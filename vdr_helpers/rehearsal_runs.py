@@ -15,10 +15,11 @@ import time
 from pathlib import Path
 
 from vdr_helpers.architecture import LORA_MODULES, LORA_RANK, Architecture, image_tokens
-from vdr_helpers.hardware import hardware, versions
+from vdr_helpers.hardware import hardware
 from vdr_helpers.planner import PAGE_TEXT_TOKENS, step_flops
 from vdr_helpers.profiles import Profile
 from vdr_helpers.receipts import append_run
+from vdr_helpers.run_course import package_versions
 
 GIB = 2**30
 NO_PEFT = "LoRA needs the package peft, which is not installed: pip install peft, then run the command again"
@@ -50,7 +51,7 @@ class Rehearsal:
         machine = hardware()
         self.modern = self.cuda and tuple(machine["capability"]) >= (8, 0) and not fp16
         description = {"name": model.name, "parameters": model.parameters, "weights": "random"}
-        self.header = {"hardware": machine, "versions": versions(), "model": description}
+        self.header = {"hardware": machine, "versions": package_versions(), "model": description}
         self.dataset = None
 
     def load(self, weights: str, folder: Path | None = None):

@@ -4,77 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import io
-import resource
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import torch
-from datasets import Dataset, Features, Image, Value, load_from_disk
-from PIL import Image as PillowImage
-from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from datasets import load_from_disk
+from recipe_data import corpus_ram, load_model, peak_ram_gib
+from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss, MatryoshkaLoss
 from sentence_transformers.sentence_transformer.training_args import BatchSamplers
 
-from vdr_helpers import corpus as generator
-from vdr_helpers.batches import page_keys, page_paths
-from vdr_helpers.dataset import presize
+from vdr_helpers.batches import PixelsInFormat, page_keys, page_paths
 from vdr_helpers.matryoshka import OnePassMatryoshkaEvaluator
 from vdr_helpers.patch_embedding import use_matrix_product
 from vdr_helpers.profiles import Profile
-from vdr_helpers.run_course import describe_device as device_name  # noqa: F401
-from vdr_helpers.run_course import package_versions  # noqa: F401
 
 BUDGET_PAGES = 16  # pages per forward pass of the course's recipe where the profile names no token budget
-CORPUS_PAGES = 1500  # the published evaluation corpus
-CARD_PAGE = (1416, 1648)  # mean page size of the published card, pixels
-
-
-def load_model(profile: Profile) -> SentenceTransformer:
-    """The base model, as the notebooks load it."""
-    return SentenceTransformer(profile.base_model, model_kwargs=profile.model_kwargs, processor_kwargs=profile.processor_kwargs)
-
-
-def as_png(image) -> dict:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
-    return {"bytes": buffer.getvalue(), "path": None}
-
-
-def make_data(profile: Profile, folder: Path, rows: int, eval_rows: int, page_size) -> float:
-    """Draw pages once and save ``original`` and ``presized`` train and eval splits; returns the seconds that presizing took."""
-    processor = load_model(profile).processor
-    planned = {
-        row.id: row for row in generator.plan_rows(seed=1, train_families=max(20, rows // 4 + 10), eval_families=eval_rows + 60)
-    }
-    asked = [row for row in planned.values() if row.query and row.language == "en"]
-    seconds, pages = 0.0, {}
-
-    def both_sizes(row_id: str) -> tuple[dict, dict]:
-        nonlocal seconds
-        if row_id not in pages:
-            image = generator.draw_page(planned[row_id].page)[0]
-            if page_size:
-                wide = image.width > image.height
-                image = image.resize(tuple(page_size)[:: -1 if wide else 1], PillowImage.Resampling.LANCZOS)
-            started = time.perf_counter()
-            small = as_png(presize(image, processor))
-            seconds += time.perf_counter() - started
-            pages[row_id] = (as_png(image), small)
-        return pages[row_id]
-
-    for split, chosen, negatives in (("train", asked[:rows], 1), ("eval", asked[-eval_rows:], 4)):
-        for place, kind in enumerate(("original", "presized")):
-            columns = {"query": [row.query for row in chosen], "image": [both_sizes(row.id)[place] for row in chosen]}
-            for i in range(negatives):
-                known = [[name for name in row.negatives if name in planned and name != row.id] for row in chosen]
-                columns[f"negative_{i}"] = [both_sizes(names[i])[place] for names in known]
-            features = Features({name: Value("string") if name == "query" else Image() for name in columns})
-            Dataset.from_dict(columns, features=features).save_to_disk(folder / kind / split)
-    return seconds
 
 
 def corpus_of(eval_dataset) -> tuple[dict, dict, dict]:
@@ -164,11 +112,16 @@ class Published(Recipe):
 
 
 class Course(Recipe):
-    """Notebook 03: presized pages, token budget, keys, patches by a matrix product, one encoding for seven dimensions, no loss pass."""
+    """Notebook 03: the six changes of its section "The same gradient, faster", and no evaluation-loss pass."""
 
     def fresh_model(self) -> None:
         super().fresh_model()
         use_matrix_product(self.model)
+
+    def trainer(self, folder: str, **extra) -> SentenceTransformerTrainer:
+        trainer = super().trainer(folder, **extra)
+        trainer.data_collator = PixelsInFormat(trainer.data_collator, self.model.dtype)
+        return trainer
 
     def mini_batches(self) -> dict:
         tokens = self.profile.mini_batch_num_tokens
@@ -215,26 +168,6 @@ def timed(function, *arguments) -> tuple[float, object]:
     return time.perf_counter() - started, result
 
 
-def peak_ram_gib() -> float:
-    """Peak resident memory of this process, GiB (``ru_maxrss`` counts KiB on Linux and bytes on macOS)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
-
-
-def corpus_ram(profile: Profile, folder: Path) -> dict:
-    """Peak memory that a corpus of 1,500 pages of the card's mean size adds, as paths of presized pages; 48 of them are encoded."""
-    model = load_model(profile)
-    page = load_from_disk(str(folder / "original" / "eval"))[0]["image"].resize(CARD_PAGE)
-    file = folder / "page.png"
-    presize(page, model.processor).save(file)
-    del page
-    model.encode_document([str(file)] * 2)
-    before = peak_ram_gib()
-    corpus = {f"page-{i}": str(file) for i in range(CORPUS_PAGES)}
-    model.encode_document(list(corpus.values())[:48], batch_size=profile.encode_batch_size)
-    as_images = CORPUS_PAGES * CARD_PAGE[0] * CARD_PAGE[1] * 3 / 2**30
-    return {"as_paths_gib": peak_ram_gib() - before, "as_decoded_originals_gib_computed": as_images}
-
-
 def work(name: str, profile: Profile, data: Path, batch_size: int, whole: bool) -> dict:
     """What one worker process does: the parts of one recipe, each timed alone, then the whole run on a fresh model."""
     if name == "corpus":
@@ -248,7 +181,7 @@ def work(name: str, profile: Profile, data: Path, batch_size: int, whole: bool) 
         rows = range(batch_size)
         seconds["data path"], _ = timed(lambda: trainer.data_collator([recipe.train[i] for i in rows]))
         seconds["data path"], features = timed(lambda: trainer.data_collator([recipe.train[i] for i in rows]))
-        sampler = recipe.sampled()
+        sampler = recipe.sampled()  # the course's keys are made once, here; every epoch draws from them
         seconds["sampler"], _ = timed(lambda: list(sampler))
         features, labels = trainer.collect_features(trainer._prepare_inputs(features))
         loss = recipe.build_loss()

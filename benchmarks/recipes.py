@@ -20,9 +20,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+import recipe_data
 import recipe_runs
 
 from vdr_helpers.profiles import load_profile, quiet_progress_bars
+from vdr_helpers.run_course import describe_device, package_versions
 
 RESULTS = Path(__file__).parent / "results"
 TOLERANCE = 5e-3  # of a loss or a metric: rounding may swap two pages of nearly equal score
@@ -99,6 +101,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--page-size", type=int, nargs=2, metavar=("WIDTH", "HEIGHT"), help="scale the generated pages to this")
     parser.add_argument("--parts-only", action="store_true", help="leave the whole run out")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the JSON file and the figure")
     parser.add_argument("--worker", choices=("published", "course", "corpus"), help=argparse.SUPPRESS)
     parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -108,7 +111,7 @@ def main() -> None:
         print(json.dumps(recipe_runs.work(options.worker, profile, options.data, options.batch_size, not options.parts_only)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        presize_seconds = recipe_runs.make_data(profile, Path(folder), options.rows, options.eval_rows, options.page_size)
+        presize_seconds = recipe_data.make_data(profile, Path(folder), options.rows, options.eval_rows, options.page_size)
         print(f"data ready; presizing took {presize_seconds:.1f} s, once", flush=True)
         runs: dict[str, list[dict]] = {"published": [], "course": []}
         for repeat in range(options.repeats):
@@ -117,13 +120,13 @@ def main() -> None:
                 print(repeat + 1, name, {part: round(value, 2) for part, value in runs[name][-1]["seconds"].items()}, flush=True)
         corpus_ram = run_worker("corpus", options, Path(folder))
     rows = table(runs)
-    device = recipe_runs.device_name()
+    device = describe_device()
     result = {
         "what": "the published recipe and the course's, same model, rows, seed and steps; medians over alternating runs",
         "profile": profile.name,
         "device": device,
         "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "versions": recipe_runs.package_versions(),
+        "versions": package_versions(),
         "settings": {name: getattr(options, name) for name in ("rows", "eval_rows", "batch_size", "repeats", "page_size")},
         "largest_difference": agreement(runs) if not options.parts_only else None,
         "parts": rows,
@@ -132,9 +135,9 @@ def main() -> None:
         "corpus_ram": corpus_ram,
         "presize_seconds": presize_seconds,
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"recipes_{profile.name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    draw(rows, device).savefig(RESULTS / f"recipes_{profile.name}.png", facecolor="white")
+    options.output.mkdir(exist_ok=True)
+    (options.output / f"recipes_{profile.name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    draw(rows, device).savefig(options.output / f"recipes_{profile.name}.png", facecolor="white")
     for row in rows:
         print(
             f"{row['part']:<18} {row['published']:>9.3f} s {row['course']:>9.3f} s "

@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from peft import LoraConfig
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss, MatryoshkaLoss
@@ -33,12 +34,19 @@ def load_base(profile: Profile) -> SentenceTransformer:
     return SentenceTransformer(profile.base_model, model_kwargs=profile.model_kwargs, processor_kwargs=profile.processor_kwargs)
 
 
-def train(profile: Profile, train_dataset, seed: int) -> tuple[SentenceTransformer, float]:
-    """One training run of notebook 03 with another seed; returns the model and the seconds it took."""
+def matryoshka(profile: Profile, model: SentenceTransformer, inner, **settings):
+    """The published wrapping of the contrastive loss; ``settings`` go to ``MatryoshkaLoss``."""
+    return MatryoshkaLoss(model, inner, matryoshka_dims=list(profile.matryoshka_dims), **settings)
+
+
+def train(profile: Profile, train_dataset, seed: int, wrap=matryoshka) -> tuple[SentenceTransformer, float]:
+    """One training run of notebook 03; ``wrap`` builds the loss around the contrastive one. Returns the model and its seconds."""
     model = load_base(profile)
     use_matrix_product(model)
-    inner = CachedMultipleNegativesRankingLoss(model, mini_batch_size=profile.mini_batch_size)
-    loss = MatryoshkaLoss(model, inner, matryoshka_dims=list(profile.matryoshka_dims))
+    for adapter in profile.adapters:
+        model.add_adapter(LoraConfig(**adapter))
+    loss = wrap(profile, model, CachedMultipleNegativesRankingLoss(model, mini_batch_size=profile.mini_batch_size))
+    model.model_card_data.generate_widget_examples = False
     with tempfile.TemporaryDirectory() as folder:
         args = SentenceTransformerTrainingArguments(
             output_dir=folder,

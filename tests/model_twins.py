@@ -71,7 +71,7 @@ def qwen_tools(tokenizer):
 
 def qwen3_vl():
     processor = tiny_model.build_processor()
-    return transformers.Qwen3VLModel(tiny_model.build_config(len(processor.tokenizer), processor.tokenizer)), processor
+    return transformers.Qwen3VLModel(tiny_model.tiny_config(processor.tokenizer)), processor
 
 
 def qwen2_vl():

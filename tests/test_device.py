@@ -3,6 +3,7 @@
 import pytest
 
 from vdr_helpers import device
+from vdr_helpers.architecture import LORA
 from vdr_helpers.device import Card, decide, fit_to_card, token_budget
 from vdr_helpers.presets import preset
 from vdr_helpers.profiles import load_profile
@@ -39,7 +40,7 @@ def test_a_t4_is_told_why():
     said = "\n".join(decide(T4, kernels_installed=True).reasons)
     assert "bfloat16 needs compute capability 8.0, this card has 7.5" in said
     assert "SDPA attention: FlashAttention 2 needs compute capability 8.0" in said
-    assert "full fine-tuning does not fit" in said
+    assert "LoRA: training all weights does not fit" in said
 
 
 def test_the_reason_for_sdpa_on_a_new_card_is_the_missing_package():
@@ -63,8 +64,18 @@ def test_the_budget_is_the_planners():
         assert token_budget(memory) // 361 == preset(card, receipts=[]).plan.pages_per_pass
 
 
+def test_a_card_too_small_for_all_weights_gets_lora_as_its_preset_has_it():
+    chosen, planned = decide(T4, kernels_installed=False), preset("T4", receipts=[])
+    assert chosen.lora and planned.settings["lora"] == LORA
+    assert chosen.weights == planned.settings["model_kwargs"]["dtype"] == "float16"
+    assert not decide(A100, kernels_installed=False).lora and preset("A100-40", receipts=[]).settings["lora"] is None
+    volta = decide(Card("Tesla V100", (7, 0), 31.7), kernels_installed=False)
+    assert (volta.weights, volta.autocast) == (("float16", "fp16") if volta.lora else ("float32", "fp16"))
+
+
 def test_a_card_without_room_gets_one_page_and_no_card_gets_no_budget():
-    assert decide(T4, kernels_installed=False).mini_batch_num_tokens == 361
+    tight = decide(Card("GeForce GTX 1650", (7, 5), 3.8), kernels_installed=False)
+    assert tight.mini_batch_num_tokens == 361 and any("take a larger card" in line for line in tight.reasons)
     assert decide(CPU, kernels_installed=False).mini_batch_num_tokens is None
 
 
@@ -77,7 +88,8 @@ def test_full_follows_the_card_and_tiny_stays_as_it_is(capsys):
     fitted = fit_to_card(full, T4, True)
     assert (fitted.bf16, fitted.fp16) == (False, True)
     assert fitted.model_kwargs == {"dtype": "float16", "attn_implementation": "sdpa"}
-    assert fitted.mini_batch_num_tokens == 361
+    assert fitted.mini_batch_num_tokens >= 361 and fitted.mini_batch_num_tokens % 361 == 0
+    assert fitted.adapters == (LORA,) and fit_to_card(full, A100, False).adapters == ()
     assert "T4" in capsys.readouterr().out
     assert fit_to_card(full, A100, False).mini_batch_num_tokens == 7 * 361
     published = fit_to_card(full, H100, False)

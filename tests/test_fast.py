@@ -1,5 +1,6 @@
 """The four speed-ups of notebook 03 change no number: keys, paths, token budgets, one encoding for several dimensions."""
 
+import copy
 import io
 
 import pytest
@@ -14,8 +15,9 @@ from sentence_transformers.sentence_transformer.losses import (
     MultipleNegativesRankingLoss,
 )
 
-from vdr_helpers.batches import page_keys, page_paths
+from vdr_helpers.batches import PixelsInFormat, page_keys, page_paths
 from vdr_helpers.matryoshka import OnePassMatryoshkaEvaluator
+from vdr_helpers.patch_embedding import use_matrix_product
 
 DIMS = (256, 192, 128, 64, 32, 16, 8)
 
@@ -89,6 +91,41 @@ def test_a_path_is_encoded_like_its_page(split, tmp_path, random_model):
     from_paths = random_model.encode_document(paths["image"][:6], convert_to_tensor=True)
     from_images = random_model.encode_document(list(split["image"][:6]), convert_to_tensor=True)
     assert torch.equal(from_paths, from_images)
+
+
+def test_pixels_cast_in_the_collator_are_those_the_16_bit_model_computes_on(split, processor):
+    from sentence_transformers.base.data_collator import BaseDataCollator
+
+    from vdr_helpers.tiny_model import build_model
+
+    model = build_model(seed=0).bfloat16()
+    plain = BaseDataCollator(preprocess_fn=model.preprocess)
+    rows = [split[i] for i in range(2)]
+    wide, narrow = plain(rows), PixelsInFormat(plain, model.dtype)(rows)
+    assert wide["image_pixel_values"].dtype == torch.float32
+    assert narrow["image_pixel_values"].dtype == narrow["negative_0_pixel_values"].dtype == torch.bfloat16
+    assert torch.equal(narrow["query_input_ids"], wide["query_input_ids"])
+    assert narrow.keys() == wide.keys()
+    vectors = []
+    for features in (wide, narrow):
+        column = {name.removeprefix("image_"): value for name, value in features.items() if name.startswith("image_")}
+        column["image_grid_thw"] = features["image_image_grid_thw"]
+        with torch.no_grad():
+            vectors.append(model(column)["sentence_embedding"])
+    assert torch.equal(*vectors)
+
+
+def test_a_deep_copy_of_the_model_uses_its_own_patch_weights(random_model):
+    assert use_matrix_product(random_model)
+    twin = copy.deepcopy(random_model)
+    layer = twin[0].auto_model.visual.patch_embed
+    pixels = torch.rand(4, 1536)
+    with torch.no_grad():
+        before = random_model[0].auto_model.visual.patch_embed(pixels)
+        layer.proj.weight.zero_()
+        layer.proj.bias.zero_()
+        assert layer(pixels).abs().max() == 0
+        assert torch.equal(random_model[0].auto_model.visual.patch_embed(pixels), before)
 
 
 def gradient(model, loss, columns) -> torch.Tensor:

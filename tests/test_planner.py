@@ -28,7 +28,7 @@ def test_parameters_are_those_of_the_real_class(model):
     from transformers import AutoTokenizer, Qwen3VLModel
 
     from vdr_helpers.profiles import shipped
-    from vdr_helpers.rehearsal import build_config
+    from vdr_helpers.tiny_model import build_config
 
     config = build_config(model, AutoTokenizer.from_pretrained(shipped("assets/tiny-base")))
     with torch.device("meta"):
@@ -73,7 +73,7 @@ def random_network(model):
     from transformers import AutoTokenizer, Qwen3VLModel
 
     from vdr_helpers.profiles import shipped
-    from vdr_helpers.rehearsal import build_config
+    from vdr_helpers.tiny_model import build_config
 
     torch.manual_seed(0)
     return Qwen3VLModel(build_config(model, AutoTokenizer.from_pretrained(shipped("assets/tiny-base"))))

@@ -2,16 +2,19 @@
 
 import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from vdr_helpers import rehearsal, rehearsal_runs
 from vdr_helpers.architecture import QWEN3_VL_2B, SMALL
+from vdr_helpers.corpus import build_source, enlarged_size
 from vdr_helpers.planner import PAGE_SIZE
 from vdr_helpers.profiles import PROFILES, load_profile, shipped
 from vdr_helpers.receipts import read_receipt
-from vdr_helpers.rehearsal import build_base, build_config, build_source, chosen_size, enlarged_size, is_current, small_settings
+from vdr_helpers.rehearsal import MEAN_SCALE, build_base, chosen_size, is_current, small_settings
+from vdr_helpers.tiny_model import build_config
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +93,7 @@ def test_pages_have_the_published_mean_size():
     from vdr_helpers.pages import LANDSCAPE
 
     pages = [row.page for row in plan_rows(0, 20, 85)]
-    sizes = [enlarged_size(*((560, 400) if page.layout in LANDSCAPE else (400, 560)), page.seed) for page in pages]
+    sizes = [enlarged_size(*((560, 400) if page.layout in LANDSCAPE else (400, 560)), page.seed, MEAN_SCALE) for page in pages]
     mean = [sum(size[axis] for size in sizes) / len(sizes) for axis in (0, 1)]
     assert mean == pytest.approx(PAGE_SIZE, rel=0.05)
     assert min(size[0] for size in sizes) < 1000
@@ -133,7 +136,9 @@ def test_load_profile_builds_model_and_pages_once_and_notebook_02_prepares_them(
 
     def fewer_pages(folder, train_families, eval_families, mean_scale):
         drawn.append((train_families, eval_families))
-        return build_source(folder, train_families, eval_families, 0.4)  # the drawing is the slow part
+        return build_source(
+            folder, train_families=train_families, eval_families=eval_families, mean_scale=0.4
+        )  # the drawing is the slow part
 
     monkeypatch.setattr(rehearsal, "build_base", lambda folder, model: base)
     monkeypatch.setattr(rehearsal, "build_source", fewer_pages)
@@ -144,9 +149,9 @@ def test_load_profile_builds_model_and_pages_once_and_notebook_02_prepares_them(
     evaluation, _ = load_prepared(profile, "eval")
     assert (len(train), len(evaluation)) == (24, 8)
     assert evaluation.column_names == ["query", "image", "negative_0", "negative_1", "negative_2", "negative_3"]
-    written = (profile.output_dir / "source-small" / "rehearsal.json").stat().st_mtime_ns
+    written = (Path(profile.dataset_folder) / "corpus.json").stat().st_mtime_ns
     load_profile("rehearsal")
-    assert (profile.output_dir / "source-small" / "rehearsal.json").stat().st_mtime_ns == written
+    assert (Path(profile.dataset_folder) / "corpus.json").stat().st_mtime_ns == written
     assert drawn == [(20, 85)] * 2
 
 
@@ -203,15 +208,7 @@ def test_the_cap_is_a_share_of_the_card(measured, monkeypatch):
     assert asked == [0.25, 1.0, 1.0]
 
 
-def test_lora_without_peft_says_what_to_install(measured, monkeypatch):
-    monkeypatch.setattr(rehearsal_runs.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match="pip install peft"):
-        measured.train(60, lora=True)
-    assert not measured.receipt.exists()
-
-
 def test_lora_trains_the_language_model_alone_in_float32(measured):
-    pytest.importorskip("peft")
     import torch
 
     model = measured.load("bfloat16")

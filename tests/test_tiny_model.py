@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import random
 
 import numpy as np
@@ -14,7 +15,7 @@ from sentence_transformers.util import cos_sim
 from vdr_helpers import pretrain, pretrain_batches, vocabulary
 from vdr_helpers.pages import draw_page
 from vdr_helpers.patch_embedding import use_matrix_product
-from vdr_helpers.profiles import load_profile
+from vdr_helpers.profiles import load_profile, shipped
 from vdr_helpers.sheet import Page
 
 QUERY = "What was the revenue of Alder Energy in 2014?"
@@ -166,13 +167,45 @@ def test_a_batch_is_fixed_by_seed_and_step_and_holds_near_duplicates():
     assert torch.equal(batch["images"][3], again["images"][3])
     assert next(iter(batches))["queries"] == batch["queries"]
     assert batch["queries"] != pretrain_batches.Batches(8, 700, 1).batch(700)["queries"]
-    assert len(batch["images"]) == len(batch["queries"]) == 8
+    assert len(batch["images"]) == 8
+    assert len(batch["queries"]) == 8 + pretrain_batches.EXTRA_QUERIES  # the first eight ask for the pages, in their order
     assert batch["letters"].shape == (8, 35, 36)
     assert {tuple(image.shape) for image in batch["images"]} <= {(224, 160, 3), (160, 224, 3)}
-    for query, caption in zip(batch["queries"], batch["captions"], strict=True):
-        years = [str(year) for year in vocabulary.YEARS if str(year) in query]
-        words = [pretrain_batches.CAPTION_WORDS[i] for i in np.flatnonzero(caption)]
-        assert set(years) <= set(words)  # the page says the year that its query asks for
+    page_words, query_words = ([words_of(row) for row in batch[name]] for name in ("page_words", "query_words"))
+    for on_page, in_query in zip(page_words, query_words[:8], strict=True):
+        assert in_query <= on_page
+    for query, words in zip(batch["queries"], query_words, strict=True):
+        assert all(word in query.lower() for word in words)
+        assert {str(year) for year in vocabulary.YEARS if str(year) in query} <= words
+
+
+def words_of(targets):
+    return {pretrain_batches.CAPTION_WORDS[i] for i in np.flatnonzero(targets)}
+
+
+def test_caption_loss_by_hand():
+    """Two first names are equally likely, the year is sure: log 2 for the name, nothing for the year or for kinds that are not named."""
+    index, count = pretrain_batches.CAPTION_INDEX, len(pretrain_batches.CAPTION_WORDS)
+    targets = pretrain_batches.caption_targets([["Alder", "2012"], ["Kelmondor"]])
+    assert (
+        targets.sum().item() == 2 and targets[0, index["alder"]] == targets[0, index["2012"]] == 1
+    )  # an invented word has no place
+    logits = torch.full((2, count), -1e4)
+    logits[0, [index["alder"], index["birch"], index["2012"]]] = 0.0
+    assert pretrain.caption_loss(logits, targets).item() == pytest.approx(math.log(2), abs=1e-5)
+    logits[0, index["energy"]] = 5.0  # another kind's words do not compete
+    assert pretrain.caption_loss(logits, targets).item() == pytest.approx(math.log(2), abs=1e-5)
+
+
+def test_pre_training_can_start_from_a_saved_model(processor, tmp_path):
+    folder = shipped("assets/tiny-base")
+    log = pretrain.pretrain(tmp_path, minutes=0.05, batch_size=4, log_every=1, start=folder)
+    assert log[0]["step"] == pretrain.FULL_PAGES + 1  # past the curriculum
+    start, went_on = (
+        SentenceTransformer(path, device="cpu", model_kwargs={"dtype": "float32"}) for path in (folder, str(tmp_path))
+    )
+    moved = [(a - b).abs().max().item() for a, b in zip(start.parameters(), went_on.parameters(), strict=True)]
+    assert 0 < max(moved) < 0.05
 
 
 def test_a_near_duplicate_differs_in_one_thing():

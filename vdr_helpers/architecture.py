@@ -14,6 +14,7 @@ PATCHES_PER_TOKEN = 4
 PATCH_VALUES = 3 * 2 * 16 * 16  # colours x two frames x patch: what the processor hands over per patch, as float32
 LORA_MODULES = ("q_proj", "k_proj", "v_proj", "up_proj", "down_proj", "gate_proj")  # as in the Qwen3-VL-Embedding report
 LORA_RANK = 32  # the same report: rank 32, alpha 32
+LORA = {"r": LORA_RANK, "lora_alpha": LORA_RANK, "target_modules": list(LORA_MODULES)}  # arguments of peft.LoraConfig
 
 
 @dataclass(frozen=True)

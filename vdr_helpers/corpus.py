@@ -16,6 +16,8 @@ from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 
+from PIL.Image import Image, Resampling
+
 from vdr_helpers import vocabulary
 from vdr_helpers.pages import CHART_LAYOUTS, ITEM_LAYOUTS, METRIC_LAYOUTS, TABLE_LAYOUTS, draw_page
 from vdr_helpers.sheet import Page
@@ -178,41 +180,66 @@ def plan_rows(seed: int, train_families: int, eval_families: int) -> list[Row]:
     return builder.rows
 
 
-def encode_page(row: Row) -> bytes:
-    """Draw a row's page as PNG bytes; a broken row's file ends in the middle."""
+def enlarged_size(width: int, height: int, seed: int, mean_scale: float) -> tuple[int, int]:
+    """A page's pixels at 0.7 to 1.3 times ``mean_scale``, chosen by ``seed``: sizes spread around the mean."""
+    scale = mean_scale * random.Random(seed).uniform(0.7, 1.3)
+    return round(width * scale), round(height * scale)
+
+
+def enlarge(page: Image, seed: int, mean_scale: float) -> Image:
+    """A drawn page at :func:`enlarged_size`."""
+    return page.resize(enlarged_size(page.width, page.height, seed, mean_scale), Resampling.BICUBIC)
+
+
+def encode_page(row: Row, mean_scale: float | None = None) -> bytes:
+    """Draw a row's page as PNG bytes, enlarged if a scale is given; a broken row's file ends in the middle."""
     buffer = io.BytesIO()
-    draw_page(row.page)[0].save(buffer, "PNG", compress_level=1)
+    page = draw_page(row.page)[0]
+    (enlarge(page, row.page.seed, mean_scale) if mean_scale else page).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()[:2000] if row.broken else buffer.getvalue()
 
 
-def build_source(folder: Path, seed: int = 0, train_families: int = 309, eval_families: int = 335, workers: int = 2) -> Path:
+def build_source(
+    folder: Path,
+    seed: int = 0,
+    train_families: int = 309,
+    eval_families: int = 335,
+    workers: int = 2,
+    mean_scale: float | None = None,
+) -> Path:
     """Build the source dataset in ``folder`` (about 3,300 pages, under a minute on two cores) unless it is there already.
 
+    ``mean_scale`` enlarges the pages, as the ``rehearsal`` profile does; without it they stay as drawn.
     Written beside the target and moved into place at the end, so that an interrupted build is never taken for a whole one.
     Returns ``folder``. Raises ``ValueError`` when the families are too few to hold the planted dirt.
     """
-    from datasets import Dataset, Features, Image, List, Value
+    from datasets import Dataset, Features, List, Value
+    from datasets import Image as ImageColumn
 
     stamp = {"version": VERSION, "seed": seed, "train_families": train_families, "eval_families": eval_families}
+    stamp |= {"mean_scale": mean_scale} if mean_scale else {}
     stamp_file = folder / "corpus.json"
     if stamp_file.exists() and json.loads(stamp_file.read_text()) == stamp:
         return folder
     if train_families < 20 or eval_families < 85:
         raise ValueError("build_source needs at least 20 train and 85 eval families to hold the dirt that notebook 02 looks for")
     rows = plan_rows(seed, train_families, eval_families)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        images = list(pool.map(encode_page, rows, chunksize=64))
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "en").mkdir(parents=True)
     features = Features(
-        {"id": Value("string"), "query": Value("string"), "image": Image(decode=False), "negatives": List(Value("string")), "language": Value("string")}
+        {"id": Value("string"), "query": Value("string"), "image": ImageColumn(decode=False), "negatives": List(Value("string")), "language": Value("string")}
     )  # fmt: skip
-    columns = {name: [getattr(row, name) for row in rows] for name in ("id", "query", "negatives", "language")}
-    columns["image"] = [{"bytes": data, "path": f"{row.id}.png"} for row, data in zip(rows, images, strict=True)]
-    dataset = Dataset.from_dict({name: columns[name] for name in features}, features=features).cast_column("image", Image())
-    for i in range(2):
-        dataset.shard(2, i, contiguous=True).to_parquet(partial / "en" / f"train-{i:05d}-of-00002.parquet", batch_size=100)
+    half = (len(rows) + 1) // 2
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for i, part in enumerate((rows[:half], rows[half:])):  # one file at a time: enlarged pages would fill the memory
+            columns = {name: [getattr(row, name) for row in part] for name in ("id", "query", "negatives", "language")}
+            images = pool.map(encode_page, part, [mean_scale] * len(part), chunksize=32)
+            columns["image"] = [{"bytes": data, "path": f"{row.id}.png"} for row, data in zip(part, images, strict=True)]
+            dataset = Dataset.from_dict({name: columns[name] for name in features}, features=features)
+            dataset.cast_column("image", ImageColumn()).to_parquet(
+                partial / "en" / f"train-{i:05d}-of-00002.parquet", batch_size=100
+            )
     (partial / "README.md").write_text(
         "---\nconfigs:\n- config_name: en\n  data_files:\n  - split: train\n    path: en/train-*.parquet\n---\n"
         "Generated page screenshots in the schema of `llamaindex/vdr-multilingual-train`. Every name and figure is invented.\n"

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass, replace
 
+from vdr_helpers.architecture import LORA
+
 FLASH_ATTENTION = "kernels-community/flash-attn2"  # the name under which transformers takes FlashAttention 2 from ``kernels``
 AMPERE = (8, 0)  # first compute capability with bfloat16 units, and the lowest that FlashAttention 2 runs on
 SPARE_SHARE = 0.1  # of the card, for what an estimate leaves out
@@ -33,6 +35,7 @@ class Decision:
     attention: str  # attn_implementation
     mini_batch_num_tokens: int | None  # one page where the estimate leaves no room; None where there is no card
     reasons: tuple[str, ...]
+    lora: bool = False  # train adapters on the language model instead of all weights
 
     @property
     def model_kwargs(self) -> dict:
@@ -47,16 +50,24 @@ def page_tokens() -> int:
     return image_tokens(*PAGE_SIZE, 600 * 600) + PAGE_TEXT_TOKENS
 
 
-def token_budget(memory_gib: float) -> int | None:
-    """Tokens per forward pass for full fine-tuning in whole pages, at most :data:`LARGEST_BUDGET`; ``None`` if not one page fits.
+def candidates(modern: bool) -> list[tuple[bool, str]]:
+    """``(lora, dtype of the weights)`` in the order in which a card is asked: all weights first.
 
-    Computed with the planner's terms (weights, gradients, Adam's moments and activations of the 2B model in bfloat16), not measured.
+    Weights that are trained under float16 autocast stay float32, because the gradient scaler refuses float16 gradients.
+    """
+    return [(False, "bfloat16"), (True, "bfloat16")] if modern else [(False, "float32"), (True, "float16")]
+
+
+def token_budget(memory_gib: float, lora: bool = False, weights: str = "bfloat16") -> int | None:
+    """Tokens per forward pass in whole pages, at most :data:`LARGEST_BUDGET`; ``None`` if not one page fits.
+
+    Computed with the planner's terms (weights, gradients, Adam's moments and activations of the 2B model), not measured.
     """
     from vdr_helpers import planner
 
     size = page_tokens() - planner.PAGE_TEXT_TOKENS
-    fixed = sum(term.gib for term in planner.state_terms(planner.QWEN3_VL_2B, BATCH, size, lora=False, weights="bfloat16"))
-    per_page = planner.activation_bytes(planner.QWEN3_VL_2B, size, lora=False, weights="bfloat16") / planner.GIB
+    fixed = sum(term.gib for term in planner.state_terms(planner.QWEN3_VL_2B, BATCH, size, lora=lora, weights=weights))
+    per_page = planner.activation_bytes(planner.QWEN3_VL_2B, size, lora=lora, weights=weights) / planner.GIB
     pages = int((memory_gib * (1 - SPARE_SHARE) - fixed - planner.ALLOWANCE_GIB) / per_page)
     return min(pages * page_tokens(), LARGEST_BUDGET) if pages > 0 else None
 
@@ -77,14 +88,12 @@ def decide(card: Card, kernels_installed: bool) -> Decision:
     number = ".".join(map(str, card.capability))
     reasons = [f"{card.name}: compute capability {number}, {card.memory_gib:.0f} GiB"]
     modern = card.capability >= AMPERE
+    autocast = "bf16" if modern else "fp16"
     if modern:
-        weights, autocast = "bfloat16", "bf16"
         reasons.append(f"bfloat16: the card has units for it (compute capability {number}, 8.0 or higher)")
     else:
-        weights, autocast = "float16", "fp16"
         reasons.append(
-            f"float16: bfloat16 needs compute capability 8.0, this card has {number} and would only emulate it; "
-            "weights that are trained must be float32, the gradient scaler refuses float16 gradients"
+            f"float16 autocast: bfloat16 needs compute capability 8.0, this card has {number} and would only emulate it"
         )
     if modern and kernels_installed:
         attention = FLASH_ATTENTION
@@ -93,15 +102,21 @@ def decide(card: Card, kernels_installed: bool) -> Decision:
         attention = "sdpa"
         why = "the package kernels is not installed" if modern else "FlashAttention 2 needs compute capability 8.0"
         reasons.append(f"SDPA attention: {why}")
-    budget = token_budget(card.memory_gib)
-    if budget is None:
+    for lora, weights in candidates(modern):
+        budget = token_budget(card.memory_gib, lora, weights)
+        if budget:
+            break
+    if lora:
         reasons.append(
-            "full fine-tuning does not fit with room to spare (computed): train LoRA; one page per forward pass until then"
+            "LoRA: training all weights does not fit with room to spare (computed), so small float32 matrices beside the language "
+            f"model's {weights} weights are trained and the vision tower stays as it is"
         )
-        budget = page_tokens()
-    else:
+    if budget:
         reasons.append(f"{budget:,} tokens per forward pass, {budget // page_tokens()} pages (computed from the card's memory)")
-    return Decision(weights, autocast, attention, budget, tuple(reasons))
+    else:
+        reasons.append("one page per forward pass, and even that may not fit (computed): take a larger card")
+        budget = page_tokens()
+    return Decision(weights, autocast, attention, budget, tuple(reasons), lora)
 
 
 def present_card() -> Card:
@@ -115,7 +130,7 @@ def present_card() -> Card:
 
 
 def fit_to_card(profile, card: Card | None = None, kernels_installed: bool | None = None):
-    """``profile`` with the card's decision in ``model_kwargs``, ``bf16``, ``fp16`` and ``mini_batch_num_tokens``; prints the reasons.
+    """``profile`` with the card's decision in its number formats, attention, adapters and token budget; prints the reasons.
 
     A profile with ``model_from_card=False`` (``tiny``) is returned as it is and nothing is printed. A card larger than the profile's
     token budget needs does not raise the budget.
@@ -130,5 +145,6 @@ def fit_to_card(profile, card: Card | None = None, kernels_installed: bool | Non
         model_kwargs=profile.model_kwargs | chosen.model_kwargs,
         bf16=chosen.autocast == "bf16",
         fp16=chosen.autocast == "fp16",
+        adapters=(LORA,) if chosen.lora else (),
         mini_batch_num_tokens=min(budgets, default=None),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MethodType
+
 
 def use_matrix_product(model) -> bool:
     """Let the patch convolution of a Qwen-VL model run as one matrix product; returns whether this model has such a layer.
@@ -18,9 +20,9 @@ def use_matrix_product(model) -> bool:
     if convolution is None or tuple(convolution.kernel_size) != tuple(convolution.stride):
         return False
 
-    def forward(pixel_values):
-        weight = convolution.weight  # (out, channels, frames, 16, 16); pixel_values: (patches, channels x frames x 256)
-        return functional.linear(pixel_values.to(weight.dtype), weight.reshape(weight.shape[0], -1), convolution.bias)
+    def forward(self, pixel_values):
+        weight = self.proj.weight  # (out, channels, frames, 16, 16); pixel_values: (patches, channels x frames x 256)
+        return functional.linear(pixel_values.to(weight.dtype), weight.reshape(weight.shape[0], -1), self.proj.bias)
 
-    layer.forward = forward
+    layer.forward = MethodType(forward, layer)  # bound, so that a deep copy of the model uses its own weights
     return True

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vdr_helpers.architecture import LORA_MODULES, LORA_RANK
+from vdr_helpers.architecture import LORA
+from vdr_helpers.device import AMPERE, candidates
 from vdr_helpers.planner import Plan, cards, find_card, plan
 from vdr_helpers.profiles import PROFILES, Profile
 
@@ -32,11 +33,6 @@ def fits_safely(result: Plan) -> bool:
     return result.gib <= result.limit_gib * (1.0 if measured else MARGIN)
 
 
-def candidates(modern: bool) -> list[tuple[bool, str]]:
-    """``(lora, dtype of the weights)`` in the order in which a card is asked: all weights first."""
-    return [(False, "bfloat16"), (True, "bfloat16")] if modern else [(False, "float32"), (True, "float16")]
-
-
 def settings_for(lora: bool, weights: str, budget: int, batch: int) -> dict:
     """The arguments of one choice; ``lora`` holds ``peft.LoraConfig`` arguments or ``None``."""
     return {
@@ -47,7 +43,7 @@ def settings_for(lora: bool, weights: str, budget: int, batch: int) -> dict:
             "per_device_train_batch_size": batch,
         },
         "loss": {"mini_batch_size": batch, "mini_batch_num_tokens": budget},
-        "lora": {"r": LORA_RANK, "lora_alpha": LORA_RANK, "target_modules": list(LORA_MODULES)} if lora else None,
+        "lora": dict(LORA) if lora else None,
     }
 
 
@@ -60,7 +56,7 @@ def preset(card: str, profile: Profile | None = None, receipts: list[dict] | Non
     profile = profile or PROFILES["full"]
     found, batch = find_card(card), profile.per_device_train_batch_size
     capability = ".".join(map(str, found["capability"]))
-    modern = tuple(found["capability"]) >= (8, 0)
+    modern = tuple(found["capability"]) >= AMPERE
     if modern:
         reasons = [f"bfloat16: {found['name']} has units for it (compute capability {capability}, 8.0 or higher)"]
     else:

@@ -3,7 +3,8 @@
 The model learns to read from generated pages of five layouts, with invented names beside the shared vocabulary; two layouts, a
 quarter of the course's words and a third of its phrasings are never shown (``vocabulary.WordList.held_out``,
 ``pages.HELD_OUT_LAYOUTS``). Three losses are added: contrastive between queries and pages, with near-duplicate pages in each batch;
-a caption loss (which known words does this page or query name?); and a letter loss (which characters are under this image token?).
+a caption loss (which first name, second name, subject, region and year does this page or query name?); and a letter loss (which
+characters are under this image token?). ``--start FOLDER`` goes on from a model instead of from random weights.
 """
 
 from __future__ import annotations
@@ -16,14 +17,34 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from sentence_transformers import SentenceTransformer
 from torch.nn import functional
 
 from vdr_helpers.patch_embedding import use_matrix_product
-from vdr_helpers.pretrain_batches import CAPTION_WORDS, CELLS, CHARACTERS, PAGE_SIZE, Batches, patches
+from vdr_helpers.pretrain_batches import CAPTION_WORDS, CELLS, CHARACTERS, KINDS, PAGE_SIZE, Batches, patches
 from vdr_helpers.tiny_model import WIDTH, build_model
 
 # The contrastive loss is asked of prefixes too, because Qwen3-VL-Embedding was trained with Matryoshka dimensions: {width: weight}.
 WIDTHS = {WIDTH: 0.5, 16: 0.5}
+FULL_PAGES = 1000  # the step at which the curriculum has come to full pages, where a model that can read already goes on
+
+
+def caption_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy within each kind of word, summed over the kinds: a year is told from years, a first name from first names.
+
+    ``logits`` and ``targets`` (0/1): shape (items, words). One softmax over all words lets a small model name the years and leave out
+    the first names; asked kind by kind it learns those too.
+    """
+    loss, begin = logits.new_zeros(()), 0
+    for kind in KINDS:
+        end = begin + len(kind)
+        wanted, found = targets[:, begin:end], logits[:, begin:end]
+        named = wanted.sum(dim=1) > 0
+        if named.any():
+            share = wanted[named] / wanted[named].sum(dim=1, keepdim=True)
+            loss = loss - (share * functional.log_softmax(found[named], dim=1)).sum(dim=1).mean()
+        begin = end
+    return loss
 
 
 class Losses(torch.nn.Module):
@@ -58,15 +79,15 @@ class Losses(torch.nn.Module):
             self.letter_head(self.merged).reshape(count, CELLS, -1), batch["letters"], reduction="none"
         )
         letters = letters.sum(dim=-1).mean()  # nats per image token
-        queries = self.embed(self.model.preprocess(batch["queries"]))
+        all_queries = self.embed(self.model.preprocess(batch["queries"]))
+        queries = all_queries[:count]
         target, contrastive = torch.arange(count), 0.0
         for width, weight in sorted(self.widths.items()):  # the full width last: accuracy is told for it
             scores = functional.normalize(queries[:, :width], dim=-1) @ functional.normalize(pages[:, :width], dim=-1).T * 20
             both_ways = functional.cross_entropy(scores, target) + functional.cross_entropy(scores.T, target)
             contrastive += weight * both_ways / 2
-        captions = batch["captions"] / batch["captions"].sum(dim=-1, keepdim=True).clamp(min=1)
-        caption = -(captions * functional.log_softmax(self.caption_head(pages), dim=-1)).sum(dim=-1).mean()
-        caption = caption - (captions * functional.log_softmax(self.caption_head(queries), dim=-1)).sum(dim=-1).mean()
+        caption = caption_loss(self.caption_head(pages), batch["page_words"])
+        caption = caption + caption_loss(self.caption_head(all_queries), batch["query_words"])
         accuracy = (scores.argmax(dim=1) == target).float().mean()
         return {"contrastive": contrastive, "caption": caption, "letter": letters, "accuracy": accuracy}
 
@@ -78,9 +99,12 @@ def save_state(path: Path, **state) -> None:
     partial.replace(path)
 
 
-def pretrain(output: Path, minutes: float, batch_size: int = 32, seed: int = 0, log_every: int = 20) -> list[dict]:
+def pretrain(
+    output: Path, minutes: float, batch_size: int = 32, seed: int = 0, log_every: int = 20, start: str | None = None
+) -> list[dict]:
     """Train for ``minutes`` of wall time (resuming ``output/pretrain.pt`` if it is there) and save the model in ``output``.
 
+    ``start``: a saved model to go on from, past the curriculum, instead of random weights.
     Returns the log, one dict per ``log_every`` steps with the mean of each loss; the shipped model's is in its folder. Raises
     ``ValueError`` if ``minutes`` is not positive.
     """
@@ -89,12 +113,15 @@ def pretrain(output: Path, minutes: float, batch_size: int = 32, seed: int = 0, 
     torch.manual_seed(seed)
     output.mkdir(parents=True, exist_ok=True)
     losses = Losses(build_model(seed=seed), WIDTHS)
+    first = FULL_PAGES if start else 0
+    if start:
+        losses.model.load_state_dict(SentenceTransformer(start, device="cpu", model_kwargs={"dtype": "float32"}).state_dict())
     decayed = [p for p in losses.parameters() if p.dim() > 1]
     flat = [p for p in losses.parameters() if p.dim() <= 1]
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": 0.02}, {"params": flat, "weight_decay": 0.0}], lr=0.0, betas=(0.9, 0.98), fused=True
     )
-    state_file, step, spent, log = output / "pretrain.pt", 0, 0.0, []
+    state_file, step, spent, log = output / "pretrain.pt", first, 0.0, []
     if state_file.exists():
         state = torch.load(state_file, weights_only=True)
         losses.load_state_dict(state["losses"])
@@ -104,12 +131,12 @@ def pretrain(output: Path, minutes: float, batch_size: int = 32, seed: int = 0, 
     started, window, saved = time.time() - spent, [], time.time()
     while time.time() - started < minutes * 60:
         share = (time.time() - started) / (minutes * 60)
-        rate = 1e-3 * min(1.0, (step + 1) / 100) * max(0.02, 0.5 * (1 + math.cos(math.pi * max(0.0, share - 0.3) / 0.7)))
+        rate = 1e-3 * min(1.0, (step - first + 1) / 100) * max(0.02, 0.5 * (1 + math.cos(math.pi * max(0.0, share - 0.3) / 0.7)))
         for group in optimizer.param_groups:
             group["lr"] = rate
         parts = losses(next(loader))
         optimizer.zero_grad()
-        (parts["contrastive"] + parts["caption"] + parts["letter"]).backward()
+        (parts["contrastive"] + 0.5 * parts["caption"] + parts["letter"]).backward()
         torch.nn.utils.clip_grad_norm_(losses.parameters(), 1.0)
         optimizer.step()
         step += 1
@@ -136,8 +163,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=45)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", help="a saved model to go on from")
     arguments = parser.parse_args()
-    pretrain(arguments.output, arguments.minutes, arguments.batch_size, arguments.seed)
+    pretrain(arguments.output, arguments.minutes, arguments.batch_size, arguments.seed, start=arguments.start)
 
 
 if __name__ == "__main__":

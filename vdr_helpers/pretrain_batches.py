@@ -15,12 +15,16 @@ from vdr_helpers.pages import HELD_OUT_LAYOUTS, ITEM_LAYOUTS, METRIC_LAYOUTS, TA
 from vdr_helpers.sheet import Page
 
 CHARACTERS = string.ascii_lowercase + string.digits
-CAPTION_WORDS = tuple(
-    word.lower()
-    for group in (vocabulary.FIRST_NAMES, vocabulary.SECOND_NAMES, vocabulary.METRICS, vocabulary.ITEMS, vocabulary.REGIONS)
-    for word in group.shared
-) + tuple(str(year) for year in vocabulary.YEARS)
+KINDS = (  # what the caption loss asks for, one answer per kind
+    vocabulary.FIRST_NAMES.shared,
+    vocabulary.SECOND_NAMES.shared,
+    vocabulary.METRICS.shared + vocabulary.ITEMS.shared,
+    vocabulary.REGIONS.shared,
+    tuple(str(year) for year in vocabulary.YEARS),
+)
+CAPTION_WORDS = tuple(word.lower() for kind in KINDS for word in kind)
 CAPTION_INDEX = {word: i for i, word in enumerate(CAPTION_WORDS)}
+EXTRA_QUERIES = 32  # per batch, for the caption loss alone: a query costs a tenth of a page
 PAGE_SIZE = (160, 224)  # pixels after the processor's resize, portrait; landscape pages are turned
 CHANGES = ("first", "first", "year", "subject", "second")  # the first half of a name has the most values and is learned last
 CELLS = 35  # image tokens per page: one per 32 x 32 pixels
@@ -72,8 +76,8 @@ def near_duplicate(page: Page, change: str, rng: random.Random) -> Page:
     return Page(**values)
 
 
-def random_query(page: Page, rng: random.Random) -> str:
-    """A query that ``page`` answers, in one of the shared phrasings, now and then in lower case or as bare words."""
+def random_query(page: Page, rng: random.Random) -> tuple[str, list[str]]:
+    """A query that ``page`` answers and the words it names: a shared phrasing, now and then in lower case or as bare words."""
     asked = rng.choice(page.subjects) if page.layout in TABLE_LAYOUTS else page.subjects[0]
     query = write_query(
         page, asked, rng.choice([template for group in query_templates(page.layout) for template in group.shared])
@@ -82,7 +86,18 @@ def random_query(page: Page, rng: random.Random) -> str:
         pieces = [page.organisation, asked.lower(), str(page.year)]
         rng.shuffle(pieces)
         query = " ".join(pieces)
-    return query.lower() if rng.random() < 0.15 else query
+    named = [*page.organisation.split(), asked, str(page.year)] + ([page.region] if page.region in query else [])
+    return query.lower() if rng.random() < 0.15 else query, named
+
+
+def caption_targets(named: list[list[str]]) -> torch.Tensor:
+    """Which of the caption words each item names: 0/1 of shape (items, words); invented words have no place in it."""
+    targets = torch.zeros(len(named), len(CAPTION_WORDS))
+    for row, words in zip(targets, named, strict=True):
+        for word in words:
+            if word.lower() in CAPTION_INDEX:
+                row[CAPTION_INDEX[word.lower()]] = 1.0
+    return targets
 
 
 def letter_targets(key_lines: list, size: tuple[int, int], shrunk: tuple[int, int]) -> np.ndarray:
@@ -100,7 +115,7 @@ def letter_targets(key_lines: list, size: tuple[int, int], shrunk: tuple[int, in
 
 
 class Batches(torch.utils.data.IterableDataset):
-    """Endless batches of ``size`` pages with one query each: images, queries, letter targets, caption targets."""
+    """Endless batches of ``size`` pages: images, one query each and some more, letter targets, the words that each item names."""
 
     def __init__(self, size: int, start: int, seed: int) -> None:
         self.size, self.start, self.seed = size, start, seed
@@ -120,23 +135,20 @@ class Batches(torch.utils.data.IterableDataset):
             change = rng.choice(CHANGES)  # one kind per family, so that every pair in it is hard
             pages += [page] + [near_duplicate(page, change, rng) for _ in range(family - 1)]
         pages = pages[: self.size]
-        images, letters, captions, queries = [], [], [], []
+        images, letters = [], []
         for page in pages:
             image, key_lines = draw_page(page, typefaces)
             shrunk = PAGE_SIZE if image.height > image.width else PAGE_SIZE[::-1]
             letters.append(letter_targets(key_lines, image.size, shrunk))
             images.append(torch.from_numpy(np.array(image.resize(shrunk, Image.BICUBIC))))
-            queries.append(random_query(page, rng))
-            caption = np.zeros(len(CAPTION_WORDS), dtype=np.float32)
-            for word in [*page.organisation.split(), *page.subjects, page.region, str(page.year)]:
-                if word.lower() in CAPTION_INDEX:
-                    caption[CAPTION_INDEX[word.lower()]] = 1.0
-            captions.append(caption)
+        asking = pages + [random_page(rng) for _ in range(EXTRA_QUERIES)]
+        queries, named = zip(*(random_query(page, rng) for page in asking), strict=True)
         return {
             "images": images,
-            "queries": queries,
+            "queries": list(queries),
             "letters": torch.from_numpy(np.stack(letters)),
-            "captions": torch.from_numpy(np.stack(captions)),
+            "page_words": caption_targets([[*p.organisation.split(), *p.subjects, p.region, str(p.year)] for p in pages]),
+            "query_words": caption_targets(list(named)),
         }
 
 

@@ -65,6 +65,8 @@ class Profile:
     bands: dict = field(default_factory=dict)  # (low, high) per checkpoint; README, "What tiny shows", says how they were found
     mini_batch_num_tokens: int | None = None  # tokens per forward pass inside the cached loss; None counts pages only
     fp16: bool = False  # set by vdr_helpers.device on a card without bfloat16
+    dataloader_num_workers: int = 0  # processes that open and preprocess the next batches while the card computes
+    adapters: tuple[dict, ...] = ()  # arguments of peft.LoraConfig; vdr_helpers.device adds one where all weights do not fit
     model_from_card: bool = False  # number format, attention and token budget are chosen by vdr_helpers.device
     negatives_per_train_row: int = 1  # hard negatives kept per training row; the loss reads the first
     distinct_eval_pages: bool = False  # drop eval rows that share a page with train or each other; the published split keeps them
@@ -157,6 +159,7 @@ PROFILES = {
         mini_batch_size=64,
         mini_batch_num_tokens=5600,  # 16 pages of 350 tokens
         encode_batch_size=16,
+        dataloader_num_workers=4,
         num_train_epochs=1,
         learning_rate=2e-5,
         warmup_steps=0.1,

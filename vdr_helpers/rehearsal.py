@@ -10,23 +10,23 @@ a small architecture instead, to try the same path on a CPU.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
-import random
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 from vdr_helpers.architecture import QWEN3_VL_2B, SMALL, Architecture
+from vdr_helpers.corpus import build_source
 from vdr_helpers.profiles import PROFILES, Profile, assets_folder
+from vdr_helpers.tiny_model import build_config
 
 SIZE_VARIABLE = "VDR_REHEARSAL"
 MEAN_SCALE = (
     3.2  # 400 x 560 pixels, a quarter of them turned, times 3.2: 1,413 x 1,659 on average; the card's mean is 1,416 x 1,648
 )
 TRAIN_FAMILIES, EVAL_FAMILIES = 70, 335  # families of near-duplicates; 4 queries each, then 1 each
-VERSION = 1  # raise it when the same settings would give another model or other pages
+VERSION = 2  # raise it when the same settings would give another model or other pages
 
 
 def chosen_size() -> Architecture:
@@ -35,35 +35,6 @@ def chosen_size() -> Architecture:
     if value not in ("true", "small"):
         raise ValueError(f"{SIZE_VARIABLE} must be 'true' (the 2B architecture) or 'small', not {value!r}: unset it for 'true'")
     return SMALL if value == "small" else QWEN3_VL_2B
-
-
-def build_config(model: Architecture, tokenizer):
-    """The ``Qwen3VLConfig`` of these widths; the special tokens' ids are those of ``tokenizer``."""
-    from transformers import Qwen3VLConfig
-
-    half = model.head_dim // 2
-    sections = [half - 2 * (half * 5 // 16), half * 5 // 16, half * 5 // 16]  # 24, 20, 20 for heads of 128, as in the 2B's config
-    return Qwen3VLConfig(
-        vision_config={
-            "depth": model.vision_depth, "hidden_size": model.vision_hidden, "intermediate_size": model.vision_intermediate,
-            "num_heads": model.vision_heads, "patch_size": 16, "spatial_merge_size": 2, "temporal_patch_size": 2,
-            "out_hidden_size": model.hidden_size, "num_position_embeddings": model.position_embeddings,
-            "deepstack_visual_indexes": list(model.deepstack),
-        },
-        text_config={
-            "vocab_size": model.vocabulary, "hidden_size": model.hidden_size, "intermediate_size": model.intermediate_size,
-            "num_hidden_layers": model.layers, "num_attention_heads": model.heads, "num_key_value_heads": model.key_value_heads,
-            "head_dim": model.head_dim, "max_position_embeddings": 262_144, "pad_token_id": tokenizer.pad_token_id,
-            "rope_parameters": {
-                "rope_type": "default", "rope_theta": 5_000_000, "mrope_section": sections, "mrope_interleaved": True,
-            },
-        },
-        image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
-        video_token_id=tokenizer.convert_tokens_to_ids("<|video_pad|>"),
-        vision_start_token_id=tokenizer.convert_tokens_to_ids("<|vision_start|>"),
-        vision_end_token_id=tokenizer.convert_tokens_to_ids("<|vision_end|>"),
-        pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
 
 
 def is_current(folder: Path, stamp: dict) -> bool:
@@ -110,58 +81,6 @@ def build_base(folder: Path, model: Architecture, seed: int = 0) -> Path:
     return move_into_place(partial, folder, stamp)
 
 
-def enlarged_size(width: int, height: int, seed: int, mean_scale: float = MEAN_SCALE) -> tuple[int, int]:
-    """A page's pixels at 0.7 to 1.3 times ``mean_scale``, chosen by ``seed``: sizes spread around the published mean."""
-    scale = mean_scale * random.Random(seed).uniform(0.7, 1.3)
-    return round(width * scale), round(height * scale)
-
-
-def enlarge(page, seed: int, mean_scale: float = MEAN_SCALE):
-    """A drawn page (PIL) at :func:`enlarged_size`."""
-    from PIL import Image
-
-    return page.resize(enlarged_size(page.width, page.height, seed, mean_scale), Image.Resampling.BICUBIC)
-
-
-def build_source(folder: Path, train_families: int, eval_families: int, mean_scale: float, seed: int = 0) -> Path:
-    """Generated pages in the source's layout (``en/train-*.parquet``), enlarged, unless they are there already.
-
-    The planted dirt is the tiny corpus's. About 2,300 pages at full size, a few minutes. Returns ``folder``.
-    """
-    from datasets import Dataset, Features, Image, List, Value
-
-    from vdr_helpers.corpus import plan_rows
-    from vdr_helpers.pages import draw_page
-
-    stamp = {"version": VERSION, "seed": seed, "families": [train_families, eval_families], "scale": mean_scale}
-    if is_current(folder, stamp):
-        return folder
-    rows = plan_rows(seed, train_families, eval_families)
-    print(f"drawing {len(rows):,} pages, once")
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "en").mkdir(parents=True)
-    features = Features(
-        {"id": Value("string"), "query": Value("string"), "image": Image(), "negatives": List(Value("string")), "language": Value("string")}
-    )  # fmt: skip
-    half = (len(rows) + 1) // 2
-    for i in range(2):
-        part = rows[i * half : (i + 1) * half]
-        columns = {name: [getattr(row, name) for row in part] for name in ("id", "query", "negatives", "language")}
-        columns["image"] = []
-        for row in part:
-            buffer = io.BytesIO()
-            enlarge(draw_page(row.page)[0], row.page.seed, mean_scale).save(buffer, "PNG", compress_level=1)
-            data = buffer.getvalue()
-            columns["image"].append({"bytes": data[:2000] if row.broken else data, "path": f"{row.id}.png"})
-        Dataset.from_dict({name: columns[name] for name in features}, features=features).to_parquet(
-            partial / "en" / f"train-{i:05d}-of-00002.parquet"
-        )
-    front = "---\nconfigs:\n- config_name: en\n  data_files:\n  - split: train\n    path: en/train-*.parquet\n---\n"
-    (partial / "README.md").write_text(front + "Generated, enlarged pages. Every name and figure is invented.\n")
-    return move_into_place(partial, folder, stamp)
-
-
 def small_settings(profile: Profile) -> Profile:
     """The rehearsal profile cut down to a CPU: dimensions of the small architecture, small pages, few rows, no number formats."""
     dims = tuple(dim * SMALL.hidden_size // QWEN3_VL_2B.hidden_size for dim in profile.matryoshka_dims)
@@ -180,8 +99,9 @@ def make(profile: Profile) -> Profile:
     small = model is SMALL
     profile = small_settings(profile) if small else profile
     base = build_base(folder / ("base-small" if small else "base"), model)
-    families = (20, 85, 1.0) if small else (TRAIN_FAMILIES, EVAL_FAMILIES, MEAN_SCALE)
-    source = build_source(folder / ("source-small" if small else "source"), *families)
+    families, scale = ((20, 85), 1.0) if small else ((TRAIN_FAMILIES, EVAL_FAMILIES), MEAN_SCALE)
+    pages = folder / f"source-{'small-' if small else ''}v{VERSION}"
+    source = build_source(pages, train_families=families[0], eval_families=families[1], mean_scale=scale)
     return replace(profile, model_folder=str(base), finetuned_folder=str(base), dataset_folder=str(source))
 
 

@@ -6,7 +6,6 @@ The training code is notebook 03's: the cached loss inside the Matryoshka loss, 
 from __future__ import annotations
 
 import gc
-import importlib.util
 import itertools
 import shutil
 import statistics
@@ -14,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from vdr_helpers.architecture import LORA_MODULES, LORA_RANK, Architecture, image_tokens
+from vdr_helpers.architecture import LORA, Architecture, image_tokens
 from vdr_helpers.hardware import hardware
 from vdr_helpers.planner import PAGE_TEXT_TOKENS, step_flops
 from vdr_helpers.profiles import Profile
@@ -22,16 +21,13 @@ from vdr_helpers.receipts import append_run
 from vdr_helpers.run_course import package_versions
 
 GIB = 2**30
-NO_PEFT = "LoRA needs the package peft, which is not installed: pip install peft, then run the command again"
 
 
 def lora_adapter(model) -> None:
-    """LoRA on the language model as ``presets`` has it: adapters in float32, everything else frozen. Needs ``peft``."""
-    if importlib.util.find_spec("peft") is None:
-        raise ModuleNotFoundError(NO_PEFT)
+    """LoRA on the language model as notebook 03 attaches it: adapters in float32, everything else frozen."""
     from peft import LoraConfig
 
-    model.add_adapter(LoraConfig(r=LORA_RANK, lora_alpha=LORA_RANK, lora_dropout=0.0, target_modules=list(LORA_MODULES)))
+    model.add_adapter(LoraConfig(**LORA))
     for weight in model.parameters():
         if weight.requires_grad:
             weight.data = weight.data.float()  # the library leaves adapters in the weights' format; a scaler needs float32
@@ -65,10 +61,10 @@ class Rehearsal:
         """One batch of distinct rows (query, page, hard negative), pages resized as notebook 02 does; drawn once."""
         from datasets import Dataset
 
-        from vdr_helpers.corpus import plan_rows
+        from vdr_helpers.corpus import enlarge, plan_rows
         from vdr_helpers.dataset import presize
         from vdr_helpers.pages import draw_page
-        from vdr_helpers.rehearsal import MEAN_SCALE, enlarge
+        from vdr_helpers.rehearsal import MEAN_SCALE
 
         if self.dataset is None:
             asked = [row for row in plan_rows(0, max(20, -(-self.batch // 4)), 85) if row.query][: self.batch]
@@ -152,14 +148,9 @@ class Rehearsal:
         return SentenceTransformerTrainer(model=model, args=args, train_dataset=dataset, loss=loss, callbacks=[Clock()]), times
 
     def train(self, budget: int, lora: bool = False, cap_gib: float | None = None) -> dict:
-        """``steps`` steps with this token budget, all weights or LoRA, under a cap on what PyTorch may reserve; "out of memory" is a result.
-
-        Raises ``ModuleNotFoundError`` when LoRA is asked for and ``peft`` is not installed.
-        """
+        """``steps`` steps with this token budget, all weights or LoRA, under a cap on what PyTorch may reserve; "out of memory" is a result."""
         import torch
 
-        if lora and importlib.util.find_spec("peft") is None:
-            raise ModuleNotFoundError(NO_PEFT)
         weights = "bfloat16" if self.modern else "float16" if self.cuda and lora else "float32"
         tokens = self.tokens_per_page()
         run = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 from pathlib import Path
 
+WRAPPED = "<style>.highlight pre {white-space: pre-wrap; overflow-wrap: anywhere}</style>"  # long lines of code are not cut off
+
 
 def image_descriptions(notebook) -> dict[str, str]:
     """``{base64 data: alt text}`` of the notebook's PNG outputs, as its figures store them in the output's metadata."""
@@ -31,7 +33,7 @@ def write_html(notebook, source_folder: Path, target: Path) -> None:
             data = "".join(image["src"].partition("base64,")[2].split())
             image["alt"] = descriptions.get(data, image.get("alt", ""))
         page = str(soup)
-    target.write_text(page, encoding="utf-8")
+    target.write_text(page.replace("</head>", WRAPPED + "</head>", 1), encoding="utf-8")
 
 
 def store_outputs(executed: Path, target: Path) -> None:

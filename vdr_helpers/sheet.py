@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -56,10 +57,9 @@ def font(file_name: str, size: int) -> ImageFont.FreeTypeFont:
 def filler_strip(file_name: str, size: int, width: int, number: int) -> Image.Image:
     """One line of running text, at most ``width`` pixels, as a mask: drawn once and pasted on many pages."""
     face, words = font(file_name, size), random.Random(number).choices(vocabulary.FILLER_WORDS, k=14)
-    while len(words) > 1 and face.getlength(" ".join(words)) > width:
-        words.pop()
+    fitting = 1 + bisect_right(range(2, 15), width, key=lambda count: face.getlength(" ".join(words[:count])))
     mask = Image.new("L", (width, int(size * 1.35)))
-    ImageDraw.Draw(mask).text((0, 0), " ".join(words), font=face, fill=255)
+    ImageDraw.Draw(mask).text((0, 0), " ".join(words[:fitting]), font=face, fill=255)
     return mask
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import random
 import tempfile
+from dataclasses import replace
 
 from vdr_helpers import vocabulary
+from vdr_helpers.architecture import TINY, Architecture
 
 WIDTH = 256  # the published 2,048 divided by eight, so the Matryoshka dimensions are the published seven divided by eight
 PAGE_PIXELS = 200 * 200  # every generated page becomes 160 x 224 or 224 x 160 pixels: 35 image tokens
@@ -59,22 +61,29 @@ def build_processor():
     )
 
 
-def build_config(vocabulary_size: int, tokenizer):
-    """The 2B model's ``Qwen3VLConfig`` with every number made small: vision 4 x 128, language model 2 x 256."""
+def build_config(
+    model: Architecture, tokenizer, initializer_range: float = 0.02, rope_theta: float = 5_000_000, longest: int = 262_144
+):
+    """The ``Qwen3VLConfig`` of these widths; what is left out of the call is as in the 2B model's. Special tokens are ``tokenizer``'s."""
     from transformers import Qwen3VLConfig
 
+    side = model.head_dim // 2 * 5 // 16  # rotary sections time, height, width: 24, 20, 20 for heads of 128
     return Qwen3VLConfig(
         vision_config={
-            "depth": 4, "hidden_size": 128, "intermediate_size": 512, "num_heads": 4, "patch_size": 16, "spatial_merge_size": 2,
-            "temporal_patch_size": 2, "out_hidden_size": WIDTH, "num_position_embeddings": 256, "deepstack_visual_indexes": [1],
-            "initializer_range": 0.06,
+            "depth": model.vision_depth, "hidden_size": model.vision_hidden, "intermediate_size": model.vision_intermediate,
+            "num_heads": model.vision_heads, "patch_size": 16, "spatial_merge_size": 2, "temporal_patch_size": 2,
+            "out_hidden_size": model.hidden_size, "num_position_embeddings": model.position_embeddings,
+            "deepstack_visual_indexes": list(model.deepstack), "initializer_range": initializer_range,
         },
         text_config={
-            "vocab_size": vocabulary_size, "hidden_size": WIDTH, "intermediate_size": 768, "num_hidden_layers": 2,
-            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "max_position_embeddings": 2048,
-            "initializer_range": 0.06, "pad_token_id": tokenizer.pad_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [12, 10, 10], "mrope_interleaved": True},
+            "vocab_size": model.vocabulary, "hidden_size": model.hidden_size, "intermediate_size": model.intermediate_size,
+            "num_hidden_layers": model.layers, "num_attention_heads": model.heads, "num_key_value_heads": model.key_value_heads,
+            "head_dim": model.head_dim, "max_position_embeddings": longest, "initializer_range": initializer_range,
+            "pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id,
+            "rope_parameters": {
+                "rope_type": "default", "rope_theta": rope_theta, "mrope_interleaved": True,
+                "mrope_section": [model.head_dim // 2 - 2 * side, side, side],
+            },
         },
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -82,8 +91,15 @@ def build_config(vocabulary_size: int, tokenizer):
         video_token_id=tokenizer.convert_tokens_to_ids("<|video_pad|>"),
         vision_start_token_id=tokenizer.convert_tokens_to_ids("<|vision_start|>"),
         vision_end_token_id=tokenizer.convert_tokens_to_ids("<|vision_end|>"),
-        initializer_range=0.06,  # with the usual 0.02 a model this small never leaves chance
+        initializer_range=initializer_range,
     )  # fmt: skip
+
+
+def tiny_config(tokenizer):
+    """The tiny model's config: vision 4 x 128, language model 2 x 256, a vocabulary as large as its tokenizer's."""
+    # Weights start at 0.06: with the usual 0.02 a model this small never leaves chance.
+    sizes = replace(TINY, vocabulary=len(tokenizer))
+    return build_config(sizes, tokenizer, initializer_range=0.06, rope_theta=10_000.0, longest=2048)
 
 
 def build_model(seed: int = 0):
@@ -97,7 +113,7 @@ def build_model(seed: int = 0):
     tokenizer = processor.tokenizer
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
         torch.manual_seed(seed)
-        Qwen3VLModel(build_config(len(tokenizer), tokenizer)).save_pretrained(folder)
+        Qwen3VLModel(tiny_config(tokenizer)).save_pretrained(folder)
         processor.save_pretrained(folder)
         transformer = Transformer(folder, processing_kwargs={"chat_template": {"add_generation_prompt": True}})
         pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode="lasttoken")

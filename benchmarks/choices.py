@@ -1,0 +1,66 @@
+"""Choices that change the maths, measured on tiny: ``python benchmarks/choices.py`` (about fifteen minutes on two cores).
+
+Each is one training run of notebook 03 with one thing changed, same seed and same rows, scored as notebook 05 does. One seed tells
+large effects from none; differences of the size of ``tiny_seeds.json``'s spread say nothing. Writes ``benchmarks/results/choices.json``
+after every run, so that an interrupted command keeps what it has.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import replace
+from functools import partial
+
+from tiny_seeds import RESULT, load_base, matryoshka, score, train
+
+from vdr_helpers.architecture import LORA
+from vdr_helpers.dataset import load_prepared
+from vdr_helpers.profiles import Profile, load_profile, quiet_progress_bars
+from vdr_helpers.run_course import package_versions
+
+# name: (fields of the profile that differ, columns left out, how the contrastive loss is wrapped)
+CHOICES = {
+    "as notebook 03 trains": ({}, (), matryoshka),
+    "without the hard negative": ({}, ("negative_0",), matryoshka),
+    "without MatryoshkaLoss": ({}, (), lambda profile, model, inner: inner),
+    "two of the seven dimensions per step": ({}, (), partial(matryoshka, n_dims_per_step=2)),
+    "LoRA on the language model": ({"adapters": (LORA,)}, (), matryoshka),
+    "half the batch (twice the steps)": ({"per_device_train_batch_size": 16, "mini_batch_size": 16}, (), matryoshka),
+    "pages of 160 x 160 pixels": ({"max_pixels": 160 * 160}, (), matryoshka),
+}
+
+
+def measure(profile: Profile, changes: dict, left_out: tuple[str, ...], wrap) -> dict:
+    """Train and score one choice; returns its seconds, its scores, and the base's scores where the change touches the base too."""
+    changed = replace(profile, **changes)
+    rows = load_prepared(profile, "train")[0].remove_columns(list(left_out))
+    evaluation = load_prepared(profile, "eval")[0]
+    model, seconds = train(changed, rows, profile.seed, wrap)
+    result = {"train_seconds": round(seconds, 1), "ndcg_at_10": score(model, changed, evaluation)}
+    if changed.max_pixels != profile.max_pixels:
+        result["base_ndcg_at_10"] = score(load_base(changed), changed, evaluation)
+    return result
+
+
+def main() -> None:
+    quiet_progress_bars()
+    profile = load_profile("tiny")
+    file = RESULT.with_name("choices.json")
+    result = {
+        "what": f"tiny profile, seed {profile.seed}, one thing changed at a time, trained without intermediate evaluations",
+        "versions": package_versions(),
+        "device": f"CPU, {os.cpu_count()} cores, {platform.machine()}",
+        "choices": {},
+    }
+    for name, (changes, left_out, wrap) in CHOICES.items():
+        result["choices"][name] = measure(profile, changes, left_out, wrap)
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        scores = result["choices"][name]["ndcg_at_10"]
+        print(f"{name:<40}", {dim: round(value, 3) for dim, value in scores.items()}, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -43,8 +43,8 @@ lab: $(STAMP) ## open JupyterLab at notebook 00
 notebooks: $(STAMP) ## for maintainers: run the notebooks and store their outputs in them, to be committed
 	$(BIN)/python -m vdr_helpers.run_course --store
 
-pretrain: $(STAMP) ## make the tiny base model in assets/ again (106 minutes on two cores; MINUTES=… to change that)
-	$(BIN)/python -m vdr_helpers.pretrain --minutes $(MINUTES) --output assets/tiny-base
+pretrain: $(STAMP) ## pre-train a tiny base model from random weights in outputs/pretrain (106 minutes; MINUTES=… to change that)
+	$(BIN)/python -m vdr_helpers.pretrain --minutes $(MINUTES) --output outputs/pretrain
 
 clean: ## remove .venv and caches; outputs/ is yours and stays
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache *.egg-info

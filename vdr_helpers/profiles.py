@@ -139,7 +139,7 @@ PROFILES = {
             "finetuned": (0.85, 0.95),
             "gain": (0.06, 0.18),
             "rise": (0.03, 0.25),
-            "kept_finetuned": (0.76, 0.94),
+            "kept_finetuned": (0.70, 0.90),
             "kept_difference": (0.05, 0.25),
         },
     ),

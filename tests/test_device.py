@@ -58,9 +58,9 @@ def test_the_budget_is_the_planners():
     """Whole pages of 340 image tokens and 21 of text; room as the planner computes it, a tenth of the card left free."""
     assert device.page_tokens() == 361
     assert token_budget(14.7) is None
-    assert token_budget(22.0) is None  # 0.9 x 22 GiB is half a GiB short of one page
+    assert token_budget(21.5) is None  # 0.9 x 21.5 GiB is short of one page
     assert token_budget(79.1) == 5600  # room for more, held at the most that pays
-    for memory, card in ((22.5, "L4"), (40.0, "A100-40")):
+    for memory, card in ((22.0, "L4"), (40.0, "A100-40")):
         assert token_budget(memory) // 361 == preset(card, receipts=[]).plan.pages_per_pass
 
 

@@ -127,12 +127,8 @@ def state_terms(model: Architecture, batch: int, tokens_per_page: int, lora: boo
         if weights == "float32":
             copies = (model.layers * model.layer_matrices + model.vision_parameters) * 2
             terms.append(Term("autocast copies", copies / GIB, "computed", "16-bit copies of the matrices, kept for backward"))
-    pixels = 2 * batch * 4 * tokens_per_page * 1536 * size
-    terms.append(
-        Term(
-            "pixels of a batch", pixels / GIB, "computed", f"{2 * batch} pages x {4 * tokens_per_page} patches x 1,536 {weights}"
-        )
-    )
+    patches = 2 * batch * 4 * tokens_per_page
+    terms.append(Term("pixels of a batch", patches * 1536 * size / GIB, "computed", f"{patches:,} patches x 1,536 {weights}"))
     embeddings = 2 * 3 * batch * model.hidden_size * 4  # a query and two pages per row; values and gradients
     terms.append(
         Term("stored embeddings", embeddings / GIB, "computed", f"{3 * batch} x {model.hidden_size} and their gradients")

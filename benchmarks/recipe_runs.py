@@ -93,14 +93,14 @@ class Published(Recipe):
     def evaluator(self, dim: int | None = None):
         queries, corpus, relevant = corpus_of(self.eval)
         return InformationRetrievalEvaluator(
-            queries, corpus, relevant, truncate_dim=dim, batch_size=1, name="eval", write_csv=False
+            queries, corpus, relevant, truncate_dim=dim, batch_size=1, name="pages", write_csv=False
         )
 
     def sampled(self) -> NoDuplicatesBatchSampler:
         return NoDuplicatesBatchSampler(self.train, self.batch_size, False, generator=torch.Generator().manual_seed(1), seed=1)
 
     def sweep(self) -> dict[str, float]:
-        return {str(dim): self.evaluator(dim)(self.model)["eval_cosine_ndcg@10"] for dim in self.dims}
+        return {str(dim): self.evaluator(dim)(self.model)["pages_cosine_ndcg@10"] for dim in self.dims}
 
     def whole_run(self) -> tuple[list[dict], dict[str, float]]:
         self.evaluator()(self.model)
@@ -137,7 +137,7 @@ class Course(Recipe):
     def evaluator(self):
         with_paths = page_paths(self.eval, Path(self.eval.cache_files[0]["filename"]).parent / "pages")
         return OnePassMatryoshkaEvaluator(
-            *corpus_of(with_paths), self.dims, name="eval", batch_size=self.profile.encode_batch_size, write_csv=False
+            *corpus_of(with_paths), self.dims, name="pages", batch_size=self.profile.encode_batch_size, write_csv=False
         )
 
     def sampled(self) -> NoDuplicatesBatchSampler:
@@ -145,18 +145,20 @@ class Course(Recipe):
             page_keys(self.train), self.batch_size, False, generator=torch.Generator().manual_seed(1), seed=1
         )
 
+    def names(self) -> dict[int, str]:
+        """The name that the evaluator gives to each dimension's metrics."""
+        return {dim: "pages" if dim == self.dims[0] else f"pages-{dim}d" for dim in self.dims}
+
     def sweep(self) -> dict[str, float]:
         metrics = self.evaluator()(self.model)
-        names = {dim: "eval" if dim == self.dims[0] else f"eval-{dim}d" for dim in self.dims}
-        return {str(dim): metrics[f"{name}_cosine_ndcg@10"] for dim, name in names.items()}
+        return {str(dim): metrics[f"{name}_cosine_ndcg@10"] for dim, name in self.names().items()}
 
     def whole_run(self) -> tuple[list[dict], dict[str, float]]:
         with tempfile.TemporaryDirectory() as folder:
             trainer = self.trainer(folder, args={"eval_on_start": True})
             trainer.train()
-        last = [entry for entry in trainer.state.log_history if "eval_eval_cosine_ndcg@10" in entry][-1]
-        names = {dim: "eval" if dim == self.dims[0] else f"eval-{dim}d" for dim in self.dims}
-        return trainer.state.log_history, {str(dim): last[f"eval_{name}_cosine_ndcg@10"] for dim, name in names.items()}
+        last = [entry for entry in trainer.state.log_history if "eval_pages_cosine_ndcg@10" in entry][-1]
+        return trainer.state.log_history, {str(dim): last[f"eval_{name}_cosine_ndcg@10"] for dim, name in self.names().items()}
 
 
 def timed(function, *arguments) -> tuple[float, object]:

@@ -141,7 +141,7 @@ def test_load_profile_builds_model_and_pages_once_and_notebook_02_prepares_them(
         )  # the drawing is the slow part
 
     monkeypatch.setattr(rehearsal, "build_base", lambda folder, model: base)
-    monkeypatch.setattr(rehearsal, "build_source", fewer_pages)
+    monkeypatch.setattr("vdr_helpers.corpus.build_source", fewer_pages)
     profile = load_profile("rehearsal")
     assert profile.base_model == profile.finetuned_model == str(base)
     assert str(tmp_path) not in str(profile.to_dict())

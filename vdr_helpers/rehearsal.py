@@ -17,9 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vdr_helpers.architecture import QWEN3_VL_2B, SMALL, Architecture
-from vdr_helpers.corpus import build_source
 from vdr_helpers.profiles import PROFILES, Profile, assets_folder
-from vdr_helpers.tiny_model import build_config
 
 SIZE_VARIABLE = "VDR_REHEARSAL"
 MEAN_SCALE = (
@@ -59,6 +57,8 @@ def build_base(folder: Path, model: Architecture, seed: int = 0) -> Path:
     import torch
     from transformers import AutoTokenizer, Qwen3VLModel
 
+    from vdr_helpers.tiny_model import build_config
+
     stamp = {"version": VERSION, "model": model.name, "parameters": model.parameters, "seed": seed}
     if is_current(folder, stamp):
         return folder
@@ -93,6 +93,8 @@ def small_settings(profile: Profile) -> Profile:
 
 def make(profile: Profile) -> Profile:
     """``profile`` with its model and pages built under ``outputs/`` on first use; ``load_profile`` calls it."""
+    from vdr_helpers.corpus import build_source
+
     model = chosen_size()
     folder = profile.output_dir
     folder.mkdir(parents=True, exist_ok=True)

@@ -47,10 +47,10 @@ class Recipe:
 
     def fresh_model(self) -> None:
         self.model = load_model(self.profile)
-        self.model[0].auto_model.register_forward_pre_hook(self.count, with_kwargs=True)
+        self.model[0].register_forward_pre_hook(self.count)
 
-    def count(self, module, arguments, settings) -> None:
-        grids = settings.get("image_grid_thw")
+    def count(self, module, arguments) -> None:
+        grids = arguments[0].get("image_grid_thw")  # the first module takes the features as its one positional argument
         self.page_encodes += 0 if grids is None else len(grids)
 
     def build_loss(self):

@@ -116,8 +116,7 @@ class SourceBuilder:
             page = draw_up_page(self.rng)
         asked = self.rng.choice(page.subjects) if page.layout in TABLE_LAYOUTS else page.subjects[0]
         members = [self.add(page, asked, queries > 0)]
-        fifth = "subject" if self.rng.random() < 0.25 else "year"
-        changes = self.rng.sample(("year", "year", "first", "second", fifth), k=5)
+        changes = self.rng.sample(("year", "year", "first", "second", "subject" if self.rng.random() < 0.25 else "year"), k=5)
         while len(members) < size:
             sibling = vary(page, asked, changes[len(members) % 5], self.rng)
             if not facts(sibling) & self.used or len(facts(sibling) & self.used) <= 2 and changes[len(members) % 5] == "subject":

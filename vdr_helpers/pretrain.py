@@ -25,7 +25,7 @@ from vdr_helpers.pretrain_batches import CAPTION_WORDS, CELLS, CHARACTERS, KINDS
 from vdr_helpers.tiny_model import WIDTH, build_model
 
 # The contrastive loss is asked of prefixes too, because Qwen3-VL-Embedding was trained with Matryoshka dimensions: {width: weight}.
-WIDTHS = {WIDTH: 0.5, 16: 0.3, 8: 0.2}
+WIDTHS = {WIDTH: 0.5, 16: 0.2, 8: 0.3}
 FULL_PAGES = 1000  # the step at which the curriculum has come to full pages, where a model that can read already goes on
 
 

@@ -135,12 +135,12 @@ PROFILES = {
         negatives_per_train_row=4,
         distinct_eval_pages=True,
         bands={
-            "base": (0.72, 0.83),
-            "finetuned": (0.85, 0.95),
-            "gain": (0.06, 0.18),
+            "base": (0.75, 0.90),
+            "finetuned": (0.88, 0.98),
+            "gain": (0.05, 0.20),
             "rise": (0.03, 0.25),
-            "kept_finetuned": (0.70, 0.90),
-            "kept_difference": (0.05, 0.25),
+            "kept_finetuned": (0.80, 0.95),
+            "kept_difference": (0.10, 0.30),
         },
     ),
     "full": Profile(

@@ -31,12 +31,14 @@ def as_png(image) -> dict:
     return {"bytes": buffer.getvalue(), "path": None}
 
 
-def make_data(profile: Profile, folder: Path, rows: int, eval_rows: int, page_size) -> float:
-    """Draw pages once and save ``original`` and ``presized`` train and eval splits; returns the seconds that presizing took."""
+def make_data(profile: Profile, folder: Path, sizes: dict[str, int], page_size) -> float:
+    """Draw pages once and save them as ``original`` and ``presized`` splits; returns the seconds that presizing took.
+
+    ``sizes``: rows of ``train``, of ``eval``, and of ``epoch``, which has the columns of ``train`` and is only drawn from.
+    """
     processor = load_model(profile).processor
-    planned = {
-        row.id: row for row in generator.plan_rows(seed=1, train_families=max(20, rows // 4 + 10), eval_families=eval_rows + 60)
-    }
+    families = max(20, max(sizes["train"], sizes["epoch"]) // 4 + 10)
+    planned = {row.id: row for row in generator.plan_rows(seed=1, train_families=families, eval_families=sizes["eval"] + 60)}
     asked = [row for row in planned.values() if row.query and row.language == "en"]
     seconds, pages = 0.0, {}
 
@@ -53,7 +55,9 @@ def make_data(profile: Profile, folder: Path, rows: int, eval_rows: int, page_si
             pages[row_id] = (as_png(image), small)
         return pages[row_id]
 
-    for split, chosen, negatives in (("train", asked[:rows], 1), ("eval", asked[-eval_rows:], 4)):
+    chosen_rows = {"train": asked[: sizes["train"]], "eval": asked[-sizes["eval"] :], "epoch": asked[: sizes["epoch"]]}
+    for split, chosen in chosen_rows.items():
+        negatives = 4 if split == "eval" else 1
         for place, kind in enumerate(("original", "presized")):
             columns = {"query": [row.query for row in chosen], "image": [both_sizes(row.id)[place] for row in chosen]}
             for i in range(negatives):

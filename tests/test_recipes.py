@@ -46,7 +46,20 @@ def test_ratios_by_hand(recipes):
 
 
 def test_the_command_at_reduced_size(tmp_path):
-    command = [sys.executable, "recipes.py", "--rows", "16", "--eval-rows", "3", "--batch-size", "4", "--repeats", "1"]
+    command = [
+        sys.executable,
+        "recipes.py",
+        "--rows",
+        "16",
+        "--eval-rows",
+        "3",
+        "--batch-size",
+        "4",
+        "--epoch-rows",
+        "16",
+        "--repeats",
+        "1",
+    ]
     done = subprocess.run([*command, "--output", str(tmp_path)], capture_output=True, text=True, cwd=BENCHMARKS, timeout=900)
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads((tmp_path / "recipes_tiny.json").read_text())
@@ -60,4 +73,5 @@ def test_the_command_at_reduced_size(tmp_path):
     ]
     assert result["largest_difference"]["loss"] < 5e-3
     assert result["page_encodes"]["published"] > 2 * result["page_encodes"]["course"]
+    assert set(result["seven_dimensions_over_one"]) == {"published", "course"}
     assert (tmp_path / "recipes_tiny.png").stat().st_size > 5000

@@ -1,4 +1,4 @@
-"""Two ways to run one experiment: ``python benchmarks/recipes.py`` (about ten minutes on two CPU cores with the tiny profile).
+"""Two ways to run one experiment: ``python benchmarks/recipes.py`` (about thirteen minutes on two CPU cores with the tiny profile).
 
 **published**: the training script of the model card as its facts describe it: original pages, one page per forward pass
 (``mini_batch_size=1``, evaluation ``batch_size=1``), ``NO_DUPLICATES`` on decoded pages, an evaluation-loss pass beside the evaluator,
@@ -96,7 +96,7 @@ def draw(rows: list[dict], device: str):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=96, help="training rows")
-    parser.add_argument("--eval-rows", type=int, default=40, help="queries; five pages each")
+    parser.add_argument("--eval-rows", type=int, default=30, help="queries; five pages each")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--epoch-rows", type=int, default=1000, help="rows that the sampler draws batches from")
     parser.add_argument("--repeats", type=int, default=3)

@@ -46,20 +46,8 @@ def test_ratios_by_hand(recipes):
 
 
 def test_the_command_at_reduced_size(tmp_path):
-    command = [
-        sys.executable,
-        "recipes.py",
-        "--rows",
-        "16",
-        "--eval-rows",
-        "3",
-        "--batch-size",
-        "4",
-        "--epoch-rows",
-        "16",
-        "--repeats",
-        "1",
-    ]
+    sizes = "--rows 16 --eval-rows 3 --batch-size 4 --epoch-rows 16 --repeats 1".split()
+    command = [sys.executable, "recipes.py", *sizes]
     done = subprocess.run([*command, "--output", str(tmp_path)], capture_output=True, text=True, cwd=BENCHMARKS, timeout=900)
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads((tmp_path / "recipes_tiny.json").read_text())

@@ -10,7 +10,7 @@ import re
 
 import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
-from nbval.plugin import comment_markers, find_comment_markers, find_metadata_tags
+from nbval.plugin import find_comment_markers, find_metadata_tags
 
 ALWAYS_BOUND = {*dir(builtins), "display", "get_ipython", "__name__", "__file__", "__doc__"}
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/svg+xml")
@@ -20,7 +20,6 @@ WARNING = re.compile(r"\b\w*Warning\b\s*:")
 PROFILE_TEST = re.compile(
     r"\bif .*profile(\.name)?\s*[=!]=|\bif .*profile(\.name)? (not )?in\b|\bif (not )?TEST\b|\bmatch profile"
 )
-REASON = re.compile(r"^\s*# reason: .{15,}", re.MULTILINE)
 
 
 def code_cells(notebook):
@@ -140,15 +139,14 @@ def is_compared(cell):
 
 
 def gives_a_reason_for_what_is_not_compared(notebook):
+    """nbval's markers are tags with a ``reason`` beside them in the cell's metadata, so that a reader's code stays free of them."""
     complaints = []
     for i, cell in enumerate(code_cells(notebook), start=1):
-        if not is_compared(cell) and not REASON.search(cell.source):
-            complaints.append(f"code cell {i} is not compared and has no line '# reason: …' of at least 15 characters")
-        for line in cell.source.splitlines():
-            if "NBVAL_" in line and line.strip().lstrip("#").strip() not in comment_markers:
-                complaints.append(
-                    f"code cell {i}: nbval does not recognise {line.strip()!r}; the marker stands alone on its line"
-                )
+        if not is_compared(cell) and len(cell.metadata.get("reason", "").strip()) < 15:
+            complaints.append(f"code cell {i} is not compared and its metadata has no 'reason' of at least 15 characters")
+        if is_compared(cell) and "reason" in cell.metadata:
+            complaints.append(f"code cell {i} is compared: its metadata gives a reason for nothing")
+        complaints += [f"code cell {i}: write {line.strip()!r} as a tag" for line in cell.source.splitlines() if "NBVAL_" in line]
     return complaints
 
 

@@ -69,7 +69,7 @@ def good_notebook():
         "display_data", {"image/png": "iVBORw0KGgo="}, metadata={"image/png": {"alt": "Tuned keeps 95 % at width 16"}}
     )
     text = new_output("stream", name="stdout", text="300 queries\n")
-    timed = "# NBVAL_IGNORE_OUTPUT\n# reason: the order of these lines depends on the machine\nprint(queries)"
+    timed = {"tags": ["nbval-ignore-output"], "reason": "the order of these lines depends on the machine"}
     return new_notebook(
         cells=[
             new_markdown_cell("# Title\n\n![A page with three figures](page.png)"),
@@ -78,10 +78,17 @@ def good_notebook():
             new_code_cell(
                 "def area(radius):\n    return later * radius\nlater = [n for n in queries]", execution_count=3, outputs=[figure]
             ),
-            new_code_cell(timed, execution_count=4, outputs=[text]),
+            new_code_cell("print(queries)", execution_count=4, outputs=[text], metadata=timed),
         ],
         metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
     )
+
+
+def with_cell_metadata(i, **metadata):
+    notebook = good_notebook()
+    notebook.cells[i].metadata.clear()
+    notebook.cells[i].metadata.update(metadata)
+    return notebook
 
 
 def with_source(index, source):
@@ -146,9 +153,10 @@ BAD = [
     (checks.asks_no_profile, with_source(2, "if profile == 'tiny':\n    queries = []")),
     (checks.asks_no_profile, with_source(2, "size = 1 if profile.name == 'tiny' else 2")),
     (checks.asks_no_profile, with_source(2, "if TEST:\n    queries = []")),
+    (checks.gives_a_reason_for_what_is_not_compared, with_cell_metadata(4, tags=["nbval-ignore-output"])),
+    (checks.gives_a_reason_for_what_is_not_compared, with_cell_metadata(4, tags=["nbval-skip"], reason="slow")),
+    (checks.gives_a_reason_for_what_is_not_compared, with_cell_metadata(4, reason="the order depends on the machine")),
     (checks.gives_a_reason_for_what_is_not_compared, with_source(4, "# NBVAL_IGNORE_OUTPUT\nprint(queries)")),
-    (checks.gives_a_reason_for_what_is_not_compared, with_source(4, "# NBVAL_SKIP\n# reason: slow\nprint(queries)")),
-    (checks.gives_a_reason_for_what_is_not_compared, with_source(4, "# NBVAL_IGNORE_OUTPUT: it differs everywhere\nprint(1)")),
     (checks.binds_every_name_before_use, with_source(1, "import math")),
     (checks.binds_every_name_before_use, with_source(2, "print(later)")),
     (checks.binds_every_name_before_use, with_source(3, "def area(radius):\n    return missing * radius")),

@@ -1,8 +1,9 @@
-"""Choices that change the maths, measured on tiny: ``python benchmarks/choices.py`` (about fifteen minutes on two cores).
+"""Choices that change the maths, measured on tiny: ``python benchmarks/choices.py`` (about twenty minutes on two cores).
 
 Each is one training run of notebook 03 with one thing changed, same seed and same rows, scored as notebook 05 does. One seed tells
-large effects from none; differences of the size of ``tiny_seeds.json``'s spread say nothing. Writes ``benchmarks/results/choices.json``
-after every run, so that an interrupted command keeps what it has.
+large effects from none; differences of the size of ``tiny_seeds.json``'s spread say nothing. Writes ``assets/measured/choices.json``
+after every run, so that an interrupted command keeps what it has. ``python benchmarks/choices.py NAME ...`` measures these choices
+anew and keeps the others.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 from dataclasses import replace
 from functools import partial
 
@@ -27,6 +29,7 @@ CHOICES = {
     "without MatryoshkaLoss": ({}, (), lambda profile, model, inner: inner),
     "two of the seven dimensions per step": ({}, (), partial(matryoshka, n_dims_per_step=2)),
     "LoRA on the language model": ({"adapters": (LORA,)}, (), matryoshka),
+    "LoRA, ten times the learning rate": ({"adapters": (LORA,), "learning_rate": 7e-3}, (), matryoshka),
     "half the batch (twice the steps)": ({"per_device_train_batch_size": 32}, (), matryoshka),
     "pages of 160 x 160 pixels": ({"max_pixels": 160 * 160}, (), matryoshka),
 }
@@ -44,7 +47,10 @@ def measure(profile: Profile, changes: dict, left_out: tuple[str, ...], wrap) ->
     return result
 
 
-def main() -> None:
+def main(names: list[str]) -> None:
+    unknown = set(names) - set(CHOICES)
+    if unknown:
+        raise SystemExit(f"unknown choice {', '.join(sorted(unknown))}: there are {', '.join(CHOICES)}")
     quiet_progress_bars()
     profile = load_profile("tiny")
     file = RESULT.with_name("choices.json")
@@ -52,9 +58,10 @@ def main() -> None:
         "what": f"tiny profile, seed {profile.seed}, one thing changed at a time, trained without intermediate evaluations",
         "versions": package_versions(),
         "device": f"CPU, {os.cpu_count()} cores, {platform.machine()}",
-        "choices": {},
+        "choices": json.loads(file.read_text(encoding="utf-8"))["choices"] if names else {},
     }
-    for name, (changes, left_out, wrap) in CHOICES.items():
+    for name in names or CHOICES:
+        changes, left_out, wrap = CHOICES[name]
         result["choices"][name] = measure(profile, changes, left_out, wrap)
         file.parent.mkdir(exist_ok=True)
         file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -63,4 +70,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

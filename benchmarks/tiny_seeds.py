@@ -1,7 +1,7 @@
 """What the tiny profile shows, over several training seeds: ``python benchmarks/tiny_seeds.py`` (about ten minutes on two cores).
 
 Trains as notebook 03 does, without the evaluations in between, scores base and tuned model as notebook 05 does, and writes
-``benchmarks/results/tiny_seeds.json`` with versions and processor. The README's table and the notebooks' bands come from that file.
+``assets/measured/tiny_seeds.json`` with versions and processor. The README's table and the notebooks' bands come from that file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vdr_helpers.patch_embedding import use_matrix_product
 from vdr_helpers.profiles import Profile, load_profile, quiet_progress_bars
 from vdr_helpers.run_course import package_versions
 
-RESULT = Path(__file__).parent / "results" / "tiny_seeds.json"
+RESULT = Path(__file__).resolve().parent.parent / "assets" / "measured" / "tiny_seeds.json"
 
 
 def load_base(profile: Profile) -> SentenceTransformer:

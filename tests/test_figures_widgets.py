@@ -1,14 +1,21 @@
 """Figures with alt text, and widgets whose callbacks change what is shown."""
 
 import base64
+import dataclasses
 import inspect
+import io
 import warnings
+from itertools import pairwise
 
 import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.transforms import Bbox
 from PIL import Image
 
 from vdr_helpers import figures, widgets
-from vdr_helpers.published import published
+from vdr_helpers.profiles import PROFILES, load_profile
+from vdr_helpers.published import measured, published, stored_controls
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -18,6 +25,29 @@ def a_figure(number: int = 1):
     axis.plot(range(number + 1))
     axis.set_title(str(number))
     return figure
+
+
+def covered(figure) -> list[str]:
+    """What the labels inside a figure's axes lie upon: a line, a marker, another label, or the outside of the frame."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    complaints = []
+    for axis in figure.axes:
+        boxes = {text.get_text(): text.get_window_extent(renderer) for text in axis.texts}
+        lines = {line: axis.transData.transform_path(line.get_path()) for line in axis.lines}
+        centres = {line: axis.transData.transform(line.get_xydata()) for line in axis.lines}
+        centres |= {dots: axis.transData.transform(dots.get_offsets()) for dots in axis.collections}
+        unit = figure.dpi / 72
+        for label, box in boxes.items():
+            complaints += [f"{label} on a line" for path in lines.values() if path.intersects_bbox(box, filled=False)]
+            for points in centres.values():
+                markers = [Bbox.from_bounds(x - 3 * unit, y - 3 * unit, 6 * unit, 6 * unit) for x, y in points]
+                complaints += [f"{label} on a marker" for marker in markers if marker.overlaps(box)]
+            complaints += [f"{label} on {other}" for other, there in boxes.items() if other != label and there.overlaps(box)]
+            frame = axis.get_window_extent(renderer)
+            if not all(frame.x0 <= x <= frame.x1 and frame.y0 <= y <= frame.y1 for x, y in box.corners()):
+                complaints.append(f"{label} outside")
+    return complaints
 
 
 def labels(figure) -> list[str]:
@@ -41,10 +71,18 @@ def test_show_stores_the_alt_text_where_readers_of_notebooks_look(monkeypatch):
     monkeypatch.setattr(IPython.display, "display", lambda data, **options: shown.append((data, options)))
     figures.show(a_figure(), "The tuned model stays above 0.9 down to 32 numbers.")
     ((data, options),) = shown
-    assert options["metadata"] == {"image/png": {"alt": "The tuned model stays above 0.9 down to 32 numbers."}}
+    assert options["metadata"] == {"image/png": {"alt": "The tuned model stays above 0.9 down to 32 numbers.", "width": 720}}
     assert options["raw"] is True
     assert base64.b64decode(data["image/png"]).startswith(PNG)
     assert set(data) == {"image/png", "text/plain"}
+
+
+def test_a_picture_has_two_pixels_for_each_of_the_page_and_a_palette():
+    picture = Image.open(io.BytesIO(figures.to_png(a_figure())))
+    assert (picture.width, picture.mode) == (1440, "P")
+    assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+    colours = {colour for _, colour in picture.convert("RGB").getcolors()}
+    assert len(colours) > 20, "smooth edges need more than a few colours"
 
 
 def test_drawing_changes_no_global_setting():
@@ -79,18 +117,54 @@ def test_page_row_refuses_no_pages():
         figures.page_row([], [], [])
 
 
+PAGE_IDS = [f"q{i}-{kind}" for i in range(3) for kind in ("positive", "negative_0", "negative_1")]
+
+
+def shown(figure) -> list[tuple[str, str]]:
+    return [(axis.get_title(), axis.get_xlabel()) for axis in figure.axes]
+
+
+def test_a_ranking_shows_the_right_page_wherever_it_stands():
+    pages = [Image.new("RGB", (40, 56))] * 9
+    scores = torch.tensor([0.1, 0.9, 0.2, 0.8, 0.3, 0.4, 0.5, 0.6, 0.7])
+    first = [("rank 1, 0.90", "hard negative"), ("rank 2, 0.80", "other"), ("rank 3, 0.70", "other")]
+    assert shown(figures.ranking(scores, PAGE_IDS, pages, "q0", best=3)) == [*first, ("rank 9, 0.10", "positive")]
+    kinds = [kind for _, kind in shown(figures.ranking(scores, PAGE_IDS, pages, "q1", best=3))]
+    assert kinds == ["other", "positive", "other"]
+    assert figures.ranking(scores, PAGE_IDS, pages, "q1", "a query").get_suptitle() == "a query"
+
+
+def test_a_ranking_does_not_take_query_10_for_query_1():
+    page_ids = ["q1-positive", "q1-negative_0", "q10-positive", "q10-negative_0"]
+    figure = figures.ranking(torch.tensor([0.1, 0.2, 0.3, 0.4]), page_ids, [Image.new("RGB", (40, 56))] * 4, "q1")
+    assert [kind for _, kind in shown(figure)] == ["other", "other", "hard negative", "positive"]
+
+
+SCORES = {"base": {256: 0.6, 64: 0.5, 8: 0.2}, "finetuned": {256: 0.8, 64: 0.79, 8: 0.7}}
+STORED = {"tuned, no Matryoshka loss (stored)": {256: 0.79, 64: 0.7, 8: 0.5}}
+
+
 def test_the_truncation_curve_shows_the_measured_beside_the_published():
-    scores = {"base": {256: 0.6, 64: 0.5, 8: 0.2}, "finetuned": {256: 0.8, 64: 0.79, 8: 0.7}}
-    figure = figures.truncation_curve(scores, published()["dimensions"])
-    measured, card = figure.axes
-    assert [list(line.get_ydata()) for line in measured.lines] == [[0.6, 0.5, 0.2], [0.8, 0.79, 0.7]]
-    assert [line.get_linestyle() for line in measured.lines] == ["-", "-"]
+    figure = figures.truncation_curve(SCORES, published()["dimensions"])
+    here, card = figure.axes
+    assert [list(line.get_ydata()) for line in here.lines] == [[0.6, 0.5, 0.2], [0.8, 0.79, 0.7]]
+    assert [line.get_linestyle() for line in here.lines] == ["-", "-"]
     assert [line.get_linestyle() for line in card.lines] == ["--", "--"]
     assert list(card.lines[1].get_ydata()) == [0.948, 0.9439, 0.9464, 0.9451, 0.9372, 0.9058, 0.8758]
     assert "published" in card.get_title()
-    assert [text.get_text() for text in measured.texts] == ["base", "finetuned"]
+    assert [text.get_text() for text in here.texts] == ["base", "tuned"]
     assert figures.to_png(figure).startswith(PNG)
-    assert len(figures.truncation_curve(scores).axes) == 1
+    assert len(figures.truncation_curve(SCORES).axes) == 1
+
+
+def test_a_stored_curve_looks_unlike_the_measured_and_the_published():
+    here, card = figures.truncation_curve(SCORES, published()["dimensions"], STORED).axes
+    assert [line.get_linestyle() for line in here.lines] == ["-", "-", ":"]
+    assert list(here.lines[2].get_ydata()) == [0.79, 0.7, 0.5]
+    assert "(stored)" in here.texts[2].get_text()
+    assert len({line.get_marker() for line in here.lines}) == 3, "in grey only the markers differ"
+    assert len(card.lines) == 2
+    assert list(SCORES) == ["base", "finetuned"], "drawing must not add to the scores it is given"
 
 
 def test_the_training_curve_shows_losses_and_scores():
@@ -111,10 +185,103 @@ def test_the_model_sizes_are_marked_as_published_and_own_only_where_given():
     assert any(x == pytest.approx(0.15) and y == 0.335 for x, y in points)
     assert "not measured here" in figure.axes[0].get_title()
     assert "measured here" not in [text.get_text() for text in figure.axes[0].texts]
+    assert all(tuple(dots.get_facecolor()[0]) == (1, 1, 1, 1) for dots in figure.axes[0].collections), (
+        "published points are hollow"
+    )
     own = figures.model_sizes(models, own=(2.1, 0.94))
     assert len(own.axes[0].collections) == 21
+    assert tuple(own.axes[0].collections[-1].get_facecolor()[0]) != (1, 1, 1, 1)
     assert "measured here" in labels(own)
+    assert "not measured here" not in own.axes[0].get_title()
     assert figures.to_png(own).startswith(PNG)
+
+
+def test_tuned_and_base_stand_out_among_the_published():
+    dots = figures.model_sizes(published()["models"]).axes[0].collections
+    looks = {
+        tuple(map(float, one.get_offsets()[0])): (tuple(one.get_edgecolor()[0]), one.get_paths()[0].vertices.shape)
+        for one in dots
+    }
+    tuned, base, other = looks[2.1, 0.947], looks[2.1, 0.888], looks[8.1, 0.923]
+    assert len({tuned[0], base[0], other[0]}) == 3
+    assert tuned[1] != base[1], "in grey their shapes tell them apart"
+
+
+# labels
+
+
+def a_labelled_figure(xytext):
+    figure, axis = figures.new_figure(height=2)
+    axis.plot([0, 1, 2], [0, 1, 0], marker="o")
+    axis.annotate("a label", (1, 1), xytext=xytext, textcoords="offset points")
+    return figure
+
+
+def test_a_covered_label_is_noticed():
+    assert covered(a_labelled_figure((0, 0))) != []
+    assert covered(a_labelled_figure((40, -25))) != []
+    assert covered(a_labelled_figure((-150, 20))) == ["a label outside"]
+    figure = a_labelled_figure((-20, -70))
+    assert covered(figure) == []
+    figure.axes[0].annotate("another", (1, 1), xytext=(-20, -72), textcoords="offset points")
+    assert covered(figure) != []
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: figures.truncation_curve(SCORES, published()["dimensions"], STORED),
+        lambda: figures.truncation_curve({"base": SCORES["base"], "finetuned": {256: 0.6, 64: 0.52, 8: 0.25}}),
+        lambda: figures.truncation_curve({"base": SCORES["base"], "finetuned": {256: 0.99, 64: 0.99, 8: 0.98}}, (), STORED),
+        lambda: figures.model_sizes(published()["models"]),
+        lambda: figures.model_sizes(published()["models"], (2.1, 0.93)),
+        lambda: figures.model_sizes(published()["models"], (2.1, 0.90)),
+        lambda: figures.training_curve([(2, 9.5)], [(4, 0.7), (8, 0.8)], [(4, 0.6), (8, 0.79)], 8),
+        lambda: figures.training_curve([(2, 9.5)], [(4, 0.7)], [(4, 0.7)], 8),
+    ],
+)
+def test_labels_cover_nothing(draw):
+    assert covered(draw()) == []
+
+
+def test_a_label_stays_beside_its_own_curve():
+    here = figures.truncation_curve(SCORES, None, STORED).axes[0]
+    renderer = FigureCanvasAgg(here.figure).get_renderer()
+    here.figure.draw(renderer)
+    for line, text in zip(here.lines, here.texts, strict=True):
+        box = text.get_window_extent(renderer)
+        middle = [(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2]
+        away = {
+            other: min(abs(y - middle[1]) for x, y in sampled(here, other) if abs(x - middle[0]) < box.width / 2)
+            for other in here.lines
+        }
+        assert min(away, key=away.get) is line, text.get_text()
+
+
+def sampled(axis, line):
+    """Pixels along a line, one every two hundredth of each segment."""
+    corners = axis.transData.transform(line.get_xydata())
+    return [start + (end - start) * i / 200 for start, end in pairwise(corners) for i in range(201)]
+
+
+# stored measurements
+
+
+def test_stored_measurements_say_what_they_are():
+    for name, source in (("choices", "benchmarks/choices.py"), ("tiny_seeds", "benchmarks/tiny_seeds.py")):
+        assert {"what", "versions", "device"} <= set(measured(name))
+        assert source in measured.__doc__
+    assert set(measured("tiny_seeds")["base_ndcg_at_10"]) == {str(dim) for dim in PROFILES["tiny"].matryoshka_dims}
+    with pytest.raises(ValueError, match="nothing was measured under 'seeds': there are choices, tiny_seeds"):
+        measured("seeds")
+
+
+def test_stored_controls_stand_beside_their_own_profile_only():
+    stored = stored_controls(load_profile("tiny"))
+    assert tuple(stored["without MatryoshkaLoss"]) == PROFILES["tiny"].matryoshka_dims
+    assert stored["without MatryoshkaLoss"][8] == measured("choices")["choices"]["without MatryoshkaLoss"]["ndcg_at_10"]["8"]
+    assert stored_controls(PROFILES["full"]) == {}
+    assert stored_controls(dataclasses.replace(load_profile("tiny"), train_rows=96)) == {}
 
 
 # widgets

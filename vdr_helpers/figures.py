@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 TUNED, BASE, PUBLISHED = "#0b6e8a", "#8a8f98", "#5f6368"  # accent, neutral, and the dashed grey of published figures
 POSITIVE, NEGATIVE = "#1a7f37", "#b35900"
-WIDTH = 7.2  # inches: the text column
+WIDTH = 7.2  # inches: the text column, 720 pixels of a page
+LETTERS = {TUNED: TUNED, BASE: PUBLISHED, PUBLISHED: PUBLISHED}  # by a line's colour: small letters need the darker grey
+DPI = 200  # two pixels of the picture for each of the page, so that dense screens show sharp letters
+BESIDE = [(x, y, away) for away in (7, 12, 20) for x, y in ((1, 1), (1, -1), (0, 1), (0, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0))]
 
 
 def new_figure(rows: int = 1, columns: int = 1, height: float = 3.2, **options):
@@ -18,7 +23,7 @@ def new_figure(rows: int = 1, columns: int = 1, height: float = 3.2, **options):
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(WIDTH, height), layout="constrained", dpi=100)
+    figure = Figure(figsize=(WIDTH, height), layout="constrained", dpi=DPI)
     axes = figure.subplots(rows, columns, **options)
     for axis in axes.flat if hasattr(axes, "flat") else [axes]:
         axis.spines[["top", "right"]].set_visible(False)
@@ -28,9 +33,12 @@ def new_figure(rows: int = 1, columns: int = 1, height: float = 3.2, **options):
 
 
 def to_png(figure) -> bytes:
-    """The figure as PNG bytes."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", facecolor="white")
+    """The figure as PNG bytes with a palette of 256 colours, a third of the size that full colours take."""
+    from PIL import Image
+
+    drawn, buffer = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", facecolor="white")
+    Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
     return buffer.getvalue()
 
 
@@ -44,7 +52,48 @@ def show(figure, alt: str) -> None:
     if len(alt) < 20:
         raise ValueError("alt text must tell the figure's finding in a sentence of at least 20 characters")
     data = {"image/png": base64.b64encode(to_png(figure)).decode(), "text/plain": "<figure>"}
-    display(data, raw=True, metadata={"image/png": {"alt": alt}})
+    display(data, raw=True, metadata={"image/png": {"alt": alt, "width": round(100 * WIDTH)}})
+
+
+def label_points(axis, labels: list[tuple[str, list, str]]) -> None:
+    """Write each ``(text, points, colour)`` beside one of its ``points`` (data coordinates), where it covers nothing.
+
+    It keeps clear of every line and marker in ``axis``, of its frame and of the labels before it, and stays on its point's side of
+    them, so call it last. The first free place wins; where there is none, the least covered.
+    """
+    import numpy
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    renderer = FigureCanvasAgg(axis.figure).get_renderer()
+    axis.figure.draw_without_rendering()  # only now does the layout know where a point lies
+    marks = [axis.transData.transform(dots.get_offsets()) for dots in axis.collections]
+    for line in axis.lines:
+        corners, steps = axis.transData.transform(line.get_xydata()), numpy.linspace(0, 1, 40)[:, None]
+        marks += [corners, *(start + (end - start) * steps for start, end in pairwise(corners))]
+    marks = numpy.concatenate(marks)
+    frame, unit, written = axis.get_window_extent(renderer), axis.figure.dpi / 72, []
+
+    def covered(low, high, point) -> int:
+        way = point + ((low + high) / 2 - point) * numpy.linspace(0.3, 1, 15)[:, None]  # from the point to the label's middle
+        crossed = (abs(marks[:, None] - way) < 3 * unit).all(axis=2).any()
+        hit = ((marks > low - 5 * unit) & (marks < high + 5 * unit)).all(axis=1).sum()
+        clash = sum(((low < other_high) & (high > other_low)).all() for other_low, other_high in written)
+        outside = (low < frame.p0).any() or (high > frame.p1).any()
+        return hit + 100 * crossed + 1000 * (clash + outside)
+
+    for text, points, colour in labels:
+        at = axis.transData.transform(points)
+        style = {"textcoords": "offset points", "va": "bottom", "fontsize": 8, "color": colour, "in_layout": False}
+        label = axis.annotate(text, points[0], xytext=(0, 0), **style)
+        size = numpy.array(label.get_window_extent(renderer).size)
+        places = [
+            (point, point + unit * away * numpy.array([x, y]) + size * [(x - 1) / 2, (y - 1) / 2])
+            for x, y, away in BESIDE
+            for point in at
+        ]
+        _, low = min(places, key=lambda place: covered(place[1], place[1] + size, place[0]))
+        label.set_position((low - at[0]) / unit)
+        written.append((low, low + size))
 
 
 def page_row(pages: Sequence, titles: Sequence[str], kinds: Sequence[str], heading: str = "", height: float = 3.0):
@@ -71,31 +120,54 @@ def page_row(pages: Sequence, titles: Sequence[str], kinds: Sequence[str], headi
     return figure
 
 
-def truncation_curve(scores: dict[str, dict[int, float]], published_rows: list[dict] | None = None):
+def ranking(similarities, page_ids: list[str], pages: Sequence, query_id: str, heading: str = "", best: int = 5):
+    """The ``best`` pages of one query side by side, and after them the right one where it stands further back, each with its rank.
+
+    ``similarities``: tensor of shape (pages,), one per entry of ``page_ids`` and ``pages``. The right page is ``"<query_id>-positive"``,
+    its hard negatives are ``"<query_id>-negative_0"`` and so on, as ``evaluation.retrieval_inputs`` names them.
+    """
+    order = similarities.argsort(descending=True).tolist()
+    right = page_ids.index(f"{query_id}-positive")
+    shown = order[:best] + [right] * (right not in order[:best])
+    names = {f"{query_id}-positive": "positive"}
+    kinds = [names.get(page_ids[i], "hard negative" if page_ids[i].startswith(f"{query_id}-") else "other") for i in shown]
+    titles = [f"rank {order.index(i) + 1}, {similarities[i]:.2f}" for i in shown]
+    return page_row([pages[i] for i in shown], titles, kinds, heading=heading)
+
+
+def truncation_curve(
+    scores: dict[str, dict[int, float]],
+    published_rows: list[dict] | None = None,
+    stored: dict[str, dict[int, float]] | None = None,
+):
     """NDCG@10 against the number of dimensions kept, measured here (solid) beside the published curves (dashed grey).
 
-    ``scores``: ``{"base": {dim: NDCG@10}, "finetuned": {...}}``; ``published_rows``: ``published()["dimensions"]``.
+    ``scores``: ``{"base": {dim: NDCG@10}, "finetuned": {...}}``; ``published_rows``: ``published()["dimensions"]``; ``stored``: further
+    curves by label, measured by this project and kept, drawn dotted beside the measured ones.
     """
-    panels = [("measured here", scores)]
+    panels = [("measured here", scores | (stored or {}))]
     if published_rows:
         published_scores = {name: {row["dimensions"]: row[name] for row in published_rows} for name in ("base", "finetuned")}
         panels.append(("published (2B model, other data)", published_scores))
-    figure, axes = new_figure(1, len(panels), height=3.2, squeeze=False, sharey=True)
+    figure, axes = new_figure(1, len(panels), height=3.4, squeeze=False, sharey=True)
+    labels = {axis: [] for axis in axes[0]}
     for axis, (title, curves) in zip(axes[0], panels, strict=True):
         for name, curve in curves.items():
-            measured = title == "measured here"
-            colour = (TUNED if name == "finetuned" else BASE) if measured else PUBLISHED
-            marker = "o" if name == "finetuned" else "s"
-            axis.plot(list(curve), list(curve.values()), marker=marker, color=colour, linestyle="-" if measured else "--")
-            smallest = min(curve)
-            above = name == "finetuned"  # the two labels keep clear of each other's curve
-            place = (0, 8 if above else -14)
-            axis.annotate(name, (smallest, curve[smallest]), xytext=place, textcoords="offset points", color=colour)
+            measured, kept_before = title == "measured here", name in (stored or {})
+            colour = (BASE if name == "base" else TUNED) if measured else PUBLISHED
+            style = ":" if kept_before else "-" if measured else "--"
+            marker = "^" if kept_before else "s" if name == "base" else "o"
+            face = "white" if kept_before else colour
+            axis.plot(list(curve), list(curve.values()), marker=marker, color=colour, linestyle=style, markerfacecolor=face)
+            labels[axis].append(("tuned" if name == "finetuned" else name, sorted(curve.items()), LETTERS[colour]))
         axis.set_xscale("log", base=2)
         axis.set_xticks(list(curve), [str(dim) for dim in curve], rotation=45)
         axis.minorticks_off()
-        axis.set(title=title, xlabel="dimensions kept", ylim=(0, 1))
-    axes[0][0].set_ylabel("NDCG@10")
+        axis.set(title=title, xlabel="dimensions kept")
+    lowest = min(score for _, curves in panels for curve in curves.values() for score in curve.values())
+    axes[0][0].set(ylabel="NDCG@10", ylim=(max(0, math.floor(10 * lowest - 1) / 10), 1))
+    for axis in axes[0]:
+        label_points(axis, labels[axis])
     return figure
 
 
@@ -112,34 +184,39 @@ def training_curve(
     figure, axes = new_figure(1, 2, height=2.8)
     lines = [(axes[0], losses, "o", "-", ""), (axes[1], scores, "o", "-", "full width" if short_scores else "")]
     lines.append((axes[1], short_scores, "s", ":", f"first {short_dim} dims"))
-    for axis, points, marker, style, label in lines:
+    for axis, points, marker, style, _ in lines:
         steps, values = [step for step, _ in points], [value for _, value in points]
         axis.plot(steps, values, color=TUNED, marker=marker, linestyle=style, markersize=4)
-        if label and points:
-            axis.annotate(label, points[0], xytext=(7, -4), textcoords="offset points", color=TUNED, fontsize=8)
     axes[0].set(xlabel="step", title="training loss (sum over dimensions)")
     axes[1].set(xlabel="step", title="NDCG@10 on eval")
+    label_points(axes[1], [(label, list(points), TUNED) for axis, points, _, _, label in lines if label and points])
     return figure
 
 
 def model_sizes(models: list[dict], own: tuple[float, float] | None = None):
-    """The published table as a scatter: billions of parameters against NDCG@10; ``own`` is the reader's ``(billions, score)``."""
-    from vdr_helpers.published import parameters_in_billions
+    """The published table as a scatter: billions of parameters against NDCG@10; ``own`` is the reader's ``(billions, score)``.
 
-    figure, axis = new_figure(height=3.6)
-    for row in models:
-        tuned = row["model"].endswith("-vdr")
-        x, y = parameters_in_billions(row["parameters"]), row["ndcg_at_10"]
-        axis.scatter(x, y, color="white", edgecolor=PUBLISHED, linewidth=2 if tuned else 1, s=70 if tuned else 36, zorder=3)
-        if tuned or row["model"].startswith("Qwen/") or y < 0.65:
-            axis.annotate(
-                row["model"].split("/")[1], (x, y), xytext=(6, 5 if tuned else -11), textcoords="offset points", fontsize=8
-            )
+    Hollow points are published, the tuned model and its base with a thick edge; the filled one is the reader's. The best model above
+    four billion and those below 0.65 have their names beside them as well.
+    """
+    from vdr_helpers.published import parameters_in_billions, published
+
+    figure, axis = new_figure(height=3.8)
+    points = {row["model"]: (parameters_in_billions(row["parameters"]), row["ndcg_at_10"]) for row in models}
+    tuned, base = published()["model"], published()["base_model"]
+    larger = max((name for name in points if points[name][0] > 4), key=lambda name: points[name][1])
+    looks = {tuned: (TUNED, "o", 2.5, 110), base: (BASE, "s", 2.5, 60)}
+    for name, point in points.items():
+        colour, marker, linewidth, size = looks.get(name, (PUBLISHED, "o", 1, 36))
+        axis.scatter(*point, color="white", edgecolor=colour, marker=marker, linewidth=linewidth, s=size, zorder=3)
+    roles = {larger: "", tuned: " (tuned)", base: " (its base)"} | {name: "" for name in points if points[name][1] < 0.65}
+    labels = [(name.split("/")[1] + role, [points[name]], TUNED if name == tuned else PUBLISHED) for name, role in roles.items()]
     if own:
-        axis.scatter(*own, color=TUNED, s=70, zorder=4)
-        axis.annotate("measured here", own, xytext=(6, -12), textcoords="offset points", color=TUNED)
+        axis.scatter(*own, color=TUNED, s=28, zorder=4)
+        labels.append(("measured here", [own], TUNED))
     axis.set(xscale="log", xlabel="parameters (billions, log scale)", ylabel="NDCG@10", xlim=(0.1, 20), ylim=(0.3, 1))
     axis.set_xticks([0.15, 0.5, 1, 2, 4, 8], ["0.15", "0.5", "1", "2", "4", "8"])
     axis.minorticks_off()
-    axis.set_title("published by the model card, not measured here")
+    axis.set_title("published by the model card" + (", but for the filled point" if own else ", not measured here"))
+    label_points(axis, labels)
     return figure

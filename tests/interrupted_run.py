@@ -4,22 +4,20 @@
 takes the run and nothing else.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import signal
 import sys
-import traceback
+from functools import partial
 from pathlib import Path
 
-import nbformat
+from cells import fork, run_cells
 from sentence_transformers import SentenceTransformerTrainer
 
 from vdr_helpers import checkpoints, profiles
 
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "03_finetune.ipynb"
 # Killed in a training step, between the weights and the optimizer of a checkpoint, or while the result is saved.
 MOMENTS = {"in a step": ("training_step", 4), "in a checkpoint": ("_save_optimizer_and_scheduler", 3), "in the last save": None}
 
@@ -31,7 +29,7 @@ def die(*arguments, **settings) -> None:
 def arm(moment: str) -> None:
     """Make this process kill itself at ``moment``."""
     if MOMENTS[moment] is None:
-        checkpoints.save_model_whole = lambda model, folder: (Path(f"{folder}.partial").mkdir(), die())
+        checkpoints.save_model_whole = lambda model, folder, made_from: (Path(f"{folder}.partial").mkdir(), die())
         return
     name, step = MOMENTS[moment]
     original = getattr(SentenceTransformerTrainer, name)
@@ -42,41 +40,19 @@ def arm(moment: str) -> None:
     setattr(SentenceTransformerTrainer, name, deadly)
 
 
-def run_cells(outputs: Path) -> None:
-    """Every code cell of the notebook, in the namespace of ``__main__`` as in a kernel; leaves ``result.json``."""
-    os.environ["VDR_OUTPUTS"] = str(outputs)
-    space = vars(sys.modules["__main__"])
-    space["display"] = lambda *shown: None
-    with (outputs / "log.txt").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-        for cell in nbformat.read(NOTEBOOK, as_version=4).cells:
-            if cell.cell_type == "code":
-                exec(compile(cell.source, str(NOTEBOOK), "exec"), space)
-    history = space["trainer"].state.log_history
+def run(outputs: Path, moment: str | None = None) -> None:
+    """Notebook 03, killed at ``moment`` if there is one; leaves ``result.json``."""
+    if moment:
+        arm(moment)
+    space = run_cells("03", outputs)
+    history = space["log_history"]
     result = {
-        "weights": hashlib.sha1(b"".join(w.detach().numpy().tobytes() for w in space["model"].parameters())).hexdigest(),
+        "weights": hashlib.sha1(b"".join(w.detach().numpy().tobytes() for w in space["reloaded"].parameters())).hexdigest(),
         "scores": [entry for entry in history if "eval_vdr-eval-hard_cosine_ndcg@10" in entry][-1],
         "steps_logged": [entry["step"] for entry in history if "loss" in entry],
     }
     result["scores"] = {name: value for name, value in result["scores"].items() if "cosine" in name}
     (outputs / "result.json").write_text(json.dumps(result))
-
-
-def fork(outputs: Path, moment: str | None = None) -> int:
-    """Run the cells in a fork of this process; returns its exit status, negative when a signal ended it."""
-    outputs.mkdir(exist_ok=True)
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            if moment:
-                arm(moment)
-            run_cells(outputs)
-            status = 0
-        except BaseException:
-            (outputs / "log.txt").open("a").write(traceback.format_exc())
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def main(source: str, folder: Path) -> None:
@@ -92,10 +68,10 @@ def main(source: str, folder: Path) -> None:
     )
     for moment in [None, *MOMENTS]:
         outputs = folder / (moment or "undisturbed").replace(" ", "-")
-        line = {"moment": moment, "killed": fork(outputs, moment) if moment else None}
+        line = {"moment": moment, "killed": fork(outputs, partial(run, outputs, moment)) if moment else None}
         line["left"] = sorted(path.name for path in outputs.glob("tiny/checkpoints/*/checkpoint-*"))
         line["finetuned_before"] = (outputs / "tiny" / "finetuned").exists()
-        line["status"] = fork(outputs)
+        line["status"] = fork(outputs, partial(run, outputs))
         line |= json.loads((outputs / "result.json").read_text()) if line["status"] == 0 else {}
         print(json.dumps(line), flush=True)
 

@@ -65,7 +65,7 @@ def test_a_trained_adapter_saves_and_reloads_as_the_tuned_model(with_adapters, t
     model.model_card_data.generate_widget_examples = False
     loss = CachedMultipleNegativesRankingLoss(model, mini_batch_size=4)
     SentenceTransformerTrainer(model=model, args=args, train_dataset=rows, loss=loss).train()
-    save_model_whole(model, tmp_path / "tuned")
+    save_model_whole(model, tmp_path / "tuned", made_from={})
     assert (tmp_path / "tuned" / "adapter_model.safetensors").exists()
     assert not (tmp_path / "tuned" / "model.safetensors").exists()  # two million weights are not saved twice
     texts = ["Alder Energy revenue 2020", "Which page gives the wages of Birch Rail?"]

@@ -1,4 +1,4 @@
-"""The four speed-ups of notebook 03 change no number: keys, paths, token budgets, one encoding for several dimensions."""
+"""The speed-ups of notebook 03 change no number: keys, paths, token budgets, one encoding, a matrix product, 16-bit pixels."""
 
 import copy
 import io
@@ -126,6 +126,33 @@ def test_a_deep_copy_of_the_model_uses_its_own_patch_weights(random_model):
         layer.proj.bias.zero_()
         assert layer(pixels).abs().max() == 0
         assert torch.equal(random_model[0].auto_model.visual.patch_embed(pixels), before)
+
+
+def adapt_the_patches(model):
+    """LoRA on the patch convolution, with an update that is not zero."""
+    from peft import LoraConfig
+
+    model.add_adapter(LoraConfig(r=2, target_modules=["visual.patch_embed.proj"]))
+    with torch.no_grad():
+        model[0].auto_model.visual.patch_embed.proj.lora_B["default"].weight.fill_(0.5)
+
+
+@pytest.mark.parametrize("applied_first", [True, False])
+def test_an_adapter_on_the_patches_is_not_lost(random_model, applied_first):
+    model, pixels = copy.deepcopy(random_model), torch.rand(4, 1536)
+    if applied_first:
+        assert use_matrix_product(model)
+    adapt_the_patches(model)
+    if not applied_first:
+        assert not use_matrix_product(model)
+    reference = copy.deepcopy(random_model)
+    adapt_the_patches(reference)
+    with torch.no_grad():
+        for adapter in (model, reference):
+            adapter[0].auto_model.visual.patch_embed.proj.lora_A["default"].weight.fill_(0.25)
+        expected = reference[0].auto_model.visual.patch_embed(pixels)
+        assert torch.equal(model[0].auto_model.visual.patch_embed(pixels), expected)
+        assert not torch.allclose(random_model[0].auto_model.visual.patch_embed(pixels), expected)
 
 
 def gradient(model, loss, columns) -> torch.Tensor:

@@ -62,11 +62,81 @@ def test_the_last_whole_checkpoint_is_chosen_by_number(tmp_path):
     assert checkpoints.last_checkpoint(tmp_path) == whole
 
 
-def test_other_settings_have_another_folder(tmp_path):
-    one = checkpoints.run_folder(tmp_path, learning_rate=1e-3, seed=1)
-    assert one.parent == tmp_path
-    assert one == checkpoints.run_folder(tmp_path, seed=1, learning_rate=1e-3)
-    assert one != checkpoints.run_folder(tmp_path, seed=2, learning_rate=1e-3)
+@pytest.fixture
+def start(random_model, tmp_path):
+    """``start(rows=..., inner=..., dims=..., **arguments)``: a trainer as notebook 03 builds it, about to train."""
+    from datasets import Dataset, Features, Image, Value
+    from PIL import Image as PillowImage
+    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+    from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss, MatryoshkaLoss
+
+    folder = tmp_path / "run"
+    features = Features({"query": Value("string"), "image": Image()})
+    random_model.model_card_data.generate_widget_examples = False
+
+    def sampler(dataset, **settings):
+        raise AssertionError("no batch is drawn here")
+
+    def build(shades=(10, 20, 30), dims=(256, 8), inner=None, wrapped=True, **arguments):
+        images = [PillowImage.new("RGB", (64, 64), (shade, 0, 0)) for shade in shades]
+        rows = Dataset.from_dict({"query": [f"shade {shade}" for shade in shades], "image": images}, features=features)
+        loss = CachedMultipleNegativesRankingLoss(random_model, **(inner or {}))
+        loss = MatryoshkaLoss(random_model, loss, matryoshka_dims=list(dims)) if wrapped else loss
+        settings = {"output_dir": str(folder), "learning_rate": 1e-3, "batch_sampler": sampler, "report_to": "none"} | arguments
+        args = SentenceTransformerTrainingArguments(use_cpu=True, **settings)
+        return SentenceTransformerTrainer(model=random_model, args=args, train_dataset=rows, loss=loss)
+
+    return build
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"learning_rate": 2e-3},
+        {"weight_decay": 0.1},
+        {"seed": 1},
+        {"bf16": True},
+        {"dims": (256, 16)},
+        {"inner": {"scale": 10.0}},
+        {"wrapped": False},
+        {"shades": (10, 20, 31)},
+        {"base": "another revision"},
+    ],
+    ids=str,
+)
+def test_a_changed_run_has_another_folder(start, tmp_path, change):
+    base = change.get("base", "one revision")
+    changed = start(**{name: value for name, value in change.items() if name != "base"})
+    assert checkpoints.run_folder(tmp_path, changed, base=base) != checkpoints.run_folder(tmp_path, start(), base="one revision")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"logging_steps": 7}, {"eval_on_start": True}, {"output_dir": "elsewhere"}, {"inner": {"mini_batch_size": 1}}],
+    ids=str,
+)
+def test_a_run_that_only_looks_or_waits_differently_goes_on(start, tmp_path, monkeypatch, change):
+    monkeypatch.chdir(tmp_path)
+    folder = checkpoints.run_folder(tmp_path, start(**change), base="x")
+    assert folder.parent == tmp_path
+    assert folder == checkpoints.run_folder(tmp_path, start(), base="x")
+
+
+def test_a_run_is_the_same_in_another_process(start):
+    """The sampler is a function: its name counts, its address, another one in every process, does not."""
+    settings = json.dumps(
+        checkpoints.run_settings(start()), default=lambda value: getattr(value, "__qualname__", None) or str(value)
+    )
+    assert "0x" not in settings
+
+
+def test_checkpoints_of_other_runs_are_named_with_their_size(start, tmp_path, capsys):
+    folder = checkpoints.run_folder(tmp_path, start())
+    write_checkpoint(folder, 3)
+    assert checkpoints.run_folder(tmp_path, start()) == folder
+    assert capsys.readouterr().out == ""
+    checkpoints.run_folder(tmp_path, start(seed=5))
+    assert "checkpoints of other, unfinished runs" in capsys.readouterr().out
 
 
 def test_a_model_is_saved_whole_or_not_at_all(tmp_path):
@@ -82,9 +152,9 @@ def test_a_model_is_saved_whole_or_not_at_all(tmp_path):
                 Path(folder, str(i)).write_text(word)
 
     folder = tmp_path / "model"
-    checkpoints.save_model_whole(Model(["old", "old"]), folder)
+    checkpoints.save_model_whole(Model(["old", "old"]), folder, {})
     with pytest.raises(OSError, match="no space"):
-        checkpoints.save_model_whole(Model(["new", None]), folder)
+        checkpoints.save_model_whole(Model(["new", None]), folder, {})
     assert [(folder / name).read_text() for name in "01"] == ["old", "old"]
-    checkpoints.save_model_whole(Model(["new"]), folder)
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["0", "model"]
+    checkpoints.save_model_whole(Model(["new"]), folder, {"rows": 3})
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["0", "made_from.json", "model"]

@@ -53,13 +53,31 @@ def test_the_log_table_is_the_cards():
 
 def test_the_live_curve_redraws_at_every_evaluation():
     curve = training.LiveCurve()
-    assert curve.widget.value == b""
-    states = []
-    for count in (0, 2, 4):
+    states = [bytes(curve.picture.value)]  # axes without a curve: an empty picture would be drawn as a broken one
+    for count in (2, 4):
         curve.on_evaluate(None, SimpleNamespace(log_history=LOG[:count]), None, metrics={})
-        states.append(bytes(curve.widget.value))
-        assert states[-1].startswith(b"\x89PNG")
+        states.append(bytes(curve.picture.value))
+    assert all(state.startswith(b"\x89PNG") for state in states)
     assert len(set(states)) == 3
+    assert curve.widget.children == (curve.message, curve.picture)
+
+
+@pytest.mark.parametrize("first_step", [0, 30])
+def test_the_live_curve_says_how_long_it_will_take(monkeypatch, first_step):
+    """100 steps, 20 of them done in ten minutes, whether from the start or from a checkpoint."""
+    now = iter([1000.0, 1600.0])
+    monkeypatch.setattr(training.time, "monotonic", lambda: next(now))
+    curve = training.LiveCurve()
+    state = SimpleNamespace(global_step=first_step, max_steps=first_step + 100)
+    curve.on_train_begin(None, state, None)
+    state.global_step += 20
+    curve.on_step_end(None, state, None)
+    assert curve.message.value == f"step {first_step + 20} of {first_step + 100}, 10 min so far, about 40 min left"
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(4.4, "4 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"), (9000, "2.5 h")])
+def test_durations(seconds, said):
+    assert training.duration(seconds) == said
 
 
 def gradient(model, loss, pairs) -> torch.Tensor:

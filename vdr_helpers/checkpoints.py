@@ -7,14 +7,56 @@ import json
 import shutil
 from pathlib import Path
 
+from vdr_helpers.batches import page_keys
+from vdr_helpers.stamps import write_stamp
 
-def run_folder(root: str | Path, **settings) -> Path:
-    """``root/<key>``: one folder per combination of settings, so that a run with other settings never resumes this one's checkpoints.
+# Arguments that change what is shown, kept or waited for, but no number of the result; all others belong to the run.
+NOT_THE_RESULT = ("output_dir", "run_name", "report_to", "project", "disable_tqdm", "push_to_hub", "do_eval", "use_cpu")
+NOT_THE_RESULT += ("logging_", "log_", "eval_", "save_", "hub_", "dataloader_", "per_device_eval_", "trackio_")
+MINI_BATCHES = ("mini_batch_size", "mini_batch_num_tokens")  # how a batch is cut: the gradient does not depend on it
 
-    ``settings``: whatever decides the run (model, data fingerprint, batch, learning rate, seed); anything that ``json`` can write.
+
+def run_settings(trainer, **more) -> dict:
+    """What decides a run's result, read from the trainer that is about to start: arguments, loss, rows, trained weights; and ``more``.
+
+    Pages count by content, so that the same rows prepared again are the same run. Raises ``ValueError`` as
+    :func:`vdr_helpers.batches.page_keys` does.
     """
-    key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]
-    return Path(root) / key
+    loss, model = trainer.loss, trainer.model
+    losses = {
+        name: getattr(part, "get_config_dict", dict)() for name, part in (("outer", loss), ("inner", getattr(loss, "loss", None)))
+    }
+    rows = page_keys(trainer.train_dataset).to_dict()
+    return more | {
+        "arguments": {name: value for name, value in trainer.args.to_dict().items() if not name.startswith(NOT_THE_RESULT)},
+        "loss": {name: {key: value for key, value in found.items() if key not in MINI_BATCHES} for name, found in losses.items()},
+        "kind of loss": type(loss).__name__,
+        "rows": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
+        "trained weights": [
+            [name, str(weight.dtype), *weight.shape] for name, weight in model.named_parameters() if weight.requires_grad
+        ],
+    }
+
+
+def run_folder(root: str | Path, trainer, **more) -> Path:
+    """``root/<key>``: one folder per :func:`run_settings`, so that a changed run never resumes another one's checkpoints.
+
+    ``more``: what the trainer does not know, such as a key of the base model's weights; anything that ``json`` can write. Prints a line
+    when ``root`` holds checkpoints of other runs, because each can be larger than the model.
+    """
+
+    def by_name(value) -> str:  # a function's own text holds its address, which is another one in every process
+        return getattr(value, "__qualname__", None) or str(value)
+
+    key = hashlib.sha256(json.dumps(run_settings(trainer, **more), sort_keys=True, default=by_name).encode()).hexdigest()[:12]
+    folder = Path(root) / key
+    others = [path for path in Path(root).glob("*/checkpoint-*") if path.parent != folder]
+    if others:
+        size = sum(file.stat().st_size for path in others for file in path.rglob("*") if file.is_file()) / 1e9
+        print(
+            f"checkpoints of other, unfinished runs lie in {Path(root).name}/ ({size:.1f} GB): delete what you do not want back"
+        )
+    return folder
 
 
 def is_whole(checkpoint: Path) -> bool:
@@ -37,11 +79,15 @@ def last_checkpoint(folder: str | Path) -> str | None:
     return next((str(path) for _, path in sorted(numbered, reverse=True) if is_whole(path)), None)
 
 
-def save_model_whole(model, folder: str | Path) -> None:
-    """``save_pretrained`` beside the target, then move: ``folder`` holds the whole old model or the whole new one, never a half."""
+def save_model_whole(model, folder: str | Path, made_from: dict) -> None:
+    """``save_pretrained`` beside the target, then move: ``folder`` holds the whole old model or the whole new one, never a half.
+
+    ``made_from``: the settings that the model came from (``vdr_helpers.stamps``), kept with it.
+    """
     folder = Path(folder)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(str(partial), create_model_card=False)
+    write_stamp(partial, made_from)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

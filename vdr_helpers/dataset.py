@@ -10,6 +10,7 @@ import io
 from pathlib import Path
 
 from vdr_helpers.profiles import Profile
+from vdr_helpers.stamps import BY_PUBLISHER, data_differences, read_stamp
 
 SOURCE_COLUMNS = ("id", "query", "image", "negatives", "language")
 LARGEST_PAGE = 50_000_000  # pixels; a larger image in a dataset is a mistake or a decompression bomb
@@ -37,17 +38,22 @@ def check_columns(dataset, expected: tuple[str, ...] = SOURCE_COLUMNS) -> None:
 
 
 def open_page(data: bytes):
-    """The decoded RGB page. Raises ``ValueError`` with the reason, and nothing else, whatever the bytes are.
+    """The decoded RGB page, upright and on white paper. Raises ``ValueError`` with the reason, and nothing else, whatever the bytes are.
 
-    The size is checked before the pixels are unpacked, and only :data:`PAGE_FORMATS` are tried.
+    The size is checked before the pixels are unpacked, and only :data:`PAGE_FORMATS` are tried. A camera's note of how the page was held
+    (EXIF) is followed, as ``datasets.Image`` does; what is transparent becomes white, as in the model's own image processor.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
         with Image.open(io.BytesIO(data), formats=PAGE_FORMATS) as image:
             width, height = image.size
             if width * height <= LARGEST_PAGE:
-                return image.convert("RGB")
+                image = ImageOps.exif_transpose(image)
+                if not image.has_transparency_data:
+                    return image.convert("RGB")
+                paper = Image.new("RGBA", image.size, "white")
+                return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
     except Exception as error:  # a damaged file can raise nearly anything inside a decoder, and must not stop the run
         raise ValueError(f"does not open ({type(error).__name__})") from error
     raise ValueError(f"has {width} x {height} pixels, the limit is {LARGEST_PAGE:,}")
@@ -125,28 +131,47 @@ def statistics(dataset, processor) -> list[dict]:
 
 
 def load_prepared(profile: Profile, split: str):
-    """``train`` or ``eval`` as notebook 02 saved them; if it has not been run, the same steps are run here first (a minute).
+    """``train`` or ``eval`` as notebook 02 saved them; where they are missing, made with other settings or damaged, its steps run here.
 
-    Returns ``(dataset, where it came from)``. Raises ``ValueError`` for another split and ``FileNotFoundError`` on a profile whose
-    data would have to be fetched from the hub: that is long, and is started on purpose.
+    Returns ``(dataset, where it came from)``. Raises ``ValueError`` for another split. On a profile whose data would have to be fetched
+    from the hub nothing is made here, because that is long and is started on purpose: ``FileNotFoundError`` when there are none,
+    ``ValueError`` that names the differences or the damage when there are.
     """
     from datasets import load_from_disk
 
     if split not in ("train", "eval", "full"):
         raise ValueError(f"split must be 'train', 'eval' or 'full', not {split!r}")
     folder = profile.output_dir / "data"
-    origin = "your own notebook 02"
-    if not (folder / split / "dataset_info.json").exists():
-        if profile.dataset_name != "generated" and not profile.dataset_folder:
-            raise FileNotFoundError(
-                f"no prepared data for profile {profile.name!r}: run notebooks/02_dataset.ipynb with it first, or fetch the split "
-                "that others prepared: python -m vdr_helpers.prepare --preprocessed"
+    problem, problem_at = None, f"outputs/{profile.name}/data"
+    if (folder / split / "dataset_info.json").exists():
+        different = data_differences(read_stamp(folder), profile)
+        if not different:
+            try:
+                by_publisher = read_stamp(folder)["split"] == BY_PUBLISHER
+                name = read_stamp(folder)["dataset"]["name"]
+                return load_from_disk(
+                    str(folder / split)
+                ), f"{name}, as its publisher split it" if by_publisher else "your own notebook 02"
+            except (
+                Exception
+            ) as error:  # a cut file: datasets and pyarrow have an error of their own for each kind, none names the file
+                different = [f"{split} is damaged ({type(error).__name__})"]
+        problem = "; ".join(different)
+    if profile.dataset_name != "generated" and not profile.dataset_folder:
+        if problem:
+            raise ValueError(
+                f"the data in {problem_at} cannot be used ({problem}): run notebooks/02_dataset.ipynb again, put the settings back, or "
+                "set VDR_OUTPUTS to another folder, and restart the kernel"
             )
-        from vdr_helpers.prepare import prepare
+        raise FileNotFoundError(
+            f"no prepared data for profile {profile.name!r}: run notebooks/02_dataset.ipynb with it first, or fetch the split "
+            "that others prepared: python -m vdr_helpers.prepare --preprocessed"
+        )
+    from vdr_helpers.prepare import prepare
 
-        prepare(profile, folder)
-        origin = "prepared now, in the steps of notebook 02"
-    return load_from_disk(str(folder / split)), origin
+    prepare(profile, folder)
+    origin = "prepared now, in the steps of notebook 02"
+    return load_from_disk(str(folder / split)), origin + (f", because what was there did not fit: {problem}" if problem else "")
 
 
 def save_whole(dataset, folder: Path) -> None:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 from vdr_helpers.files import write_whole
-from vdr_helpers.profiles import Profile
+from vdr_helpers.profiles import PROFILES, Profile
+from vdr_helpers.stamps import data_differences, differences, model_differences, model_settings, read_stamp
 
 
 def retrieval_inputs(eval_dataset) -> tuple[dict, dict, dict]:
     """``(queries, corpus, relevant_docs)`` for ``InformationRetrievalEvaluator`` from an eval split (notebook 03 builds them).
 
     ``queries``: ``{"q0": text}``; ``corpus``: ``{"q0-positive": page, "q0-negative_0": page, ...}``; ``relevant_docs``:
-    ``{"q0": {"q0-positive"}}``. Raises ``ValueError`` for an empty query or a split without ``negative_0``.
+    ``{"q0": {"q0-positive"}}``. Raises ``ValueError`` for an empty split, an empty query or a split without ``negative_0``.
     """
     names = [name for name in eval_dataset.column_names if name.startswith("negative_")]
     if not names:
         raise ValueError("this split has no column negative_0: pass the eval split of notebook 02")
+    if len(eval_dataset) == 0:
+        raise ValueError("the eval split is empty: run notebook 02 with eval_rows of at least 1")
     queries, corpus, relevant_docs = {}, {}, {}
     for i, row in enumerate(eval_dataset):
         if not row["query"] or not row["query"].strip():
@@ -31,55 +35,107 @@ def retrieval_inputs(eval_dataset) -> tuple[dict, dict, dict]:
     return queries, corpus, relevant_docs
 
 
-def model_key(folder: str | Path, *more: str) -> str:
-    """A short key of a saved model's weights and settings and of ``more`` (a dataset's fingerprint, say)."""
+def content_of(page) -> bytes:
+    """What a page is, wherever it lies: a hash of its file for a path, of its size and pixels for a PIL image."""
+    if isinstance(page, str | Path):
+        with Path(page).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    return hashlib.sha256(f"{page.mode} {page.size}".encode() + page.tobytes()).digest()
+
+
+def embedding_key(model, queries: list[str], pages: list) -> str:
+    """A key of everything that decides the embeddings: the weights as they are in memory and their number format, the width, prompts, how
+    text becomes tokens, how large a page may be, versions, and every text and page.
+    """
+    import torch
+
     digest = hashlib.sha256()
-    for path in sorted(Path(folder).rglob("*")) if Path(folder).is_dir() else ():
-        name = path.relative_to(folder).as_posix()
-        if path.suffix in (".safetensors", ".json", ".jinja") and "checkpoint" not in name:
-            digest.update(name.encode() + path.read_bytes())
-    for text in more:
-        digest.update(text.encode())
+    for name, weight in model.state_dict().items():
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    image_processor = getattr(model.processor, "image_processor", None)
+    settings = {
+        "width": model.get_embedding_dimension(),
+        "truncate_dim": model.truncate_dim,
+        "prompts": model.prompts,
+        "first query": model.preprocess(queries[:1], prompt=model.prompts.get("query"))["input_ids"].tolist(),
+        "images": image_processor.to_dict() if hasattr(image_processor, "to_dict") else str(image_processor),
+        "versions": [version(name) for name in ("sentence-transformers", "transformers")],
+        "queries": queries,
+    }
+    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
+    for page in pages:
+        digest.update(content_of(page))
     return digest.hexdigest()[:16]
 
 
-def embed_once(model, model_folder: str, queries: list[str], pages: list, data_key: str, profile: Profile):
-    """``(query_embeddings, page_embeddings)`` as float32 tensors of shape (n, dims), encoded once and kept under ``outputs/``.
+def embed_once(model, queries: list[str], pages: list, profile: Profile):
+    """``(query_embeddings, page_embeddings)`` as float32 tensors of shape (n, dims) on the CPU, encoded once and kept under ``outputs/``.
 
-    The key holds the model's weights and ``data_key``, so that a model trained anew is encoded anew. Hub models are keyed by id.
+    ``pages``: paths or PIL images. They are found again only for the same model, texts and pages (:func:`embedding_key`); change
+    anything, and they are encoded anew. A file that does not open is named and made anew. Raises ``ValueError`` for no queries or pages.
     """
-    import torch
+    from safetensors import SafetensorError
     from safetensors.torch import load_file, save_file
 
-    name = "" if Path(model_folder).is_dir() else f"{model_folder}@{profile.model_revision}@{profile.finetuned_revision}"
-    key = model_key(model_folder, name, data_key, str(model.get_embedding_dimension()))
-    path = profile.output_dir / "embeddings" / f"{key}.safetensors"
+    if not queries or not pages:
+        raise ValueError(
+            f"nothing to encode: {len(queries)} queries and {len(pages)} pages; did notebook 02 leave an eval split?"
+        )
+    path = profile.output_dir / "embeddings" / f"{embedding_key(model, queries, pages)}.safetensors"
     if path.exists():
-        tensors = load_file(str(path))
-        return tensors["queries"], tensors["pages"]
+        try:
+            kept = load_file(str(path))
+            return kept["queries"], kept["pages"]
+        except (SafetensorError, KeyError) as error:
+            print(f"embeddings/{path.name} is damaged ({type(error).__name__}): encoding anew")
     settings = {"batch_size": profile.encode_batch_size, "convert_to_tensor": True, "show_progress_bar": False}
-    tensors = {
+    made = {
         "queries": model.encode_query(queries, **settings).float().cpu().contiguous(),
         "pages": model.encode_document(pages, **settings).float().cpu().contiguous(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    save_file({name: torch.clone(tensor) for name, tensor in tensors.items()}, str(partial))
+    save_file(made, str(partial))
     partial.replace(path)
-    return tensors["queries"], tensors["pages"]
+    return made["queries"], made["pages"]
 
 
 def finetuned_model(profile: Profile) -> tuple[str, str]:
-    """``(path or hub id, where it came from)`` of the tuned model: the learner's own from notebook 03, else the shipped one.
+    """``(path or hub id, where it came from)`` of the tuned model: the learner's own from notebook 03, else the shipped or named one.
 
-    Raises ``FileNotFoundError`` when a folder is there but is not a Sentence Transformers model.
+    Raises ``FileNotFoundError`` when the own folder is not a Sentence Transformers model, and ``ValueError`` that names the differences
+    when a model was made from another base, or your own from other data than the profile's.
     """
     own = profile.output_dir / "finetuned"
     if not own.exists():
-        return profile.finetuned_model, "the shipped one (you have not run notebook 03)"
+        return shipped_model(profile)
     if not (own / "modules.json").exists() or not list(own.rglob("*.safetensors")):
         raise FileNotFoundError(f"{own.name} holds no Sentence Transformers model: delete the folder and run notebook 03 again")
+    different = model_differences(read_stamp(own), profile)
+    if different:
+        raise ValueError(
+            f"the tuned model in outputs/{profile.name}/{own.name} belongs to other settings than these ({'; '.join(different)}): run "
+            "notebook 03 again, put the settings back, or set VDR_OUTPUTS to another folder, and restart the kernel"
+        )
     return str(own), "your own, from notebook 03"
+
+
+def shipped_model(profile: Profile) -> tuple[str, str]:
+    """:func:`finetuned_model` for a reader who has not run notebook 03; the text says which rows it was trained on if not on these."""
+    if profile.finetuned_name != PROFILES[profile.name].finetuned_name:
+        return profile.finetuned_model, "the one that VDR_FINETUNED names (you have not run notebook 03)"
+    stamp = read_stamp(profile.finetuned_model)  # a model on the hub has none
+    origin = "the shipped one (you have not run notebook 03)"
+    if stamp is None:
+        return profile.finetuned_model, origin
+    base = differences(stamp, {"model": model_settings(profile)["model"]})
+    if base:
+        raise ValueError(f"the shipped tuned model has another base than yours ({'; '.join(base)}): run notebook 03 first")
+    data = data_differences(stamp["data"], profile)
+    if data:
+        origin += f", trained on other data ({'; '.join(data)}): pages of this eval split may be among its training pages"
+    return profile.finetuned_model, origin
 
 
 def check_dims(model, dims) -> None:
@@ -112,6 +168,10 @@ def save_results(profile: Profile, name: str, results: dict) -> None:
 
 
 def load_results(profile: Profile, name: str) -> dict | None:
-    """What :func:`save_results` kept under ``name``, or ``None``."""
+    """What :func:`save_results` kept under ``name``, or ``None``; a damaged file is named and counts as none."""
     path = profile.output_dir / "results" / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    except ValueError:
+        print(f"results/{path.name} is damaged and left out: run the notebook that writes it again")
+        return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,9 @@ from vdr_helpers.dataset import read_page
 from vdr_helpers.files import write_whole
 from vdr_helpers.source import Source
 
-READ_AHEAD = 3  # row groups on their way while another is shrunk
+READ_AHEAD = 3  # row groups on their way while another is shrunk, if they are small
+BYTES_AHEAD = 256 * 2**20  # stored bytes of the row groups on their way; one is always allowed
+PNG_END = b"IEND\xaeB`\x82"  # the last bytes of every whole PNG file
 COPIES = 3  # a page lies in the store, in train or eval, and in full
 PROGRESS_PAGES = 1000
 
@@ -29,7 +32,27 @@ class PageStore:
         self.fingerprints: dict[int, str | None] = {}
         self.problems: dict[int, str] = {}  # page number: why it was skipped
         for file in sorted(folder.glob("group-*.json")):
-            self._take(json.loads(file.read_text(encoding="utf-8")))
+            try:
+                self._take(json.loads(file.read_text(encoding="utf-8")))
+            except ValueError:
+                print(f"{folder.name}/{file.name} is damaged: its pages are fetched again")
+                file.unlink()
+        damaged = [number for number in self.fingerprints if not self._is_whole(number)]
+        for number in damaged:
+            del self.fingerprints[number]
+        if damaged:
+            print(f"{len(damaged)} page files of {folder.name} are damaged or gone, {damaged[0]:06d}.png first: fetched again")
+
+    def _is_whole(self, number: int) -> bool:
+        """Whether a page's file is there to its last byte; true for a page that was skipped."""
+        if self.fingerprints[number] is None:
+            return True
+        try:
+            with Path(self.path(number)).open("rb") as file:
+                file.seek(-len(PNG_END), os.SEEK_END)
+                return file.read() == PNG_END
+        except OSError:  # not there, or shorter than that
+            return False
 
     def path(self, number: int) -> str | None:
         """The page's PNG file, for ``datasets.Image``; ``None`` where the page does not open. ``KeyError`` if it was not fetched."""
@@ -76,6 +99,11 @@ def bar(done: int, total: int) -> str:
     return f"[{'#' * filled}{'-' * (20 - filled)}] {done:,} of {total:,} pages"
 
 
+def fits_ahead(source: Source, columns: tuple[str, ...], groups: list) -> bool:
+    """Whether these row groups may be in memory at once: few enough, and not too large."""
+    return len(groups) <= READ_AHEAD and source.bytes_of(columns, [group for group, _ in groups]) <= BYTES_AHEAD
+
+
 def fetch_pages(
     source: Source, numbers: Iterable[int], store: PageStore, processor, columns: tuple[str, ...] = ("image",), progress=print
 ) -> None:
@@ -96,15 +124,17 @@ def fetch_pages(
         progress(bar(mark, len(wanted)))
     checked = False
     with ThreadPoolExecutor(READ_AHEAD) as readers, ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as shrinkers:
-        waiting = [readers.submit(source.read_rows, group, rows, columns) for group, rows in groups[:READ_AHEAD]]
+        waiting: deque = deque()
+        started = 0
         try:
             for i, (group, rows) in enumerate(groups):
                 if not checked and store.mean_bytes():
                     check_free_disk(store.folder, (len(wanted) - done) * store.mean_bytes() * COPIES)
                     checked = True
-                records = waiting.pop(0).result()
-                if i + READ_AHEAD < len(groups):
-                    waiting.append(readers.submit(source.read_rows, *groups[i + READ_AHEAD], columns))
+                while started < len(groups) and (started == i or fits_ahead(source, columns, groups[i : started + 1])):
+                    waiting.append(readers.submit(source.read_rows, *groups[started], columns))
+                    started += 1
+                records = waiting.popleft().result()
                 here = [number for row in rows for number in by_row[row]]
                 images = [
                     record[columns[n % len(columns)]] for row, record in zip(rows, records, strict=True) for n in by_row[row]

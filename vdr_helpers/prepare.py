@@ -9,13 +9,17 @@ import argparse
 import hashlib
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from vdr_helpers import dataset as steps
+from vdr_helpers.evaluation import load_results, save_results
+from vdr_helpers.overrides import resolved_revisions
 from vdr_helpers.page_store import PageStore, fetch_pages
 from vdr_helpers.profiles import Profile, load_profile
 from vdr_helpers.selection import Fetched, choose_rows
 from vdr_helpers.source import Source, open_source
+from vdr_helpers.stamps import BY_PUBLISHER, STAMP, data_settings, used_revisions, write_stamp
 
 TEXT_COLUMNS = ("id", "query", "negatives", "language")
 PAGE_COLUMNS = ("image", "negative_0", "negative_1", "negative_2", "negative_3")
@@ -48,12 +52,17 @@ def build_split(queries: list[str], pages: list[list[str | None]]):
     return Dataset.from_dict(columns, features=features)
 
 
-def save_splits(train: list, evaluation: list, folder: Path) -> None:
-    """Save ``train``, ``eval`` and ``full`` under ``folder``; each row is ``(query, [page files, positive first])``."""
+def save_splits(train: list, evaluation: list, folder: Path, settings: dict) -> None:
+    """Save ``train``, ``eval`` and ``full`` under ``folder``; each row is ``(query, [page files, positive first])``.
+
+    ``settings``: what they were made from (``vdr_helpers.stamps``), written last, so that half a change never looks like a whole one.
+    """
+    (folder / STAMP).unlink(missing_ok=True)
     for name, rows in (("train", train), ("eval", evaluation), ("full", train + evaluation)):
         width = 1 + SPLIT_NEGATIVES[name]
         pages = [(files + [None] * width)[:width] for _, files in rows]
         steps.save_whole(build_split([query for query, _ in rows], pages), folder / name)
+    write_stamp(folder, settings)
 
 
 def prepare(profile: Profile, folder: Path | None = None, progress=print) -> Counter:
@@ -87,7 +96,7 @@ def prepare(profile: Profile, folder: Path | None = None, progress=print) -> Cou
         [(queries[row["number"]], [store.path(page) for page in (row["number"], *row["negatives"])]) for row in chosen]
         for chosen in (train, evaluation)
     ]
-    save_splits(*splits, folder)
+    save_splits(*splits, folder, data_settings(profile) | {"resolved": resolved_revisions(profile)["dataset"]})
     return dirt
 
 
@@ -117,7 +126,11 @@ def prepare_preprocessed(profile: Profile, name: str | None = None, folder: Path
             else:
                 dirt[f"{split} row without a query or with a page that does not open"] += 1
         splits.append(rows)
-    save_splits(*splits, folder)
+    named = replace(profile, dataset_name=name, dataset_config="train and eval", dataset_revision=None, dataset_folder=None)
+    if Path(name).is_dir():
+        named = replace(named, dataset_name=f"local folder {Path(name).name}", dataset_folder=name)
+    settings = data_settings(named) | {"split": BY_PUBLISHER, "resolved": resolved_revisions(named)["dataset"]}
+    save_splits(*splits, folder, settings)
     return dirt
 
 
@@ -134,6 +147,7 @@ def main(arguments: list[str] | None = None) -> int:
     dirt = prepare(profile) if options.preprocessed is None else prepare_preprocessed(profile, options.preprocessed or None)
     for kind, count in dirt.most_common():
         print(f"{count:>6}  {kind}")
+    save_results(profile, "run", (load_results(profile, "run") or {}) | {"revisions": used_revisions(profile)})
     print(f"train, eval and full are in {profile.output_dir.name}/data under your outputs folder")
     return 0
 

@@ -9,8 +9,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import pyarrow
+import pyarrow.parquet
+
+PIECE = 64  # rows of a row group that are unpacked at once
 THREADS = 8  # readers of files at once; over a network the waiting counts, not the processor
 
 
@@ -76,19 +81,27 @@ class Source:
 
     def read_columns(self, columns: Iterable[str]):
         """These columns of every row as a ``datasets.Dataset``; pages stay where they are. ``ValueError`` names a missing column."""
-        import pyarrow
         from datasets import Dataset
 
         names = self._known(columns)
         with ThreadPoolExecutor(THREADS) as pool:
-            tables = list(pool.map(lambda shard: self._read(shard, None, names), range(len(self.shards))))
+            tables = list(pool.map(lambda shard: self._read(shard, names), range(len(self.shards))))
         return Dataset(pyarrow.concat_tables(tables).replace_schema_metadata(None))
 
     def read_rows(self, group: int, rows: Iterable[int], columns: Iterable[str]) -> list[dict]:
-        """Chosen source rows of one row group, as dictionaries; an image is ``{"bytes", "path"}``, not decoded."""
-        block = self.groups[group]
-        table = self._read(block.shard, block.number, self._known(columns))
-        return table.take([row - block.first_row for row in rows]).to_pylist()
+        """Chosen source rows of one row group, as dictionaries in rising order; an image is ``{"bytes", "path"}``, not decoded.
+
+        The group is unpacked in small pieces, of which only the chosen rows stay: a group can hold a gigabyte of pages.
+        """
+        block, names, found = self.groups[group], self._known(columns), []
+        wanted = sorted({row - block.first_row for row in rows})
+        with self._opened(block.shard) as parquet:
+            first = 0
+            for batch in parquet.iter_batches(PIECE, row_groups=[block.number], columns=names):
+                here = [row - first for row in wanted if first <= row < first + len(batch)]
+                found += batch.take(pyarrow.array(here, pyarrow.int64())).to_pylist() if here else []
+                first += len(batch)
+        return found
 
     def _known(self, columns: Iterable[str]) -> list[str]:
         names = list(columns)
@@ -98,8 +111,6 @@ class Source:
         return names
 
     def _footer(self, shard: str):
-        import pyarrow.parquet
-
         with open_exact(shard) as file:
             try:
                 return pyarrow.parquet.read_metadata(file)
@@ -107,12 +118,21 @@ class Source:
                 name = shard.rsplit("/", 1)[-1]
                 raise ValueError(f"{name} is not a whole parquet file: delete it and fetch it again") from error
 
-    def _read(self, shard: int, number: int | None, columns: list[str]):
-        import pyarrow.parquet
+    def _read(self, shard: int, columns: list[str]):
+        with self._opened(shard) as parquet:
+            return parquet.read(columns=columns)
 
-        with open_exact(self.shards[shard]) as file:
-            parquet = pyarrow.parquet.ParquetFile(file, metadata=self.footers[shard], pre_buffer=True)
-            return parquet.read(columns=columns) if number is None else parquet.read_row_group(number, columns=columns)
+    @contextmanager
+    def _opened(self, shard: int):
+        """A file ready to read. A damaged one is named: ``ValueError`` instead of pyarrow's error, which says no name."""
+        try:
+            with open_exact(self.shards[shard]) as file:
+                yield pyarrow.parquet.ParquetFile(file, metadata=self.footers[shard], pre_buffer=True)
+        except (pyarrow.ArrowException, OSError) as error:
+            name = self.shards[shard].rsplit("/", 1)[-1]
+            if isinstance(error, OSError) and error.errno is not None:  # the disk's or the network's own word
+                raise
+            raise ValueError(f"{name} cannot be read to its end ({error}): delete it and fetch it again") from error
 
 
 def open_exact(path: str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 from transformers import TrainerCallback
 
@@ -41,19 +42,40 @@ def log_table(log_history: list[dict]):
     return table.set_index("Step")
 
 
-class LiveCurve(TrainerCallback):
-    """Redraws the training curve in an ``ipywidgets.Image`` at every evaluation: display ``curve.widget``, then train.
+def duration(seconds: float) -> str:
+    """``"40 s"``, ``"12 min"`` or ``"2.5 h"``."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
-    ``dim``: a second, shorter width whose NDCG@10 is drawn beside the full one, as ``OnePassMatryoshkaEvaluator`` reports it.
+
+class LiveCurve(TrainerCallback):
+    """The training curve, redrawn at every evaluation, above a line that says how far the run is and how long it will take.
+
+    Display ``curve.widget``, then train. ``dim``: a second, shorter width whose NDCG@10 is drawn beside the full one, as
+    ``OnePassMatryoshkaEvaluator`` reports it. The time left is the mean time of the steps so far, evaluations included, times the steps
+    that are left.
     """
 
     def __init__(self, dim: int | None = None) -> None:
         import ipywidgets
 
         self.dim = dim
-        self.widget = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="720px"))
+        empty = figures.to_png(figures.training_curve([], []))
+        self.picture = ipywidgets.Image(value=empty, format="png", layout=ipywidgets.Layout(max_width="720px"))
+        self.message = ipywidgets.Label("the first evaluation comes before the first step")
+        self.widget = ipywidgets.VBox([self.message, self.picture])
+        self.started, self.first_step = 0.0, 0
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        self.started, self.first_step = time.monotonic(), state.global_step
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        done, elapsed = state.global_step - self.first_step, time.monotonic() - self.started
+        left = elapsed / max(done, 1) * (state.max_steps - state.global_step)
+        self.message.value = (
+            f"step {state.global_step} of {state.max_steps}, {duration(elapsed)} so far, about {duration(left)} left"
+        )
 
     def on_evaluate(self, args, state, control, **kwargs) -> None:
         losses, scores = read_log(state.log_history)
         short = read_log(state.log_history, self.dim)[1] if self.dim else []
-        self.widget.value = figures.to_png(figures.training_curve(losses, scores, short, self.dim))
+        self.picture.value = figures.to_png(figures.training_curve(losses, scores, short, self.dim))

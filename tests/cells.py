@@ -1,0 +1,91 @@
+"""A notebook's cells, run in forks of one process that has imported everything heavy once.
+
+``run_cells`` executes a notebook's code as a kernel would, after changes that a reader might make: ``edits`` are pairs of text in a cell
+and what stands there instead. ``python tests/cells.py`` reads jobs as JSON from standard input and prints one JSON line for each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+
+import IPython.display
+import nbformat
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+
+
+def find_notebook(number: str) -> Path:
+    """The file of the notebook that starts with ``number``, such as ``"03"``."""
+    return next(NOTEBOOKS.glob(f"{number}_*.ipynb"))
+
+
+def edited_sources(number: str, edits=(), more: str = "") -> list[str]:
+    """The code cells with ``edits`` made, and ``more`` as a last cell. ``ValueError`` for an edit that does not fit exactly one cell."""
+    cells = nbformat.read(find_notebook(number), as_version=4).cells
+    sources = [cell.source for cell in cells if cell.cell_type == "code"]
+    for old, new in edits:
+        at = [i for i, source in enumerate(sources) if old in source]
+        if len(at) != 1:
+            raise ValueError(f"notebook {number}: {old!r} stands in {len(at)} cells, an edit needs exactly one")
+        sources[at[0]] = sources[at[0]].replace(old, new)
+    return sources + ([more] if more else [])
+
+
+def run_cells(number: str, outputs: Path, edits=(), more: str = "") -> dict:
+    """Run the cells in the namespace of ``__main__`` with ``outputs`` as the outputs folder; returns that namespace.
+
+    What they print goes to ``outputs/log.txt``. Figures and widgets are made and shown to nobody.
+    """
+    os.environ["VDR_OUTPUTS"] = str(outputs)
+    outputs.mkdir(parents=True, exist_ok=True)
+    space = vars(sys.modules["__main__"])
+    IPython.display.display = space["display"] = lambda *shown, **settings: None
+    with (outputs / "log.txt").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        for i, source in enumerate(edited_sources(number, edits, more)):
+            exec(compile(source, f"notebook {number}, code cell {i + 1}", "exec"), space)
+    return space
+
+
+def fork(outputs: Path, work) -> int:
+    """Call ``work()`` in a fork of this process; returns its exit status, negative when a signal ended it."""
+    outputs.mkdir(parents=True, exist_ok=True)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        except BaseException:
+            (outputs / "log.txt").open("a").write(traceback.format_exc())
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def main() -> None:
+    """Jobs: ``{"number", "outputs", "edits", "more"}``; ``more`` may leave a dictionary ``found``, which comes back."""
+    for job in json.load(sys.stdin):
+        outputs, answer = Path(job["outputs"]), Path(job["outputs"]) / "found.json"
+        answer.unlink(missing_ok=True)
+
+        def work(job=job, outputs=outputs, answer=answer) -> None:
+            space = run_cells(job["number"], outputs, job.get("edits", ()), job.get("more", ""))
+            answer.write_text(json.dumps(space.get("found", {})))
+
+        status = fork(outputs, work)
+        found = json.loads(answer.read_text()) if status == 0 else {}
+        log = (outputs / "log.txt").read_text()[-3000:]
+        print(json.dumps({"status": status, "found": found, "log": log}), flush=True)
+
+
+if __name__ == "__main__":
+    import sentence_transformers  # noqa: F401  (imported here once, so that no fork has to)
+    import torchvision  # noqa: F401
+    from sentence_transformers import SentenceTransformerTrainer  # noqa: F401
+
+    main()

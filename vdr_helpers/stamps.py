@@ -1,0 +1,125 @@
+"""What a kept thing was made from: a small note beside data, tuned model and embeddings (notebooks 02 and 03 write it, 04 to 06 read it).
+
+A folder that was made with other settings than today's is never used in silence: :func:`differences` says what differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from vdr_helpers.files import write_whole
+from vdr_helpers.overrides import resolved_revisions
+from vdr_helpers.profiles import MIN_PIXELS, Profile
+
+STAMP = "made_from.json"
+BY_PUBLISHER = "by its publisher"  # instead of by the steps of notebook 02
+OF_THE_SPLIT = (
+    "dataset",
+    "split",
+    "negatives_per_train_row",
+    "distinct_eval_pages",
+)  # what a publisher's split brings of its own
+
+
+def write_stamp(folder: Path, settings: dict) -> None:
+    """Keep ``settings`` in ``folder``, whole or not at all."""
+    write_whole(Path(folder) / STAMP, json.dumps(settings, indent=1, default=str) + "\n")
+
+
+def read_stamp(folder: str | Path) -> dict | None:
+    """The settings that :func:`write_stamp` kept, or ``None`` where there are none or they cannot be read."""
+    try:
+        return json.loads((Path(folder) / STAMP).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def flatten(settings: dict, before: str = "") -> dict:
+    """Nested settings with dotted keys: ``{"data": {"train_rows": 96}}`` as ``{"data.train_rows": 96}``."""
+    flat: dict = {}
+    for key, value in settings.items():
+        flat |= flatten(value, f"{before}{key}.") if isinstance(value, dict) else {before + key: value}
+    return flat
+
+
+def differences(found: dict | None, wanted: dict) -> list[str]:
+    """``["train_rows: 96 there, 2048 asked for"]``; what only ``found`` has is no difference. No note at all is one."""
+    if found is None:
+        return ["there is no note of what it was made from"]
+    there, asked = (flatten(json.loads(json.dumps(settings, default=str))) for settings in (found, wanted))
+    return [
+        f"{key}: {there.get(key, 'nothing')} there, {value} asked for" for key, value in asked.items() if there.get(key) != value
+    ]
+
+
+def model_key(folder: str | Path, *more: str) -> str:
+    """A short key of a saved model's weights and settings and of ``more``; read in pieces, whatever the size of the weights."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(folder).rglob("*")) if Path(folder).is_dir() else ():
+        name = path.relative_to(folder).as_posix()
+        if path.suffix in (".safetensors", ".json", ".jinja") and "checkpoint" not in name and path.name != STAMP:
+            with path.open("rb") as file:
+                digest.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
+    for text in more:
+        digest.update(text.encode())
+    return digest.hexdigest()[:16]
+
+
+def dataset_settings(profile: Profile) -> dict:
+    """Which source: its name, config and revision, and for a folder of yours the names and sizes of its files."""
+    settings = {"name": profile.dataset_name, "config": profile.dataset_config, "revision": profile.dataset_revision}
+    if profile.dataset_folder:
+        folder = Path(profile.dataset_folder)
+        files = [[path.relative_to(folder).as_posix(), path.stat().st_size] for path in sorted(folder.rglob("*.parquet"))]
+        settings["files"] = hashlib.sha1(json.dumps(files).encode(), usedforsecurity=False).hexdigest()[:10]
+    elif profile.dataset_name == "generated":
+        from vdr_helpers.corpus import VERSION
+
+        settings["version"] = VERSION
+    return settings
+
+
+def data_settings(profile: Profile) -> dict:
+    """What decides the splits of notebook 02: the source, how many rows, which negatives, and the size that pages are shrunk to."""
+    return {
+        "dataset": dataset_settings(profile),
+        "split": "by notebook 02",
+        "train_rows": profile.train_rows,
+        "eval_rows": profile.eval_rows,
+        "negatives_per_train_row": profile.negatives_per_train_row,
+        "distinct_eval_pages": profile.distinct_eval_pages,
+        "pixels": {"smallest": MIN_PIXELS, "largest": profile.max_pixels},
+        "processor": {"name": profile.model_name, "revision": profile.model_revision},
+    }
+
+
+def data_differences(found: dict | None, profile: Profile) -> list[str]:
+    """:func:`differences` of the splits' note from the profile; a split that its publisher made was chosen on purpose and may stay."""
+    wanted = data_settings(profile)
+    if found and found.get("split") == BY_PUBLISHER:
+        wanted = {key: value for key, value in wanted.items() if key not in OF_THE_SPLIT}
+    return differences(found, wanted)
+
+
+def used_revisions(profile: Profile) -> dict[str, dict[str, str]]:
+    """``resolved_revisions`` with the dataset that the kept splits really came from, for the receipt ``results/run.json``."""
+    kept = (read_stamp(profile.output_dir / "data") or {}).get("resolved")
+    return resolved_revisions(profile) | ({"dataset": kept} if kept else {})
+
+
+def model_settings(profile: Profile) -> dict:
+    """What a tuned model belongs to: the base (for a folder of yours, a key of its weights), and the splits that are kept now."""
+    model = {"name": profile.model_name, "revision": profile.model_revision}
+    if profile.model_folder:
+        model["weights"] = model_key(profile.model_folder)
+    return {"model": model, "data": read_stamp(profile.output_dir / "data") or data_settings(profile)}
+
+
+def model_differences(found: dict | None, profile: Profile) -> list[str]:
+    """:func:`differences` of a tuned model's note from the profile's base and data."""
+    if found is None:
+        return differences(None, {})
+    base = {"model": model_settings(profile)["model"]}
+    return differences(found, base) + data_differences(found.get("data"), profile)

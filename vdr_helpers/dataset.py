@@ -112,12 +112,20 @@ def presize(image, processor):
 
 
 def statistics(dataset, processor) -> list[dict]:
-    """Min, mean and max of tokens (text columns) and pixels (image columns), as the published card tables them."""
+    """Min, mean and max of tokens (text columns) and pixels (image columns), as the published card tables them.
+
+    Tokens are those that the model receives for a query, with the chat template around it (notebook 01).
+    """
+
+    def tokens(text: str) -> int:
+        turn = [{"role": "user", "content": [{"type": "text", "text": text}]}]
+        return len(processor.apply_chat_template(turn, tokenize=True, add_generation_prompt=True, return_dict=True)["input_ids"][0])
+
     table = []
     for name in dataset.column_names:
         values = list(dataset[name])
         if isinstance(values[0], str):
-            counts = [len(ids) for ids in processor.tokenizer(list(values))["input_ids"]]
+            counts = [tokens(text) for text in values]
             cells = [f"{min(counts)} tokens", f"{sum(counts) / len(counts):.1f} tokens", f"{max(counts)} tokens"]
         else:
             sizes = sorted((image.size for image in values if image is not None), key=lambda size: size[0] * size[1])

@@ -140,8 +140,12 @@ def fit_to_card(profile, card: Card | None = None, kernels_installed: bool | Non
     chosen = decide(card or present_card(), has_kernels() if kernels_installed is None else kernels_installed)
     print("\n".join(chosen.reasons))
     budgets = [budget for budget in (profile.mini_batch_num_tokens, chosen.mini_batch_num_tokens) if budget is not None]
+    rate = profile.adapter_learning_rate if chosen.lora else profile.learning_rate
+    if chosen.lora:
+        print(f"learning rate {rate:g} for the adapters, ten times the one for all weights (measured on tiny only)")
     return replace(
         profile,
+        learning_rate=rate,
         model_kwargs=profile.model_kwargs | chosen.model_kwargs,
         bf16=chosen.autocast == "bf16",
         fp16=chosen.autocast == "fp16",

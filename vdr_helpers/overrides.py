@@ -56,20 +56,17 @@ def read_rows(text: str) -> tuple[int, int]:
 def with_overrides(profile, environment: Mapping[str, str], bases: tuple[Path, ...]):
     """``profile`` with what the environment asks for; itself when it asks for nothing.
 
-    ``bases``: the folders that a relative path may start from. A profile whose model, data or number of rows is not the published
-    one is no longer a published setting. Raises ``ValueError`` or ``FileNotFoundError`` for a value that cannot be used.
+    ``bases``: the folders that a relative path may start from. ``Profile.deviations`` says what such a change means for the scores.
+    Raises ``ValueError`` or ``FileNotFoundError`` for a value that cannot be used.
     """
     changes: dict = {}
     for variable, role in VARIABLES.items():
         if environment.get(variable):
             name, revision, folder = read_source(variable, environment[variable], bases)
             changes |= {f"{role}_name": name, f"{role}_revision": revision, f"{role}_folder": folder}
-            if role != "finetuned" and name != getattr(profile, f"{role}_name"):
-                changes["published_setting"] = False
     if environment.get(ROWS_VARIABLE):
         train_rows, eval_rows = read_rows(environment[ROWS_VARIABLE])
         changes |= {"train_rows": train_rows, "eval_rows": eval_rows, "monitor_rows": min(profile.monitor_rows, eval_rows)}
-        changes["published_setting"] = False
     return replace(profile, **changes) if changes else profile
 
 

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import html
 from pathlib import Path
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
+STILL = "A control stands here when the notebook runs; the output above shows the same without it."
 WRAPPED = "<style>.highlight pre {white-space: pre-wrap; overflow-wrap: anywhere}</style>"  # long lines of code are not cut off
+
+
+def without_controls(notebook):
+    """A copy of the notebook for readers without a kernel: a widget's output is one sentence instead of its internal state."""
+    notebook = copy.deepcopy(notebook)
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if WIDGET in output.get("data", {}):
+                output.data = type(output.data)({"text/plain": STILL})
+    return notebook
 
 
 def image_descriptions(notebook) -> dict[str, str]:
@@ -25,7 +39,7 @@ def write_html(notebook, source_folder: Path, target: Path) -> None:
     from nbconvert import HTMLExporter
 
     resources = {"metadata": {"path": str(source_folder), "name": target.stem}}
-    page, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook, resources=resources)
+    page, _ = HTMLExporter(embed_images=True).from_notebook_node(without_controls(notebook), resources=resources)
     descriptions = image_descriptions(notebook)
     if descriptions:
         soup = BeautifulSoup(page, features="html.parser")
@@ -40,8 +54,7 @@ def store_outputs(executed: Path, target: Path) -> None:
     """Write an executed notebook over its source, without what differs from run to run or keeps a code host from showing it."""
     import nbformat
 
-    notebook = nbformat.read(executed, as_version=4)
-    notebook.metadata.pop("widgets", None)
+    notebook = without_controls(nbformat.read(executed, as_version=4))
     notebook.metadata["language_info"] = {"name": "python"}
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)

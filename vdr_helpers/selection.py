@@ -33,7 +33,7 @@ def choose_negatives(
     """
     own = fingerprints[row_of_id[row["id"]]]
     chosen, seen = [], {own}
-    for negative_id in row["negatives"]:
+    for negative_id in row["negatives"] or ():  # the last rows of the real source have none
         if len(chosen) == count:
             break
         number = row_of_id.get(negative_id)

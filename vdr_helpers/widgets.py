@@ -1,7 +1,12 @@
-"""Small ipywidgets for looking around; each stands beside a static figure that shows the same thing without a kernel."""
+"""Small ipywidgets for looking around; each stands beside a static figure or table that shows the same thing without a kernel.
+
+All of them are worked with the keyboard: Tab reaches a control, arrows move a slider, Enter searches. A sentence under the controls says
+what the picture shows, since a widget's picture cannot carry alt text.
+"""
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
 
 from vdr_helpers import figures
@@ -13,37 +18,63 @@ def _image(figure):
     return ipywidgets.Image(value=figures.to_png(figure), format="png", layout=ipywidgets.Layout(max_width="720px"))
 
 
-def figure_slider(draw: Callable[[int], object], options: list[int], label: str, value: int | None = None):
-    """A slider over ``options`` above the figure that ``draw(option)`` returns; used for rows of a dataset and for dimensions."""
+def _status(text: str) -> str:
+    """``text`` as HTML that a screen reader reads out when it changes; nothing for an empty text."""
+    return f'<div role="status" style="line-height: 1.4">{html.escape(text)}</div>' if text else ""
+
+
+def figure_slider(
+    draw: Callable[[int], object],
+    options: list[int],
+    label: str,
+    value: int | None = None,
+    describe: Callable[[int], str] | None = None,
+):
+    """A slider over ``options`` above the figure that ``draw(option)`` returns; used for rows of a dataset and for dimensions.
+
+    ``describe(option)`` is the sentence that tells the figure's finding; without it the line repeats label and option.
+    """
     import ipywidgets
 
     slider = ipywidgets.SelectionSlider(
-        options=options, value=options[0] if value is None else value, description=label, continuous_update=False
+        options=options,
+        value=options[0] if value is None else value,
+        description=label,
+        continuous_update=False,
+        style={"description_width": "initial"},
+        layout=ipywidgets.Layout(width="480px", max_width="100%"),
     )
-    picture = _image(draw(slider.value))
+    say = describe or (lambda option: f"{label}: {option}")
+    message, picture = ipywidgets.HTML(_status(say(slider.value))), _image(draw(slider.value))
 
     def redraw(change) -> None:
         picture.value = figures.to_png(draw(change["new"]))
+        message.value = _status(say(change["new"]))
 
     slider.observe(redraw, names="value")
-    return ipywidgets.VBox([slider, picture])
+    return ipywidgets.VBox([slider, message, picture])
 
 
-def search_box(search: Callable[[str], object], query: str):
-    """A text field, a button and the figure that ``search(query)`` returns. An empty query asks for words instead of failing."""
+def search_box(search: Callable[[str], tuple[object, str]], query: str):
+    """A text field, a button, and what ``search(query)`` returns: a sentence about the result and a figure of it, ``(figure, sentence)``.
+
+    Enter searches as the button does. An empty query asks for words instead of failing.
+    """
     import ipywidgets
 
-    field = ipywidgets.Text(value=query, description="query", layout=ipywidgets.Layout(width="560px"), continuous_update=False)
-    button = ipywidgets.Button(description="search")
-    message = ipywidgets.Label()
-    picture = _image(search(query))
+    field = ipywidgets.Text(
+        value=query, description="query", layout=ipywidgets.Layout(width="560px", max_width="100%"), continuous_update=False
+    )
+    button = ipywidgets.Button(description="search", tooltip="search the pages for this query")
+    figure, sentence = search(query)
+    message, picture = ipywidgets.HTML(_status(sentence)), _image(figure)
 
     def run(_) -> None:
         if not field.value.strip():
-            message.value = "Type a query first, for example an organisation, a subject and a year."
+            message.value = _status("Type a query first, for example an organisation, a subject and a year.")
             return
-        message.value = ""
-        picture.value = figures.to_png(search(field.value))
+        figure, sentence = search(field.value)
+        message.value, picture.value = _status(sentence), figures.to_png(figure)
 
     button.on_click(run)
     field.observe(run, names="value")
@@ -55,18 +86,19 @@ def plan_box(describe: Callable[..., str], cards: list[str]):
 
     ``describe(card, max_pixels=..., batch=..., mini_batch_num_tokens=..., lora=...)``; a ``ValueError`` is shown as its message.
     """
-    import html
-
     import ipywidgets
 
     def slider(label: str, options: list, value):
-        return ipywidgets.SelectionSlider(options=options, value=value, description=label, continuous_update=False)
+        style = {"description_width": "110px"}
+        return ipywidgets.SelectionSlider(
+            options=options, value=value, description=label, continuous_update=False, style=style
+        )
 
     controls = {
         "card": ipywidgets.Dropdown(options=cards, value=cards[0], description="card"),
-        "max_pixels": slider("page", [(f"{side} x {side}", side * side) for side in (400, 600, 800, 1000)], 600 * 600),
-        "batch": slider("rows", [16, 32, 64], 64),
-        "mini_batch_num_tokens": slider("tokens", [400, 1400, 2800, 5600], 1400),
+        "max_pixels": slider("page size", [(f"{side} x {side}", side * side) for side in (400, 600, 800, 1000)], 600 * 600),
+        "batch": slider("rows per step", [16, 32, 64], 64),
+        "mini_batch_num_tokens": slider("tokens per pass", [400, 1400, 2800, 5600], 1400),
         "lora": ipywidgets.Checkbox(value=False, description="LoRA"),
     }
     text = ipywidgets.HTML()
@@ -77,7 +109,7 @@ def plan_box(describe: Callable[..., str], cards: list[str]):
             answer = describe(values.pop("card"), **values)
         except ValueError as error:
             answer = str(error)
-        text.value = f"<pre>{html.escape(answer)}</pre>"
+        text.value = f'<pre role="status">{html.escape(answer)}</pre>'
 
     for control in controls.values():
         control.observe(redraw, names="value")

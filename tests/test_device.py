@@ -90,13 +90,17 @@ def test_full_follows_the_card_and_tiny_stays_as_it_is(capsys):
     assert fitted.model_kwargs == {"dtype": "float16", "attn_implementation": "sdpa"}
     assert fitted.mini_batch_num_tokens >= 361 and fitted.mini_batch_num_tokens % 361 == 0
     assert fitted.adapters == (LORA,) and fit_to_card(full, A100, False).adapters == ()
-    assert "T4" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "T4" in said and "learning rate 0.0002 for the adapters" in said
+    assert fitted.learning_rate == full.adapter_learning_rate == 2e-4
+    assert fitted.comparable_score(0.9) is None and "LoRA on the language model instead of all weights" in fitted.deviations
     assert fit_to_card(full, A100, False).mini_batch_num_tokens == 7 * 361
     published = fit_to_card(full, H100, False)
     assert (published.bf16, published.fp16) == (True, False)
     assert published.model_kwargs["dtype"] == "bfloat16"
     assert published.mini_batch_num_tokens == full.mini_batch_num_tokens
     assert published.learning_rate == full.learning_rate
+    assert published.deviations == () and published.comparable_score(0.9) == (2.1, 0.9)
     on_cpu = fit_to_card(full, CPU, False)
     assert (on_cpu.bf16, on_cpu.fp16) == (False, False)
     assert on_cpu.model_kwargs["dtype"] == "float32"

@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -124,10 +125,40 @@ def test_a_hub_id_with_and_without_a_revision(monkeypatch):
     assert profile.comparable_score(0.9) is None
 
 
-def test_another_revision_of_the_published_model_is_still_the_published_setting(monkeypatch):
-    monkeypatch.setenv("VDR_MODEL", f"{PROFILES['full'].model_name}@main")
-    assert load_profile("full").model_revision == "main"
-    assert load_profile("full").comparable_score(0.9) == (2.1, 0.9)
+def test_what_is_not_published_is_said_and_takes_the_score_out_of_the_figure(monkeypatch):
+    full = PROFILES["full"]
+    assert full.deviations == ()
+    monkeypatch.setenv("VDR_MODEL", f"{full.model_name}@main")
+    monkeypatch.setenv("VDR_DATASET", "someone/data@v2")
+    monkeypatch.setenv("VDR_ROWS", "1000:100")
+    profile = load_profile("full")
+    assert profile.deviations == (
+        f"model revision main instead of {full.model_revision}",
+        "dataset someone/data instead of llamaindex/vdr-multilingual-train",
+        "1,000 training rows instead of 10,000",
+        "100 eval rows instead of 300",
+    )
+    assert not profile.published_setting and profile.comparable_score(0.9) is None
+    choices = {
+        "adapters": ({"r": 32},),
+        "model_kwargs": {"dtype": "float16"},
+        "max_pixels": 200 * 200,
+        "per_device_train_batch_size": 16,
+        "learning_rate": 2e-4,
+    }
+    said = ["LoRA on the language model instead of all weights", "float16 weights instead of bfloat16"]
+    said += ["40,000 pixels per page instead of 360,000", "batch 16 instead of 64"]
+    said += ["learning rate 0.0002 instead of 2e-05"]
+    for (name, value), sentence in zip(choices.items(), said, strict=True):
+        changed = replace(full, **{name: value})
+        assert changed.deviations == (sentence,)
+        assert changed.comparable_score(0.9) is None
+    assert "float32 weights under float16 autocast" in replace(full, fp16=True, model_kwargs={"dtype": "float32"}).deviations[0]
+
+
+def test_adapters_learn_at_ten_times_the_rate_of_all_weights():
+    for profile in PROFILES.values():
+        assert profile.adapter_learning_rate == pytest.approx(10 * profile.learning_rate)
 
 
 @pytest.mark.parametrize("spelling", ["absolute", "relative", "dotted", "home"])

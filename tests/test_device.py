@@ -1,5 +1,9 @@
 """What each card is given, and that the reason is said; no card is needed."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from vdr_helpers import device
@@ -106,6 +110,40 @@ def test_full_follows_the_card_and_tiny_stays_as_it_is(capsys):
     assert on_cpu.model_kwargs["dtype"] == "float32"
 
 
+TWO_CARDS = """
+import os, sys, torch
+torch.cuda.device_count = lambda: len(os.environ.get("CUDA_VISIBLE_DEVICES", "0,1").split(","))
+torch.cuda.is_initialized = lambda: "started" in sys.argv
+if "stuck" in sys.argv:  # the count of a process that has asked its driver already
+    torch.cuda.device_count = lambda: 2
+from vdr_helpers.device import fit_to_card
+from vdr_helpers.profiles import load_profile
+fit_to_card(load_profile("tiny"))
+print(os.environ.get("CUDA_VISIBLE_DEVICES"))
+"""
+
+
+def on_two_cards(*state, **environment):
+    """The setup cell's call in a process of its own that sees two cards: ``state`` is "started" when CUDA is in use."""
+    kept = {name: value for name, value in os.environ.items() if name not in (device.VISIBLE, "LOCAL_RANK")}
+    return subprocess.run([sys.executable, "-c", TWO_CARDS, *state], env=kept | environment, capture_output=True, text=True)
+
+
+def test_of_two_cards_only_the_first_is_visible():
+    assert on_two_cards().stdout.splitlines() == ["2 CUDA cards: the course uses the first (CUDA_VISIBLE_DEVICES=0)", "0"]
+    assert on_two_cards(CUDA_VISIBLE_DEVICES="2,3").stdout.splitlines()[-1] == "2"
+    assert on_two_cards(CUDA_VISIBLE_DEVICES="1").stdout.splitlines() == ["1"]
+    assert on_two_cards(LOCAL_RANK="0").stdout.splitlines() == ["None"]  # torchrun gives each process its card
+
+
+@pytest.mark.parametrize("state", ["started", "stuck"])
+def test_two_cards_already_in_use_are_an_error_with_the_way_out(state):
+    error = on_two_cards(state).stderr.splitlines()[-1]
+    assert error == (
+        "RuntimeError: 2 CUDA cards are in use and the course trains on one: restart the kernel, run this cell first"
+    )
+
+
 def test_the_present_card_is_read_from_torch(monkeypatch):
     import torch
 
@@ -117,3 +155,8 @@ def test_the_present_card_is_read_from_torch(monkeypatch):
     assert device.present_card() == Card("Tesla T4", (7, 5), 15.0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert device.present_card() == CPU
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    apple = device.present_card()
+    assert apple == Card("Apple GPU")
+    chosen = decide(apple, kernels_installed=True)
+    assert (chosen.weights, chosen.autocast, chosen.attention) == ("float32", None, "sdpa")

@@ -266,6 +266,26 @@ def test_describe_names_the_profile_and_the_versions():
     assert "+" not in line  # no local build tag, which differs from machine to machine
 
 
+def test_quiet_leaves_the_bars_of_downloads_on(monkeypatch):
+    """Gigabytes come from the hub; transformers turns its bars off together with its own."""
+    import datasets
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
+
+    monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS", raising=False)
+    disable_progress_bars()
+    profiles.quiet_progress_bars()
+    assert not are_progress_bars_disabled()
+    assert datasets.are_progress_bars_disabled()
+
+
+def test_an_apple_gpu_is_called_by_its_name(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert " | Apple GPU | " in profiles.describe(load_profile("tiny"))
+
+
 # published figures, typed by hand from the model card
 
 

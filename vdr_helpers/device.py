@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from dataclasses import dataclass, replace
 
 from vdr_helpers.architecture import LORA
 
 FLASH_ATTENTION = "kernels-community/flash-attn2"  # the name under which transformers takes FlashAttention 2 from ``kernels``
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 AMPERE = (8, 0)  # first compute capability with bfloat16 units, and the lowest that FlashAttention 2 runs on
 SPARE_SHARE = 0.1  # of the card, for what an estimate leaves out
 LARGEST_BUDGET = 5600  # a longer forward pass gains little: 15 pages already fill the card's units (an estimate, not measured)
@@ -119,12 +121,29 @@ def decide(card: Card, kernels_installed: bool) -> Decision:
     return Decision(weights, autocast, attention, budget, tuple(reasons), lora)
 
 
+def use_first_card() -> None:
+    """Hide all CUDA cards but the first from this process. With several, the trainer would split every batch along the first dimension,
+    which cuts patches from their pages. Does nothing under ``torchrun`` or ``accelerate``, which give each process its card.
+
+    Raises ``RuntimeError`` where it is too late: a process that has used its cards keeps them.
+    """
+    import torch
+
+    if "LOCAL_RANK" in os.environ or (count := torch.cuda.device_count()) < 2:
+        return
+    if not torch.cuda.is_initialized():
+        os.environ[VISIBLE] = os.environ.get(VISIBLE, "0").split(",")[0].strip()
+    if torch.cuda.device_count() > 1:
+        raise RuntimeError(f"{count} CUDA cards are in use and the course trains on one: restart the kernel, run this cell first")
+    print(f"{count} CUDA cards: the course uses the first ({VISIBLE}={os.environ[VISIBLE]})")
+
+
 def present_card() -> Card:
-    """The first CUDA card of this machine, or ``Card("CPU")``; imports torch."""
+    """The first CUDA card of this machine, ``Card("Apple GPU")`` or ``Card("CPU")``; imports torch."""
     import torch
 
     if not torch.cuda.is_available():
-        return Card("CPU")
+        return Card("Apple GPU" if torch.backends.mps.is_available() else "CPU")
     properties = torch.cuda.get_device_properties(0)
     return Card(properties.name, (properties.major, properties.minor), properties.total_memory / 2**30)
 
@@ -132,9 +151,11 @@ def present_card() -> Card:
 def fit_to_card(profile, card: Card | None = None, kernels_installed: bool | None = None):
     """``profile`` with the card's decision in its number formats, attention, adapters and token budget; prints the reasons.
 
-    A profile with ``model_from_card=False`` (``tiny``) is returned as it is and nothing is printed. A card larger than the profile's
+    Hides all CUDA cards but the first (:func:`use_first_card`, with its ``RuntimeError``). A profile with ``model_from_card=False``
+    (``tiny``) is returned as it is and nothing is printed. A card larger than the profile's
     token budget needs does not raise the budget.
     """
+    use_first_card()
     if not profile.model_from_card:
         return profile
     chosen = decide(card or present_card(), has_kernels() if kernels_installed is None else kernels_installed)

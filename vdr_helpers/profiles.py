@@ -252,23 +252,27 @@ def load_profile(name: str | None = None) -> Profile:
 
 
 def quiet_progress_bars() -> None:
-    """Turn off progress bars, which as widgets leave pages that a code host cannot show, and one notice: that torchvision's decoder of
-    image files will give way to torchcodec's. Both give the same pixels.
+    """Turn off progress bars, which as widgets leave pages that a code host cannot show, but not those of downloads, which take minutes.
+
+    And one notice: that torchvision's decoder of image files will give way to torchcodec's. Both give the same pixels.
     """
     import logging
 
     import datasets
+    from huggingface_hub.utils import enable_progress_bars
     from transformers.utils.logging import disable_progress_bar
 
     datasets.disable_progress_bars()
-    disable_progress_bar()
+    disable_progress_bar()  # turns the hub's off too
+    if os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS") is None:
+        enable_progress_bars()
     logging.getLogger("transformers.image_utils").setLevel(logging.ERROR)
 
 
 def describe(profile: Profile) -> str:
-    """One line that says where a notebook runs: profile, device and versions."""
+    """One line that says where a notebook runs: profile, device (GPU, Apple GPU or CPU) and versions."""
     import sentence_transformers
     import torch
 
-    device = "GPU" if torch.cuda.is_available() else "CPU"
+    device = "GPU" if torch.cuda.is_available() else "Apple GPU" if torch.backends.mps.is_available() else "CPU"
     return f"profile {profile.name} | {device} | sentence-transformers {sentence_transformers.__version__} | torch {torch.__version__.split('+')[0]}"

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vdr_helpers.architecture import QWEN3_VL_2B, SMALL, Architecture
+from vdr_helpers.device import use_first_card
 from vdr_helpers.profiles import PROFILES, Profile, assets_folder
 
 SIZE_VARIABLE = "VDR_REHEARSAL"
@@ -95,6 +96,7 @@ def make(profile: Profile) -> Profile:
     """``profile`` with its model and pages built under ``outputs/`` on first use; ``load_profile`` calls it."""
     from vdr_helpers.corpus import build_source
 
+    use_first_card()
     model = chosen_size()
     folder = profile.output_dir
     folder.mkdir(parents=True, exist_ok=True)
@@ -125,6 +127,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--receipt", type=Path, help="default: outputs/rehearsal/results/receipt.json")
     asked = parser.parse_args(arguments)
+    use_first_card()
     profile = PROFILES["rehearsal"]
     model = chosen_size()
     profile = small_settings(profile) if model is SMALL else profile

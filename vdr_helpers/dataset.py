@@ -10,7 +10,7 @@ import io
 from pathlib import Path
 
 from vdr_helpers.profiles import Profile
-from vdr_helpers.stamps import BY_PUBLISHER, data_differences, read_stamp
+from vdr_helpers.stamps import BY_PUBLISHER, STAMP, data_differences, read_stamp
 
 SOURCE_COLUMNS = ("id", "query", "image", "negatives", "language")
 LARGEST_PAGE = 50_000_000  # pixels; a larger image in a dataset is a mistake or a decompression bomb
@@ -38,7 +38,7 @@ def check_columns(dataset, expected: tuple[str, ...] = SOURCE_COLUMNS) -> None:
 
 
 def open_page(data: bytes):
-    """The decoded RGB page, upright and on white paper. Raises ``ValueError`` with the reason, and nothing else, whatever the bytes are.
+    """The decoded RGB page, upright and on white. Raises ``ValueError`` with the reason, and nothing else, whatever the bytes are.
 
     The size is checked before the pixels are unpacked, and only :data:`PAGE_FORMATS` are tried. A camera's note of how the page was held
     (EXIF) is followed, as ``datasets.Image`` does; what is transparent becomes white, as in the model's own image processor.
@@ -119,7 +119,9 @@ def statistics(dataset, processor) -> list[dict]:
 
     def tokens(text: str) -> int:
         turn = [{"role": "user", "content": [{"type": "text", "text": text}]}]
-        return len(processor.apply_chat_template(turn, tokenize=True, add_generation_prompt=True, return_dict=True)["input_ids"][0])
+        return len(
+            processor.apply_chat_template(turn, tokenize=True, add_generation_prompt=True, return_dict=True)["input_ids"][0]
+        )
 
     table = []
     for name in dataset.column_names:
@@ -139,7 +141,8 @@ def statistics(dataset, processor) -> list[dict]:
 
 
 def load_prepared(profile: Profile, split: str):
-    """``train`` or ``eval`` as notebook 02 saved them; where they are missing, made with other settings or damaged, its steps run here.
+    """``train``, ``eval`` or ``full`` as notebook 02 saved them; where they are missing, made with other settings or damaged, its steps
+    run here (tiny: a minute).
 
     Returns ``(dataset, where it came from)``. Raises ``ValueError`` for another split. On a profile whose data would have to be fetched
     from the hub nothing is made here, because that is long and is started on purpose: ``FileNotFoundError`` when there are none,
@@ -149,27 +152,23 @@ def load_prepared(profile: Profile, split: str):
 
     if split not in ("train", "eval", "full"):
         raise ValueError(f"split must be 'train', 'eval' or 'full', not {split!r}")
-    folder = profile.output_dir / "data"
-    problem, problem_at = None, f"outputs/{profile.name}/data"
-    if (folder / split / "dataset_info.json").exists():
-        different = data_differences(read_stamp(folder), profile)
-        if not different:
-            try:
-                by_publisher = read_stamp(folder)["split"] == BY_PUBLISHER
-                name = read_stamp(folder)["dataset"]["name"]
-                return load_from_disk(
-                    str(folder / split)
-                ), f"{name}, as its publisher split it" if by_publisher else "your own notebook 02"
-            except (
-                Exception
-            ) as error:  # a cut file: datasets and pyarrow have an error of their own for each kind, none names the file
-                different = [f"{split} is damaged ({type(error).__name__})"]
-        problem = "; ".join(different)
+    folder, problem = profile.output_dir / "data", None
+    if (folder / split).exists():
+        stamp = read_stamp(folder)
+        problem = "; ".join(data_differences(stamp, profile))
+        try:
+            kept = None if problem else load_from_disk(str(folder / split))
+        except Exception as error:  # datasets and pyarrow have an error of their own for each kind of damage, few name the file
+            problem = f"{split} is damaged, {type(error).__name__}"
+        else:
+            if kept is not None:
+                by_publisher = stamp["split"] == BY_PUBLISHER
+                return kept, f"{stamp['dataset']['name']}, as its publisher split it" if by_publisher else "your own notebook 02"
     if profile.dataset_name != "generated" and not profile.dataset_folder:
         if problem:
             raise ValueError(
-                f"the data in {problem_at} cannot be used ({problem}): run notebooks/02_dataset.ipynb again, put the settings back, or "
-                "set VDR_OUTPUTS to another folder, and restart the kernel"
+                f"the data in outputs/{profile.name}/data cannot be used ({problem}): run notebooks/02_dataset.ipynb again, put the "
+                "settings back, or set VDR_OUTPUTS to another folder, and restart the kernel"
             )
         raise FileNotFoundError(
             f"no prepared data for profile {profile.name!r}: run notebooks/02_dataset.ipynb with it first, or fetch the split "
@@ -183,11 +182,15 @@ def load_prepared(profile: Profile, split: str):
 
 
 def save_whole(dataset, folder: Path) -> None:
-    """``save_to_disk`` beside the target, then move: a killed kernel never leaves half a dataset under the final name."""
+    """``save_to_disk`` beside the target, then move: a killed kernel never leaves half a dataset under the final name.
+
+    The note of what the splits beside it were made from goes first (``write_stamp`` writes it last): half a change is no whole one.
+    """
     import shutil
 
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     dataset.save_to_disk(str(partial))
+    folder.with_name(STAMP).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

@@ -19,7 +19,7 @@ from vdr_helpers.page_store import PageStore, fetch_pages
 from vdr_helpers.profiles import Profile, load_profile
 from vdr_helpers.selection import Fetched, choose_rows
 from vdr_helpers.source import Source, open_source
-from vdr_helpers.stamps import BY_PUBLISHER, STAMP, data_settings, used_revisions, write_stamp
+from vdr_helpers.stamps import data_settings, publisher_settings, used_revisions, write_stamp
 
 TEXT_COLUMNS = ("id", "query", "negatives", "language")
 PAGE_COLUMNS = ("image", "negative_0", "negative_1", "negative_2", "negative_3")
@@ -57,7 +57,6 @@ def save_splits(train: list, evaluation: list, folder: Path, settings: dict) -> 
 
     ``settings``: what they were made from (``vdr_helpers.stamps``), written last, so that half a change never looks like a whole one.
     """
-    (folder / STAMP).unlink(missing_ok=True)
     for name, rows in (("train", train), ("eval", evaluation), ("full", train + evaluation)):
         width = 1 + SPLIT_NEGATIVES[name]
         pages = [(files + [None] * width)[:width] for _, files in rows]
@@ -129,8 +128,7 @@ def prepare_preprocessed(profile: Profile, name: str | None = None, folder: Path
     named = replace(profile, dataset_name=name, dataset_config="train and eval", dataset_revision=None, dataset_folder=None)
     if Path(name).is_dir():
         named = replace(named, dataset_name=f"local folder {Path(name).name}", dataset_folder=name)
-    settings = data_settings(named) | {"split": BY_PUBLISHER, "resolved": resolved_revisions(named)["dataset"]}
-    save_splits(*splits, folder, settings)
+    save_splits(*splits, folder, publisher_settings(profile, named) | {"resolved": resolved_revisions(named)["dataset"]})
     return dirt
 
 

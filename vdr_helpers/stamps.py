@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 from vdr_helpers.files import write_whole
@@ -15,12 +16,10 @@ from vdr_helpers.profiles import MIN_PIXELS, Profile
 
 STAMP = "made_from.json"
 BY_PUBLISHER = "by its publisher"  # instead of by the steps of notebook 02
-OF_THE_SPLIT = (
-    "dataset",
-    "split",
-    "negatives_per_train_row",
-    "distinct_eval_pages",
-)  # what a publisher's split brings of its own
+OF_THE_SPLIT = ("dataset", "split", "negatives_per_train_row", "distinct_eval_pages")  # a publisher's split has its own
+FOOTER = (
+    2**16
+)  # bytes at the end of a parquet file that are hashed: where each column lies, how long it is, its smallest and largest
 
 
 def write_stamp(folder: Path, settings: dict) -> None:
@@ -31,9 +30,10 @@ def write_stamp(folder: Path, settings: dict) -> None:
 def read_stamp(folder: str | Path) -> dict | None:
     """The settings that :func:`write_stamp` kept, or ``None`` where there are none or they cannot be read."""
     try:
-        return json.loads((Path(folder) / STAMP).read_text(encoding="utf-8"))
+        settings = json.loads((Path(folder) / STAMP).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    return settings if isinstance(settings, dict) else None
 
 
 def flatten(settings: dict, before: str = "") -> dict:
@@ -68,12 +68,16 @@ def model_key(folder: str | Path, *more: str) -> str:
 
 
 def dataset_settings(profile: Profile) -> dict:
-    """Which source: its name, config and revision, and for a folder of yours the names and sizes of its files."""
+    """Which source: its name, config and revision; for a folder of yours the names, sizes and footers of its files as one hash."""
     settings = {"name": profile.dataset_name, "config": profile.dataset_config, "revision": profile.dataset_revision}
     if profile.dataset_folder:
-        folder = Path(profile.dataset_folder)
-        files = [[path.relative_to(folder).as_posix(), path.stat().st_size] for path in sorted(folder.rglob("*.parquet"))]
-        settings["files"] = hashlib.sha1(json.dumps(files).encode(), usedforsecurity=False).hexdigest()[:10]
+        folder, digest = Path(profile.dataset_folder), hashlib.sha256()
+        for path in sorted(folder.rglob("*.parquet")):
+            with path.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - FOOTER))
+                digest.update(f"{path.relative_to(folder).as_posix()} {size}".encode() + file.read())
+        settings["files"] = digest.hexdigest()[:16]
     elif profile.dataset_name == "generated":
         from vdr_helpers.corpus import VERSION
 
@@ -95,17 +99,28 @@ def data_settings(profile: Profile) -> dict:
     }
 
 
+def publisher_settings(profile: Profile, named: Profile) -> dict:
+    """:func:`data_settings` of a dataset that its publisher split: ``named`` says which one, ``profile`` which one it stands for."""
+    return data_settings(named) | {"split": BY_PUBLISHER, "instead_of": dataset_settings(profile)}
+
+
 def data_differences(found: dict | None, profile: Profile) -> list[str]:
-    """:func:`differences` of the splits' note from the profile; a split that its publisher made was chosen on purpose and may stay."""
+    """:func:`differences` of the splits' note from the profile; a publisher's split may stay while the profile's dataset is the same."""
     wanted = data_settings(profile)
     if found and found.get("split") == BY_PUBLISHER:
-        wanted = {key: value for key, value in wanted.items() if key not in OF_THE_SPLIT}
+        wanted = {key: value for key, value in wanted.items() if key not in OF_THE_SPLIT} | {"instead_of": wanted["dataset"]}
     return differences(found, wanted)
+
+
+def kept_data(profile: Profile) -> dict | None:
+    """The note of the splits that are kept under ``outputs/``, or ``None`` where there are none that fit the profile."""
+    found = read_stamp(profile.output_dir / "data")
+    return None if data_differences(found, profile) else found
 
 
 def used_revisions(profile: Profile) -> dict[str, dict[str, str]]:
     """``resolved_revisions`` with the dataset that the kept splits really came from, for the receipt ``results/run.json``."""
-    kept = (read_stamp(profile.output_dir / "data") or {}).get("resolved")
+    kept = (kept_data(profile) or {}).get("resolved")
     return resolved_revisions(profile) | ({"dataset": kept} if kept else {})
 
 
@@ -114,12 +129,11 @@ def model_settings(profile: Profile) -> dict:
     model = {"name": profile.model_name, "revision": profile.model_revision}
     if profile.model_folder:
         model["weights"] = model_key(profile.model_folder)
-    return {"model": model, "data": read_stamp(profile.output_dir / "data") or data_settings(profile)}
+    return {"model": model, "data": kept_data(profile) or data_settings(profile)}
 
 
 def model_differences(found: dict | None, profile: Profile) -> list[str]:
-    """:func:`differences` of a tuned model's note from the profile's base and data."""
-    if found is None:
-        return differences(None, {})
-    base = {"model": model_settings(profile)["model"]}
-    return differences(found, base) + data_differences(found.get("data"), profile)
+    """:func:`differences` of a tuned model's note from the profile's base and the kept splits; ``resolved`` is for the reader only."""
+    wanted = model_settings(profile)
+    data = {key: value for key, value in wanted["data"].items() if key != "resolved"}
+    return differences(found, {"model": wanted["model"]}) + (differences(found.get("data"), data) if found else [])

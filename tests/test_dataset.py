@@ -16,6 +16,7 @@ from PIL import Image
 from vdr_helpers import dataset as steps
 from vdr_helpers import selection
 from vdr_helpers.profiles import load_profile
+from vdr_helpers.stamps import data_settings, write_stamp
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -65,6 +66,37 @@ def test_what_does_not_open_has_no_fingerprint(data):
 @pytest.mark.parametrize("size", [(8_000, 8_000), (30_000, 30_000)])
 def test_a_decompression_bomb_is_not_unpacked(size):
     assert steps.page_fingerprint(png_header(*size)) is None
+
+
+def test_what_is_transparent_becomes_white_paper_as_the_model_sees_it(processor):
+    page = noise(96, 160).convert("RGBA")
+    page.putalpha(Image.linear_gradient("L").resize(page.size))
+    opened = steps.open_page(as_bytes(page))
+    as_given = processor.image_processor(page, return_tensors="pt")["pixel_values"]
+    assert (processor.image_processor(opened, return_tensors="pt")["pixel_values"] - as_given).abs().max() < 0.01
+    black = processor.image_processor(page.convert("RGB"), return_tensors="pt")["pixel_values"]
+    assert (black - as_given).abs().max() > 0.5, "the plain conversion shows what lies under the transparency"
+    palette = page.convert("P")
+    palette.info["transparency"] = palette.getpixel((0, 0))
+    assert steps.open_page(as_bytes(palette)).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photographed_page_stands_upright_as_datasets_reads_it(orientation):
+    from datasets import Image as ImageFeature
+
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    noise(90, 60).save(buffer, "JPEG", exif=exif, quality=95)
+    opened = steps.open_page(buffer.getvalue())
+    assert opened.tobytes() == ImageFeature().decode_example({"bytes": buffer.getvalue(), "path": None}).convert("RGB").tobytes()
+    assert opened.size == ((60, 90) if orientation > 4 else (90, 60))
+
+
+def test_a_row_without_negatives_is_passed_over():
+    rows = [{"id": "a", "query": "q", "negatives": None, "language": "en"}]
+    dirt = Counter()
+    assert selection.choose_negatives(rows[0], {"a": 0}, ["print"], 1, set(), dirt) == []
 
 
 def test_a_damaged_file_never_stops_the_reading():
@@ -272,7 +304,10 @@ def test_statistics_by_hand(processor):
     features = Features({"query": Value("string"), "image": ImageFeature()})
     pages = Dataset.from_dict({"query": queries, "image": [Image.new("RGB", size) for size in sizes]}, features=features)
     text, image = steps.statistics(pages, processor)
-    counts = [len(processor.tokenizer.tokenize(query)) for query in queries]
+    around = len("<|im_start|>system|Represent|the|user's|input.<|im_end|>".split("|"))  # the template adds at least as many
+    words = [len(processor.tokenizer.tokenize(query)) for query in queries]
+    counts = [int(first.split()[0]) for first in (steps.statistics(pages.select([i]), processor)[0]["min"] for i in range(3))]
+    assert all(count > word + around for count, word in zip(counts, words, strict=True))
     assert counts[1] < counts[0] < counts[2]
     assert counts[0] - counts[1] >= 4  # one token per digit
     assert text == {
@@ -321,6 +356,7 @@ def test_load_prepared_says_whose_data_it_is():
 
     profile = load_profile("tiny")
     steps.save_whole(Dataset.from_dict({"query": ["mine"]}), profile.output_dir / "data" / "eval")
+    write_stamp(profile.output_dir / "data", data_settings(profile))
     loaded, origin = steps.load_prepared(profile, "eval")
     assert loaded["query"] == ["mine"]
     assert origin == "your own notebook 02"

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 from sentence_transformers.util import cos_sim
 
 from vdr_helpers import evaluation
 from vdr_helpers.profiles import load_profile
+from vdr_helpers.stamps import model_key, model_settings, write_stamp
 
 
 def eval_split(**changes):
@@ -105,7 +107,7 @@ def test_slicing_one_encoding_equals_encoding_at_each_dimension():
     assert len(set(seen)) > 1
 
 
-# embeddings kept once
+# the key of a model in a folder; tests/test_stale.py has the embeddings
 
 
 @pytest.fixture
@@ -117,51 +119,41 @@ def model_folder(tmp_path):
     return folder
 
 
-def embed(model, folder, data_key="eval-0"):
-    return evaluation.embed_once(model, str(folder), ["first", "second"], ["P0", "A0", "B0"], data_key, load_profile("tiny"))
-
-
-def test_embeddings_are_encoded_once_and_anew_after_training(model_folder):
-    model = KnownModel(VECTORS)
-    queries, pages = embed(model, model_folder)
-    assert queries.tolist() == [[1, 0], [0, 1]]
-    assert pages.shape == (3, 2)
-    assert pages.dtype == torch.float32
-    assert len(model.calls) == 2
-    again = embed(model, model_folder)
-    assert len(model.calls) == 2
-    assert torch.equal(again[0], queries)
-    assert torch.equal(again[1], pages)
-    (model_folder / "model.safetensors").write_bytes(b"other weights")
-    embed(model, model_folder)
-    assert len(model.calls) == 4
-    embed(model, model_folder, data_key="eval-1")
-    assert len(model.calls) == 6
-    assert not list((load_profile("tiny").output_dir / "embeddings").glob("*.partial"))
-
-
-def test_an_interrupted_encoding_is_not_kept(model_folder, monkeypatch):
+def test_an_interrupted_encoding_is_not_kept(random_model, monkeypatch):
     import safetensors.torch
 
     def die(tensors, path):
         Path(path).write_bytes(b"half")
         raise KeyboardInterrupt
 
-    model = KnownModel(VECTORS)
+    pages, profile = [Image.new("RGB", (64, 64), "red")], load_profile("tiny")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(safetensors.torch, "save_file", die)
-        embed(model, model_folder)
-    _, pages = embed(model, model_folder)
-    assert len(model.calls) == 4
-    assert pages.shape == (3, 2)
+        evaluation.embed_once(random_model, ["first"], pages, profile)
+    assert evaluation.embed_once(random_model, ["first"], pages, profile)[1].shape == (1, 256)
+    assert not list((profile.output_dir / "embeddings").glob("*.partial"))
 
 
 def test_the_key_holds_weights_and_settings(model_folder):
-    key = evaluation.model_key(model_folder)
-    assert key == evaluation.model_key(str(model_folder))
-    assert key != evaluation.model_key(model_folder, "data")
+    key = model_key(model_folder)
+    assert key == model_key(str(model_folder))
+    assert key != model_key(model_folder, "data")
+    (model_folder / "made_from.json").write_text("{}")  # a note beside the model is not the model
+    assert key == model_key(model_folder)
     (model_folder / "1_Pooling" / "config.json").write_text('{"pooling_mode": "mean"}')
-    assert evaluation.model_key(model_folder) != key
+    assert model_key(model_folder) != key
+
+
+def test_large_weights_are_not_read_into_memory_at_once(model_folder):
+    import tracemalloc
+
+    with (model_folder / "model.safetensors").open("wb") as file:
+        file.truncate(50_000_000)
+    tracemalloc.start()
+    model_key(model_folder)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5_000_000
 
 
 def test_two_checkpoints_have_two_keys(tmp_path):
@@ -170,19 +162,8 @@ def test_two_checkpoints_have_two_keys(tmp_path):
         folder = tmp_path / "checkpoints" / f"checkpoint-{step}"
         folder.mkdir(parents=True)
         (folder / "model.safetensors").write_bytes(b"weights of step %d" % step)
-        keys.add(evaluation.model_key(folder))
+        keys.add(model_key(folder))
     assert len(keys) == 2
-
-
-def test_a_hub_model_is_keyed_by_its_id_and_not_by_what_lies_around(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    model = KnownModel(VECTORS)
-    embed(model, "Qwen/Qwen3-VL-Embedding-2B")
-    (tmp_path / "notes.json").write_text("{}")
-    embed(model, "Qwen/Qwen3-VL-Embedding-2B")
-    assert len(model.calls) == 2
-    embed(model, "tomaarsen/Qwen3-VL-Embedding-2B-vdr")
-    assert len(model.calls) == 4
 
 
 # checkpoints, dimensions, bands, results
@@ -197,6 +178,7 @@ def test_the_tuned_model_is_the_readers_own_else_the_shipped_one():
     own.mkdir(parents=True)
     (own / "modules.json").write_text("[]")
     (own / "model.safetensors").write_bytes(b"weights")
+    write_stamp(own, model_settings(profile))
     path, origin = evaluation.finetuned_model(profile)
     assert path == str(own)
     assert "your own" in origin

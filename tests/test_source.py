@@ -6,6 +6,7 @@ import random
 import shutil
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import fsspec
 import pyarrow
@@ -325,3 +326,27 @@ def test_progress_is_the_same_after_an_interruption(tmp_path, small_source, proc
     assert lines["whole"] == lines["second"] == [bar(10, ROWS), bar(20, ROWS)]
     assert lines["first"] == [bar(10, 13)]
     assert bar(1000, 2000) == "[##########----------] 1,000 of 2,000 pages"
+
+
+@pytest.mark.parametrize(("sizes", "ahead"), [([10, 10, 10, 10], 3), ([200, 10, 10], 3), ([200, 200, 10], 1), ([900, 900], 1)])
+def test_large_row_groups_are_not_read_ahead(sizes, ahead):
+    """Sizes in MiB; one row group is always read, a second only if both are small enough."""
+    from vdr_helpers.page_store import fits_ahead
+
+    source = SimpleNamespace(bytes_of=lambda columns, groups: sum(sizes[group] for group in groups) * 2**20)
+    groups = [(i, [i]) for i in range(len(sizes))]
+    assert max([1] + [n for n in range(2, len(sizes) + 1) if fits_ahead(source, ("image",), groups[:n])]) == ahead
+
+
+def test_a_row_group_is_read_in_pieces(source, monkeypatch):
+    """The chosen rows are the same whatever the size of a piece."""
+    from vdr_helpers import source as module
+
+    opened = open_source(str(source), "en")
+    group = max(range(len(opened.groups)), key=lambda i: opened.groups[i].rows)
+    first, rows = opened.groups[group].first_row, opened.groups[group].rows
+    chosen = [first, first + rows // 2, first + rows - 1]
+    whole = opened.read_rows(group, chosen, ["id", "image"])
+    monkeypatch.setattr(module, "PIECE", 7)
+    assert opened.read_rows(group, chosen, ["id", "image"]) == whole
+    assert [row["id"] for row in whole] == [opened.read_columns(["id"])[row]["id"] for row in chosen]

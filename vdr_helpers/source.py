@@ -132,7 +132,7 @@ class Source:
             name = self.shards[shard].rsplit("/", 1)[-1]
             if isinstance(error, OSError) and error.errno is not None:  # the disk's or the network's own word
                 raise
-            raise ValueError(f"{name} cannot be read to its end ({error}): delete it and fetch it again") from error
+            raise ValueError(f"{name} cannot be read to its end ({' '.join(str(error).split())}): delete it, fetch it again") from error
 
 
 def open_exact(path: str):

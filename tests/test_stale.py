@@ -1,0 +1,365 @@
+"""Nothing of another setting and nothing damaged is used in silence: data, tuned model, embeddings, pages, results."""
+
+import copy
+import dataclasses
+import io
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from vdr_helpers import dataset as steps
+from vdr_helpers import evaluation
+from vdr_helpers.page_store import PageStore
+from vdr_helpers.prepare import prepare, prepare_preprocessed
+from vdr_helpers.profiles import load_profile
+from vdr_helpers.source import open_source
+from vdr_helpers.stamps import data_settings, differences, model_settings, read_stamp, used_revisions, write_stamp
+
+
+def cut(file):
+    """Leave half of a file."""
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+# settings
+
+
+def test_differences_by_hand():
+    found = {"rows": 96, "pixels": {"largest": 4}, "only here": 1}
+    assert differences(found, {"rows": 96, "pixels": {"largest": 4}}) == []
+    assert differences(found, {"rows": 2048, "pixels": {"largest": 9}}) == [
+        "rows: 96 there, 2048 asked for",
+        "pixels.largest: 4 there, 9 asked for",
+    ]
+    assert differences(found, {"model": {"name": "x"}}) == ["model.name: nothing there, x asked for"]
+    assert differences(None, {"rows": 1}) == ["there is no note of what it was made from"]
+    assert differences({"dims": [8, 4]}, {"dims": (8, 4)}) == []  # JSON has no tuples
+
+
+@pytest.fixture
+def own(source):
+    """The tiny profile on the small source as a folder of the reader's own: 12 train rows, 6 eval rows."""
+    profile = load_profile("tiny")
+    return dataclasses.replace(
+        profile, dataset_name="local folder source", dataset_folder=str(source), train_rows=12, eval_rows=6
+    )
+
+
+@pytest.fixture
+def kept(own):
+    """``own``, with its splits prepared."""
+    prepare(own, progress=lambda line: None)
+    return own
+
+
+def test_data_of_these_settings_is_used_and_not_made_again(kept, monkeypatch):
+    monkeypatch.setattr("vdr_helpers.prepare.prepare", None)
+    assert [len(steps.load_prepared(kept, split)[0]) for split in ("train", "eval", "full")] == [12, 6, 18]
+    assert steps.load_prepared(kept, "train")[1] == "your own notebook 02"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"train_rows": 9}, "train_rows: 12 there, 9 asked for"),
+        ({"eval_rows": 4}, "eval_rows: 6 there, 4 asked for"),
+        ({"max_pixels": 96 * 96}, "pixels.largest: 40000 there, 9216 asked for"),
+        ({"dataset_name": "local folder other"}, "dataset.name: local folder source there, local folder other asked for"),
+        ({"dataset_config": "default"}, "dataset.config: en there, default asked for"),
+        ({"model_revision": "abc"}, "processor.revision: None there, abc asked for"),
+    ],
+    ids=str,
+)
+def test_data_of_other_settings_is_made_anew_and_said(kept, monkeypatch, change, said):
+    made = []
+    monkeypatch.setattr("vdr_helpers.prepare.prepare", lambda profile, folder: made.append(profile))
+    changed = dataclasses.replace(kept, **change)
+    _, origin = steps.load_prepared(changed, "eval")
+    assert made == [changed]
+    assert origin == f"prepared now, in the steps of notebook 02, because what was there did not fit ({said})"
+
+
+def test_rows_and_pixels_are_really_other_ones_afterwards(kept):
+    smaller = dataclasses.replace(kept, eval_rows=3, max_pixels=96 * 96)
+    assert len(steps.load_prepared(smaller, "eval")[0]) == 3
+    page = steps.load_prepared(smaller, "train")[0][0]["image"]
+    assert page.width * page.height <= 96 * 96
+    assert steps.load_prepared(smaller, "train")[1] == "your own notebook 02"
+
+
+def test_other_files_under_the_same_name_are_another_dataset(kept, tmp_path):
+    folder = tmp_path / "moved" / "en"
+    folder.mkdir(parents=True)
+    (folder / "train-00000-of-00001.parquet").write_bytes(b"other files")
+    assert data_settings(dataclasses.replace(kept, dataset_folder=str(tmp_path / "moved"))) != data_settings(kept)
+
+
+def test_data_that_takes_long_to_make_is_refused_with_the_ways_out(kept):
+    hub = dataclasses.replace(kept, dataset_folder=None, train_rows=9)
+    with pytest.raises(
+        ValueError, match=r"train_rows: 12 there, 9 asked for.*run notebooks/02.*put the settings back.*VDR_OUTPUTS"
+    ):
+        steps.load_prepared(hub, "train")
+
+
+def test_splits_without_a_note_are_not_trusted(kept):
+    (kept.output_dir / "data" / "made_from.json").unlink()
+    assert "there is no note of what it was made from" in steps.load_prepared(kept, "eval")[1]
+    assert read_stamp(kept.output_dir / "data")["train_rows"] == 12
+
+
+def test_a_publishers_split_stays_and_is_named_in_the_receipt(own, tmp_path):
+    """The shortcut was chosen on purpose: other rows or pixels are still a difference, its name is none."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 96), "red").save(buffer, "PNG")
+    page = {"bytes": buffer.getvalue(), "path": None}
+    import pyarrow
+    import pyarrow.parquet
+
+    configs = ""
+    for config in ("train", "eval"):
+        rows = [{"query": f"{config} {i}", "image": page} | {f"negative_{k}": page for k in range(4)} for i in range(12)]
+        (tmp_path / "split" / config).mkdir(parents=True)
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "split" / config / "train-0.parquet")
+        configs += f"- config_name: {config}\n  data_files:\n  - split: train\n    path: {config}/train-*.parquet\n"
+    (tmp_path / "split" / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    prepare_preprocessed(own, str(tmp_path / "split"), progress=lambda line: None)
+    dataset, origin = steps.load_prepared(own, "train")
+    assert dataset[0]["query"] == "train 0"
+    assert origin == "local folder split, as its publisher split it"
+    assert used_revisions(own)["dataset"] == {"name": "local folder split", "revision": "local folder"}
+    assert model_settings(own)["data"]["dataset"]["name"] == "local folder split"
+    other = dataclasses.replace(own, train_rows=5, dataset_folder=None)
+    with pytest.raises(ValueError, match="train_rows: 12 there, 5 asked for"):
+        steps.load_prepared(other, "train")
+
+
+# the tuned model
+
+
+def save_model(profile, settings):
+    folder = profile.output_dir / "finetuned"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "modules.json").write_text("[]")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    if settings:
+        write_stamp(folder, settings)
+    return folder
+
+
+def test_a_tuned_model_of_these_settings_is_used(own):
+    folder = save_model(own, model_settings(own) | {"training": {"rows": 12}})
+    assert evaluation.finetuned_model(own) == (str(folder), "your own, from notebook 03")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"train_rows": 9}, "train_rows: 12 there, 9 asked for"),
+        ({"max_pixels": 96 * 96}, "pixels.largest: 40000 there, 9216 asked for"),
+        ({"model_name": "another/base"}, "model.name: assets/tiny-base there, another/base asked for"),
+        ({"model_revision": "abc"}, "model.revision: None there, abc asked for"),
+        ({"dataset_name": "local folder other"}, "dataset.name"),
+    ],
+    ids=str,
+)
+def test_a_tuned_model_of_other_settings_is_refused(own, change, said):
+    save_model(own, model_settings(own))
+    with pytest.raises(ValueError, match=r"run notebook 03 again, put the settings back, or set VDR_OUTPUTS") as refused:
+        evaluation.finetuned_model(dataclasses.replace(own, **change))
+    assert said in str(refused.value)
+
+
+def test_other_weights_of_a_base_in_a_folder_are_another_base(own, tmp_path):
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "model.safetensors").write_bytes(b"one")
+    profile = dataclasses.replace(own, model_folder=str(base))
+    save_model(profile, model_settings(profile))
+    assert evaluation.finetuned_model(profile)
+    (base / "model.safetensors").write_bytes(b"two")
+    with pytest.raises(ValueError, match=r"model\.weights"):
+        evaluation.finetuned_model(profile)
+
+
+def test_a_tuned_model_without_a_note_is_refused(own):
+    save_model(own, None)
+    with pytest.raises(ValueError, match="there is no note of what it was made from"):
+        evaluation.finetuned_model(own)
+
+
+def test_the_shipped_model_says_what_it_was_trained_on():
+    tiny = load_profile("tiny")
+    assert evaluation.finetuned_model(tiny)[1] == "the shipped one (you have not run notebook 03)"
+    fewer = evaluation.finetuned_model(dataclasses.replace(tiny, train_rows=96, eval_rows=20))[1]
+    assert "train_rows: 2048 there, 96 asked for" in fewer
+    assert "may be among its training pages" in fewer
+    with pytest.raises(ValueError, match="the shipped tuned model has another base than yours"):
+        evaluation.finetuned_model(dataclasses.replace(tiny, model_name="another/base"))
+    named = dataclasses.replace(tiny, finetuned_name="mine/tuned", finetuned_folder=None)
+    assert evaluation.finetuned_model(named) == ("mine/tuned", "the one that VDR_FINETUNED names (you have not run notebook 03)")
+
+
+# embeddings
+
+
+@pytest.fixture
+def pages(tmp_path):
+    files = []
+    for shade in (10, 90, 170):
+        Image.new("RGB", (64, 64), (shade, 0, 0)).save(tmp_path / f"{shade}.png")
+        files.append(str(tmp_path / f"{shade}.png"))
+    return files
+
+
+QUERIES = ["first", "second"]
+
+
+def half_the_pixels(model, pages):
+    model.processor.image_processor.size = {"shortest_edge": 4096, "longest_edge": 4096}
+
+
+def another_prompt(model, pages):
+    model.prompts = {"query": "Find it.", "document": ""}
+
+
+def one_other_weight(model, pages):
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0] += 1e-3
+
+
+def another_template(model, pages):
+    model.processor.chat_template = model.processor.chat_template.replace("input.", "page.")
+
+
+def another_page_in_the_same_file(model, pages):
+    Image.new("RGB", (64, 64), (1, 2, 3)).save(pages[1])
+
+
+CHANGES = [
+    half_the_pixels,
+    another_prompt,
+    one_other_weight,
+    another_template,
+    another_page_in_the_same_file,
+    lambda model, pages: model.bfloat16(),
+    lambda model, pages: setattr(model, "truncate_dim", 8),
+    lambda model, pages: pages.pop(),
+    lambda model, pages: pages.reverse(),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_whatever_decides_an_embedding_decides_where_it_is_kept(random_model, pages, change):
+    key = evaluation.embedding_key(random_model, QUERIES, pages)
+    assert key == evaluation.embedding_key(copy.deepcopy(random_model), list(QUERIES), list(pages))
+    change(random_model, pages)
+    assert evaluation.embedding_key(random_model, QUERIES, pages) != key
+
+
+def test_texts_and_pictures_count_too(random_model, pages):
+    key = evaluation.embedding_key(random_model, QUERIES, pages)
+    assert evaluation.embedding_key(random_model, ["first", "third"], pages) != key
+    pictures = [Image.open(page) for page in pages]
+    assert evaluation.embedding_key(random_model, QUERIES, pictures) == evaluation.embedding_key(random_model, QUERIES, pictures)
+    assert evaluation.embedding_key(random_model, QUERIES, pictures[:2] + pictures[:1]) != key
+
+
+def test_embeddings_are_encoded_once_and_a_damaged_file_is_named_and_made_anew(random_model, pages, monkeypatch, capsys):
+    profile, calls = load_profile("tiny"), []
+    encode = random_model.encode_document
+    monkeypatch.setattr(random_model, "encode_document", lambda *given, **more: calls.append(1) or encode(*given, **more))
+    first = evaluation.embed_once(random_model, QUERIES, pages, profile)
+    again = evaluation.embed_once(random_model, QUERIES, pages, profile)
+    assert len(calls) == 1
+    assert [tensor.shape for tensor in first] == [(2, 256), (3, 256)]
+    assert all(torch.equal(a, b) and a.dtype == torch.float32 for a, b in zip(first, again, strict=True))
+    fewer = evaluation.embed_once(random_model, QUERIES, pages[:2], profile)
+    assert fewer[1].shape == (2, 256), "a page left out is left out of the embeddings"
+    for file in (profile.output_dir / "embeddings").iterdir():
+        cut(file)
+    capsys.readouterr()
+    mended = evaluation.embed_once(random_model, QUERIES, pages, profile)
+    assert "is damaged (SafetensorError): encoding anew" in capsys.readouterr().out
+    assert torch.equal(mended[1], first[1])
+    with pytest.raises(ValueError, match="nothing to encode: 0 queries and 3 pages"):
+        evaluation.embed_once(random_model, [], pages, profile)
+
+
+def test_an_empty_eval_split_is_refused():
+    from datasets import Dataset
+
+    empty = Dataset.from_dict({"query": [], "image": [], "negative_0": []})
+    with pytest.raises(ValueError, match="the eval split is empty"):
+        evaluation.retrieval_inputs(empty)
+
+
+# damaged files
+
+
+@pytest.mark.parametrize("pattern", ["eval/*.arrow", "eval/dataset_info.json", "eval/state.json"])
+def test_a_damaged_split_is_made_anew_or_named(kept, pattern):
+    [file] = (kept.output_dir / "data").glob(pattern)
+    whole = [row["query"] for row in steps.load_prepared(kept, "eval")[0]]
+    cut(file)
+    with pytest.raises(ValueError, match=r"eval is damaged, \w+.*run notebooks/02"):
+        steps.load_prepared(hub_twin(kept), "eval")
+    write_stamp(kept.output_dir / "data", data_settings(kept))
+    dataset, origin = steps.load_prepared(kept, "eval")
+    assert "eval is damaged" in origin
+    assert [row["query"] for row in dataset] == whole
+
+
+def hub_twin(profile):
+    """The profile as if its data came from the hub, with the note that its data would then have."""
+    twin = dataclasses.replace(profile, dataset_folder=None)
+    write_stamp(profile.output_dir / "data", data_settings(twin))
+    return twin
+
+
+def test_damaged_pages_are_named_and_fetched_again(kept, capsys):
+    [folder] = (kept.output_dir / "data").glob("pages-*")
+    files = sorted(folder.glob("*.png"))
+    whole = {file.name: file.read_bytes() for file in files}
+    cut(files[3])
+    files[5].unlink()
+    cut(sorted(folder.glob("group-*.json"))[1])
+    capsys.readouterr()
+    store = PageStore(folder)
+    said = capsys.readouterr().out
+    assert f"2 page files of {folder.name} are damaged or gone, {files[3].name} first" in said
+    assert ".json is damaged: its pages are fetched again" in said
+    assert int(files[3].stem) not in store.fingerprints
+    (kept.output_dir / "data" / "made_from.json").unlink()
+    prepare(kept, progress=lambda line: None)
+    assert {file.name: file.read_bytes() for file in folder.glob("*.png")} == whole
+
+
+def test_a_damaged_source_file_is_named(source, tmp_path):
+    import shutil
+
+    shutil.copytree(source, tmp_path / "source")
+    opened = open_source(str(tmp_path / "source"), "en")
+    file = tmp_path / "source" / "en" / opened.shards[0].rsplit("/", 1)[-1]
+    content = bytearray(file.read_bytes())
+    content[1000:60000] = bytes(59000)  # in the middle: the footer at the end is whole
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{file.name} cannot be read to its end .*delete it, fetch it again"):
+        for group in range(len(opened.groups)):
+            opened.read_rows(group, [opened.groups[group].first_row], ["image"])
+
+
+def test_damaged_results_are_named_and_left_out(own, capsys):
+    evaluation.save_results(own, "truncation", {"base": {"256": 0.6}})
+    cut(own.output_dir / "results" / "truncation.json")
+    assert evaluation.load_results(own, "truncation") is None
+    assert "results/truncation.json is damaged and left out" in capsys.readouterr().out
+
+
+def test_a_note_that_cannot_be_read_is_no_note(tmp_path):
+    write_stamp(tmp_path, {"rows": 3})
+    assert json.loads((tmp_path / "made_from.json").read_text()) == {"rows": 3}
+    cut(tmp_path / "made_from.json")
+    assert read_stamp(tmp_path) is None

@@ -1,113 +1,137 @@
 """What each card is given, and that the reason is said; no card is needed."""
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from vdr_helpers import device
 from vdr_helpers.architecture import LORA
-from vdr_helpers.device import Card, decide, fit_to_card, token_budget
+from vdr_helpers.device import Card, fit_to_card
+from vdr_helpers.planner import describe_card
 from vdr_helpers.presets import preset
 from vdr_helpers.profiles import load_profile
 
-T4 = Card("Tesla T4", (7, 5), 14.7)
-L4 = Card("NVIDIA L4", (8, 9), 22.0)
-A100 = Card("NVIDIA A100-SXM4-40GB", (8, 0), 39.4)
+T4 = Card("Tesla T4", (7, 5), 14.56)
+L4 = Card("NVIDIA L4", (8, 9), 22.03)
+A100 = Card("NVIDIA A100-SXM4-40GB", (8, 0), 39.50)
 H100 = Card("NVIDIA H100 80GB HBM3", (9, 0), 79.1)
 CPU = Card("CPU")
 
 
-@pytest.mark.parametrize(
-    ("card", "weights", "autocast", "attention"),
-    [
-        (T4, "float16", "fp16", "sdpa"),
-        (L4, "bfloat16", "bf16", device.FLASH_ATTENTION),
-        (A100, "bfloat16", "bf16", device.FLASH_ATTENTION),
-        (H100, "bfloat16", "bf16", device.FLASH_ATTENTION),
-        (CPU, "float32", None, "sdpa"),
-    ],
-    ids=lambda value: value.name if isinstance(value, Card) else None,
-)
-def test_the_decision_per_card(card, weights, autocast, attention):
-    chosen = decide(card, kernels_installed=True)
-    assert (chosen.weights, chosen.autocast, chosen.attention) == (weights, autocast, attention)
-    assert chosen.model_kwargs == {"dtype": weights, "attn_implementation": attention}
-    assert card.name in chosen.reasons[0]
-    without = decide(card, kernels_installed=False)
-    assert without.attention == "sdpa"
-    assert (without.weights, without.autocast) == (weights, autocast)
+@pytest.fixture
+def full(monkeypatch):
+    monkeypatch.delenv(device.ATTENTION_VARIABLE, raising=False)
+    return load_profile("full")
 
 
-def test_a_t4_is_told_why():
-    said = "\n".join(decide(T4, kernels_installed=True).reasons)
-    assert "bfloat16 needs compute capability 8.0, this card has 7.5" in said
-    assert "SDPA attention: FlashAttention 2 needs compute capability 8.0" in said
-    assert "LoRA: training all weights does not fit" in said
+@pytest.mark.parametrize(("card", "key"), [(T4, "T4"), (L4, "L4"), (A100, "A100-40"), (H100, "H100")])
+def test_a_card_is_given_what_notebook_00_says_of_it(full, card, key, capsys):
+    """One answer to "what fits": the settings and the reasons are the preset's."""
+    fitted, planned = fit_to_card(full, card), preset(key)
+    arguments = planned.settings["training_arguments"]
+    assert fitted.mini_batch_num_tokens == planned.settings["loss"]["mini_batch_num_tokens"]
+    assert fitted.model_kwargs == planned.settings["model_kwargs"]
+    assert (fitted.bf16, fitted.fp16, fitted.learning_rate) == tuple(
+        arguments[name] for name in ("bf16", "fp16", "learning_rate")
+    )
+    assert fitted.adapters == ((LORA,) if planned.settings["lora"] else ())
+    said = capsys.readouterr().out
+    assert said.startswith(f"{card.name}: compute capability ")
+    assert all(reason in said for reason in planned.reasons)
 
 
-def test_the_reason_for_sdpa_on_a_new_card_is_the_missing_package():
-    assert any("the package kernels is not installed" in line for line in decide(A100, kernels_installed=False).reasons)
+def test_a_t4_trains_adapters_in_float16_at_their_own_rate_and_is_told_why(full, capsys):
+    fitted = fit_to_card(full, T4)
+    said = capsys.readouterr().out
+    assert fitted.model_kwargs == {"dtype": "float16", "attn_implementation": "sdpa"}
+    assert (fitted.bf16, fitted.fp16, fitted.adapters) == (False, True, (LORA,))
+    assert fitted.learning_rate == full.adapter_learning_rate == 2e-4
+    assert fitted.mini_batch_num_tokens % 361 == 0
+    for words in (
+        "bfloat16 needs compute capability 8.0",
+        "not training all weights",
+        "a learning rate of 0.0002 instead of 2e-05",
+    ):
+        assert words in said
+    assert fitted.comparable_score(0.9) is None
+    assert "LoRA on the language model instead of all weights" in fitted.deviations
 
 
-def test_torchs_own_answer_about_bfloat16_is_not_asked(monkeypatch):
-    import torch
-
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *arguments, **settings: True)  # as on a T4
-    assert decide(T4, kernels_installed=False).autocast == "fp16"
-
-
-def test_the_budget_is_the_planners():
-    """Whole pages of 340 image tokens and 21 of text; room as the planner computes it, a tenth of the card left free."""
-    assert device.page_tokens() == 361
-    assert token_budget(14.7) is None
-    assert token_budget(21.5) is None  # 0.9 x 21.5 GiB is short of one page
-    assert token_budget(79.1) == 5600  # room for more, held at the most that pays
-    for memory, card in ((22.0, "L4"), (40.0, "A100-40")):
-        assert token_budget(memory) // 361 == preset(card, receipts=[]).plan.pages_per_pass
+def test_an_h100_trains_the_published_setting(full):
+    fitted = fit_to_card(full, H100)
+    assert (fitted.mini_batch_num_tokens, fitted.learning_rate, fitted.adapters) == (5600, 2e-5, ())
+    assert fitted.deviations == () and fitted.comparable_score(0.9) == (2.1, 0.9)
 
 
-def test_a_card_too_small_for_all_weights_gets_lora_as_its_preset_has_it():
-    chosen, planned = decide(T4, kernels_installed=False), preset("T4", receipts=[])
-    assert chosen.lora and planned.settings["lora"] == LORA
-    assert chosen.weights == planned.settings["model_kwargs"]["dtype"] == "float16"
-    assert not decide(A100, kernels_installed=False).lora and preset("A100-40", receipts=[]).settings["lora"] is None
-    volta = decide(Card("Tesla V100", (7, 0), 31.7), kernels_installed=False)
-    assert (volta.weights, volta.autocast) == (("float16", "fp16") if volta.lora else ("float32", "fp16"))
+def test_a_card_that_is_not_listed_is_judged_by_its_memory_and_capability(full):
+    assert describe_card(*(T4.name, T4.memory_gib, T4.capability)) == "T4"
+    part = describe_card("NVIDIA H100 80GB HBM3", 9.8, (9, 0))  # a listed name, an eighth of its memory
+    assert part["memory_mib"] == 9.8 * 1024
+    twin = fit_to_card(full, Card("NVIDIA RTX A5000", (8, 6), 22.49))
+    listed = fit_to_card(full, L4)
+    assert (twin.model_kwargs, twin.adapters) == (listed.model_kwargs, listed.adapters)
+    assert twin.mini_batch_num_tokens == listed.mini_batch_num_tokens
+    large = fit_to_card(full, Card("NVIDIA H200", (9, 0), 139.8))
+    assert large.mini_batch_num_tokens == full.mini_batch_num_tokens  # more room does not raise the budget
+    volta = fit_to_card(full, Card("Tesla V100", (7, 0), 31.7))
+    assert (volta.model_kwargs["dtype"], volta.fp16, volta.adapters) == ("float16", True, (LORA,))
 
 
-def test_a_card_without_room_gets_one_page_and_no_card_gets_no_budget():
-    tight = decide(Card("GeForce GTX 1650", (7, 5), 3.8), kernels_installed=False)
-    assert tight.mini_batch_num_tokens == 361 and any("take a larger card" in line for line in tight.reasons)
-    assert decide(CPU, kernels_installed=False).mini_batch_num_tokens is None
+def test_a_card_without_room_gets_one_page_and_a_warning(full, capsys):
+    tight = fit_to_card(full, Card("GeForce GTX 1650", (7, 5), 3.8))
+    assert (tight.mini_batch_num_tokens, tight.adapters) == (361, (LORA,))
+    assert "even that may not fit (computed): take a larger card" in capsys.readouterr().out
 
 
-def test_full_follows_the_card_and_tiny_stays_as_it_is(capsys):
+def test_without_a_card_weights_are_float32_and_tiny_stays_as_it_is(full, capsys):
+    for card in (CPU, Card("Apple GPU")):
+        fitted = fit_to_card(full, card)
+        assert (fitted.bf16, fitted.fp16, fitted.learning_rate, fitted.adapters) == (False, False, full.learning_rate, ())
+        assert fitted.model_kwargs == {"dtype": "float32", "attn_implementation": "sdpa"}
+        assert f"{card.name}: no CUDA card" in capsys.readouterr().out
     tiny = load_profile("tiny")
-    assert fit_to_card(tiny, H100, True) is tiny
+    assert fit_to_card(tiny, H100) is tiny
     assert capsys.readouterr().out == ""
 
-    full = load_profile("full")
-    fitted = fit_to_card(full, T4, True)
-    assert (fitted.bf16, fitted.fp16) == (False, True)
-    assert fitted.model_kwargs == {"dtype": "float16", "attn_implementation": "sdpa"}
-    assert fitted.mini_batch_num_tokens >= 361 and fitted.mini_batch_num_tokens % 361 == 0
-    assert fitted.adapters == (LORA,) and fit_to_card(full, A100, False).adapters == ()
-    said = capsys.readouterr().out
-    assert "T4" in said and "learning rate 0.0002 for the adapters" in said
-    assert fitted.learning_rate == full.adapter_learning_rate == 2e-4
-    assert fitted.comparable_score(0.9) is None and "LoRA on the language model instead of all weights" in fitted.deviations
-    assert fit_to_card(full, A100, False).mini_batch_num_tokens == 7 * 361
-    published = fit_to_card(full, H100, False)
-    assert (published.bf16, published.fp16) == (True, False)
-    assert published.model_kwargs["dtype"] == "bfloat16"
-    assert published.mini_batch_num_tokens == full.mini_batch_num_tokens
-    assert published.learning_rate == full.learning_rate
-    assert published.deviations == () and published.comparable_score(0.9) == (2.1, 0.9)
-    on_cpu = fit_to_card(full, CPU, False)
-    assert (on_cpu.bf16, on_cpu.fp16) == (False, False)
-    assert on_cpu.model_kwargs["dtype"] == "float32"
+
+def test_torchs_own_answer_about_bfloat16_is_not_asked(full, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *arguments, **settings: True)  # as on a T4, where it is emulated
+    assert fit_to_card(full, T4).fp16
+
+
+def test_compiled_code_of_the_hub_runs_only_when_it_is_asked_for(full, monkeypatch, capsys):
+    monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: SimpleNamespace())  # kernels is installed
+    assert fit_to_card(full, A100).model_kwargs["attn_implementation"] == "sdpa"
+    monkeypatch.setenv("VDR_ATTENTION", device.FLASH_ATTENTION)
+    assert fit_to_card(full, A100).model_kwargs["attn_implementation"] == device.FLASH_ATTENTION
+    assert "compiled code that the package kernels fetches from the hub: you asked for it" in capsys.readouterr().out
+    for card in (T4, CPU):
+        with pytest.raises(ValueError, match="VDR_ATTENTION: FlashAttention needs a CUDA card of compute"):
+            fit_to_card(full, card)
+    monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="needs the package kernels: pip install kernels"):
+        fit_to_card(full, A100)
+
+
+@pytest.mark.parametrize(
+    ("cores", "shared", "workers"), [(16, 64e9, 4), (2, 64e9, 2), (16, 64 * 2**20, 0), (16, 3.3e9, 3), (16, None, 4)]
+)
+def test_workers_are_as_many_as_cores_and_shared_memory_allow(full, cores, shared, workers, tmp_path, monkeypatch, capsys):
+    """A worker holds two batches of 128 pages of 1,360 patches of 1,536 numbers of two bytes: 1.07 GB."""
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(device, "SHARED_MEMORY", tmp_path if shared else Path("nowhere"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=shared or 64e9))
+    assert fit_to_card(full, H100).dataloader_num_workers == workers
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.startswith(f"{workers} processes open pages ahead (the profile's 4, processor cores {cores}")
+    assert "each holds 2 batches of 0.53 GB" in line
 
 
 TWO_CARDS = """
@@ -158,5 +182,3 @@ def test_the_present_card_is_read_from_torch(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     apple = device.present_card()
     assert apple == Card("Apple GPU")
-    chosen = decide(apple, kernels_installed=True)
-    assert (chosen.weights, chosen.autocast, chosen.attention) == ("float32", None, "sdpa")

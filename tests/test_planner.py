@@ -308,7 +308,12 @@ def test_a_t4_gets_float16_lora_and_is_told_why():
     choice = preset("T4", FULL, receipts=[])
     assert choice.settings["lora"]["target_modules"] == ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj", "gate_proj"]
     assert choice.settings["model_kwargs"] == {"dtype": "float16", "attn_implementation": "sdpa"}
-    assert choice.settings["training_arguments"] == {"bf16": False, "fp16": True, "per_device_train_batch_size": 64}
+    assert choice.settings["training_arguments"] == {
+        "bf16": False,
+        "fp16": True,
+        "per_device_train_batch_size": 64,
+        "learning_rate": 2e-4,
+    }
     text = "\n".join(choice.reasons)
     for words in ("7.5", "SDPA", "not training all weights (float32)", "trained weights in float32", "computed, not measured"):
         assert words in text
@@ -321,7 +326,7 @@ def test_newer_cards_get_bfloat16_and_what_fits(card):
     assert choice.settings["training_arguments"]["bf16"] is True
     assert presets.fits_safely(choice.plan)
     budget = choice.settings["loss"]["mini_batch_num_tokens"]
-    larger = [tokens for tokens in presets.BUDGETS if tokens > budget]
+    larger = [tokens for tokens in presets.budgets(FULL) if tokens > budget]
     assert not [tokens for tokens in larger if presets.fits_safely(plan(card, FULL, mini_batch_num_tokens=tokens, receipts=[]))]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 
-from vdr_helpers.planner import GIB, cards
+from vdr_helpers.planner import GIB, describe_card
 
 
 def hardware() -> dict:
@@ -14,10 +14,10 @@ def hardware() -> dict:
     if not torch.cuda.is_available():
         return {"device": f"CPU ({platform.machine()})", "card": None, "memory_gib": None, "capability": None}
     properties = torch.cuda.get_device_properties(0)
-    known = [key for key, card in cards().items() if properties.name in card["device_names"]]
+    known = describe_card(properties.name, properties.total_memory / GIB, (properties.major, properties.minor))
     return {
         "device": properties.name,
-        "card": known[0] if known else None,
+        "card": known if isinstance(known, str) else None,
         "memory_gib": round(properties.total_memory / GIB, 2),
         "capability": [properties.major, properties.minor],
     }

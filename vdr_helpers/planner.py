@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from vdr_helpers.architecture import LORA_MODULES, LORA_RANK, QWEN3_VL_2B, TINY, Architecture, image_tokens
+from vdr_helpers.architecture import LORA_MODULES, LORA_RANK, PATCH_VALUES, QWEN3_VL_2B, TINY, Architecture, image_tokens
 from vdr_helpers.profiles import Profile, assets_folder
 from vdr_helpers.receipts import interpolate, load_receipts, training_runs
 
@@ -83,11 +83,24 @@ def cards() -> dict:
     return json.loads((assets_folder() / "cards.json").read_text(encoding="utf-8"))["cards"]
 
 
-def find_card(key: str) -> dict:
-    """A card by its key, such as ``"T4"``. Raises ``ValueError`` that lists the keys."""
+def find_card(key: str | dict) -> dict:
+    """A card by its key, such as ``"T4"``, or a description of one as it is. Raises ``ValueError`` that lists the keys."""
+    if isinstance(key, dict):
+        return key
     if key not in cards():
         raise ValueError(f"unknown card {key!r}: choose one of {', '.join(cards())}, or add it to assets/cards.json")
     return cards()[key]
+
+
+def describe_card(name: str, memory_gib: float, capability: tuple[int, int]) -> str | dict:
+    """What :func:`plan` is asked about a card at hand: the key of one that :func:`cards` lists, else what torch says of it.
+
+    ``memory_gib``: as CUDA reports it. A listed name with less than 95 % of the listed memory is a part of a card, not the card.
+    """
+    for key, card in cards().items():
+        if name in card["device_names"] and memory_gib > 0.95 * card["memory_mib"] / 1024:
+            return key
+    return {"name": name, "memory_mib": memory_gib * 1024, "capability": list(capability), "peak_tflops": float("nan")}
 
 
 def architecture_of(profile: Profile) -> Architecture:
@@ -136,6 +149,12 @@ def state_terms(model: Architecture, batch: int, tokens_per_page: int, lora: boo
     return terms
 
 
+def batch_bytes(profile: Profile, weights: str) -> int:
+    """Bytes of the pixels of one training batch (a page and a hard negative per row) in the model's number format."""
+    patches = 2 * profile.per_device_train_batch_size * 4 * image_tokens(*PAGE_SIZE, profile.max_pixels)
+    return patches * PATCH_VALUES * BYTES[weights]
+
+
 def activation_bytes(model: Architecture, tokens_per_page: int, lora: bool, weights: str) -> float:
     """Bytes kept for the backward pass per page in a forward pass; the vision tower keeps none when it is frozen."""
     language = (tokens_per_page + PAGE_TEXT_TOKENS) * model.stored_bytes_per_token(BYTES[weights])
@@ -165,7 +184,7 @@ def disk_warning(profile: Profile, folder: Path, free_gb: float | None = None) -
 
 
 def plan(
-    card: str,
+    card: str | dict,
     profile: Profile,
     max_pixels: int | None = None,
     batch: int | None = None,
@@ -175,7 +194,7 @@ def plan(
     receipts: list[dict] | None = None,
     free_disk_gb: float | None = None,
 ) -> Plan:
-    """Memory in GiB and minutes of the profile's training on ``card`` (a key of :func:`cards`), every term explained.
+    """Memory in GiB and minutes of the profile's training on ``card`` (see :func:`describe_card`), every term explained.
 
     What is left out comes from the profile: ``max_pixels`` per page, ``batch`` rows per step, ``mini_batch_num_tokens`` per forward
     pass, ``weights`` (number format of the loaded weights: 16 bits as published, float32 where a card has no bfloat16 and all
@@ -219,7 +238,7 @@ def plan(
     peak = found["peak_tflops"] * 1e12
     ceiling = (train + evaluation) / peak / 60
     timed = [run for run in runs if run["hardware"].get("card") in cards()]
-    here = [run for run in timed if run["hardware"]["card"] == card]
+    here = [run for run in timed if cards()[run["hardware"]["card"]] == found]
     if timed:
         used = here or timed
         shares = [(run["pages_per_pass"] * run["image_tokens"], run_efficiency(run)) for run in used]
@@ -240,7 +259,7 @@ def plan(
     warning = disk_warning(profile, profile.output_dir, free_disk_gb)
     limit = found["memory_mib"] / 1024
     warnings = tuple(text for text in (warning,) if text)
-    return Plan(card, tuple(terms), limit, ceiling / share, low, high, time_source, time_how, warnings, pages)
+    return Plan(found["name"], tuple(terms), limit, ceiling / share, low, high, time_source, time_how, warnings, pages)
 
 
 def run_efficiency(run: dict) -> float:

@@ -1,20 +1,20 @@
-"""Settings for a card that follow from the planner: what fits is tried from the published setting downwards (notebook 00).
+"""Settings for a card that follow from the planner: what fits is tried from the published setting downwards.
 
-The order is: all weights with the largest token budget that fits, then smaller budgets down to one page per pass, then LoRA on the
-language model in the same way. Every setting comes with the reason for it.
+The order is: all weights with the profile's token budget, then fewer pages per pass down to one, then LoRA on the language model in
+the same way. Every setting comes with the reason for it. Notebook 00 prints them; ``device.fit_to_card`` puts them into a profile.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vdr_helpers.architecture import LORA
-from vdr_helpers.device import AMPERE, candidates
-from vdr_helpers.planner import Plan, cards, find_card, plan
+from vdr_helpers.architecture import LORA, image_tokens
+from vdr_helpers.planner import PAGE_SIZE, PAGE_TEXT_TOKENS, Plan, cards, find_card, plan
 from vdr_helpers.profiles import PROFILES, Profile
+from vdr_helpers.receipts import load_receipts
 
+AMPERE = (8, 0)  # first compute capability with bfloat16 units, and the lowest that FlashAttention 2 runs on
 MARGIN = 0.9  # share of the card that a figure without a receipt may fill; assumed, an estimate can be a tenth off
-BUDGETS = (5600, 2800, 1400, 400)  # tokens per forward pass; the last is one page of 600 x 600 pixels
 
 
 @dataclass(frozen=True)
@@ -33,59 +33,77 @@ def fits_safely(result: Plan) -> bool:
     return result.gib <= result.limit_gib * (1.0 if measured else MARGIN)
 
 
-def settings_for(lora: bool, weights: str, budget: int, batch: int) -> dict:
+def candidates(modern: bool) -> list[tuple[bool, str]]:
+    """``(lora, dtype of the weights)`` in the order in which a card is asked: all weights first.
+
+    Weights that are trained under float16 autocast stay float32, because the gradient scaler refuses float16 gradients.
+    """
+    return [(False, "bfloat16"), (True, "bfloat16")] if modern else [(False, "float32"), (True, "float16")]
+
+
+def budgets(profile: Profile) -> list[int]:
+    """Tokens per forward pass in the order in which they are tried: the profile's, then whole mean pages down to one."""
+    page = image_tokens(*PAGE_SIZE, profile.max_pixels) + PAGE_TEXT_TOKENS
+    largest = profile.mini_batch_num_tokens or profile.mini_batch_size * page
+    return [largest, *(pages * page for pages in range((largest - 1) // page, 0, -1))]
+
+
+def settings_for(profile: Profile, modern: bool, lora: bool, weights: str, budget: int) -> dict:
     """The arguments of one choice; ``lora`` holds ``peft.LoraConfig`` arguments or ``None``."""
+    batch = profile.per_device_train_batch_size
     return {
         "model_kwargs": {"dtype": weights, "attn_implementation": "sdpa"},
         "training_arguments": {
-            "bf16": weights == "bfloat16",
-            "fp16": weights != "bfloat16",
+            "bf16": modern,
+            "fp16": not modern,
             "per_device_train_batch_size": batch,
+            "learning_rate": profile.adapter_learning_rate if lora else profile.learning_rate,
         },
         "loss": {"mini_batch_size": batch, "mini_batch_num_tokens": budget},
         "lora": dict(LORA) if lora else None,
     }
 
 
-def preset(card: str, profile: Profile | None = None, receipts: list[dict] | None = None) -> Preset:
-    """The first setting that the planner finds to fit on ``card``, and why; ``profile`` is ``full`` when left out.
+def preset(card: str | dict, profile: Profile | None = None, receipts: list[dict] | None = None) -> Preset:
+    """The first setting that the planner finds to fit on ``card`` (a key or a description), and why; ``profile``: ``full`` if left out.
 
     ``settings["lora"]``: the vision tower and the language model stay as they are, small float32 matrices beside them are trained.
     Raises ``ValueError`` for an unknown card.
     """
     profile = profile or PROFILES["full"]
-    found, batch = find_card(card), profile.per_device_train_batch_size
+    receipts = load_receipts() if receipts is None else receipts
+    found = find_card(card)
     capability = ".".join(map(str, found["capability"]))
     modern = tuple(found["capability"]) >= AMPERE
     if modern:
         reasons = [f"bfloat16: {found['name']} has units for it (compute capability {capability}, 8.0 or higher)"]
     else:
         reasons = [f"float16 autocast: bfloat16 needs compute capability 8.0, {found['name']} has {capability}"]
-    attention = "FlashAttention 2 would run too, through the package kernels" if modern else "FlashAttention 2 needs 8.0"
-    reasons.append(f"SDPA attention: runs on every card; {attention}")
+    attention = "FlashAttention 2 would run too, when you ask for it" if modern else "FlashAttention 2 needs 8.0"
+    reasons.append(f"SDPA attention, PyTorch's own: runs on every card; {attention}")
     for lora, weights in candidates(modern):
-        budgets = {budget: plan(card, profile, mini_batch_num_tokens=budget, lora=lora, weights=weights, receipts=receipts)
-                   for budget in BUDGETS}  # fmt: skip
-        fitting = [budget for budget, result in budgets.items() if fits_safely(result)]
-        if not fitting:
-            smallest = budgets[BUDGETS[-1]]
+        for budget in budgets(profile):
+            chosen = plan(card, profile, mini_batch_num_tokens=budget, lora=lora, weights=weights, receipts=receipts)
+            if fits_safely(chosen):
+                break
+        else:
             what = "LoRA" if lora else f"training all weights ({weights})"
             reasons.append(
-                f"not {what}: {smallest.gib:.1f} GiB at one page per pass, {smallest.limit_gib:.1f} on the card ({smallest.source})"
+                f"not {what}: {chosen.gib:.1f} GiB at one page per pass, {chosen.limit_gib:.1f} on the card ({chosen.source})"
             )
             continue
-        chosen = budgets[fitting[0]]
+        settings = settings_for(profile, modern, lora, weights, budget)
         if lora:
-            reasons.append("LoRA on the language model; trained weights in float32, a gradient scaler refuses float16 ones")
+            rate = f"{settings['training_arguments']['learning_rate']:g} instead of {profile.learning_rate:g}"
+            reasons.append(f"LoRA on the language model, at a learning rate of {rate}: adapters hardly learn at the lower one")
+            reasons.append("trained weights in float32, a gradient scaler refuses float16 ones")
             reasons.append("the vision tower is frozen, so it keeps nothing for a backward pass")
         else:
             reasons.append(f"all weights, loaded and trained in {weights}, as the published script does")
         pages = f"{chosen.pages_per_pass} page{'s' if chosen.pages_per_pass > 1 else ''}"
-        reasons.append(
-            f"{fitting[0]:,} tokens ({pages}) per pass: {chosen.gib:.1f} of {chosen.limit_gib:.1f} GiB ({chosen.source})"
-        )
-        return Preset(card, settings_for(lora, weights, fitting[0], batch), chosen, tuple(reasons))
-    return Preset(card, None, smallest, tuple(reasons))
+        reasons.append(f"{budget:,} tokens ({pages}) per pass: {chosen.gib:.1f} of {chosen.limit_gib:.1f} GiB ({chosen.source})")
+        return Preset(found["name"], settings, chosen, tuple(reasons))
+    return Preset(found["name"], None, chosen, tuple(reasons))
 
 
 def plan_table(profile: Profile | None = None, receipts: list[dict] | None = None):

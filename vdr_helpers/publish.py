@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from vdr_helpers.profiles import Profile
 
 SECRET = "HF_TOKEN"
 NO_TOKEN = (
@@ -20,9 +23,16 @@ REASONS = {  # what the hub's answer means for a push
     409: "you have a repository of that name already: choose another, or add exist_ok=True to update it (who sees it stays as it is)",
 }
 GENERIC_USERS = {"root", "user", "jovyan", "colab", "kaggle"}  # account names that point to nobody
-TEXT_FILES = {".json", ".md", ".jinja", ".txt", ".yaml", ".yml"}
+TEXT_FILES = {".json", ".md", ".jinja", ".txt", ".yaml", ".yml", ".toml", ".cfg", ".py", ".csv", ".html"}
+VOCABULARIES = {
+    "tokenizer.json": "model",
+    "vocab.json": "",
+    "merges.txt": "",
+}  # any word can stand there: looked at without this part
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
-HOME = re.compile(r"(?<![\w.:-])(/(?:root|home|Users|content|kaggle|private/var)/|[A-Za-z]:\\+Users\\)")
+OPENING = r"(?:^|(?<=[\s\"'`(=,;:\[]))"  # what may stand before a path; so a URL, a closing tag and "query/page" are none
+POSIX = re.compile(OPENING + r"(?:file://)?(?P<top>/[\w.@+~-]+)(?P<rest>/[\w.@+~-][^\s\"'`<>]*)?")
+WINDOWS = re.compile(r"(?<![\w?])[A-Za-z]:[\\/]+[\w.~-]+|^\\\\[\w.-]+\\\w")
 
 
 class NoTokenError(RuntimeError):
@@ -96,22 +106,82 @@ def explain_failure(folder: Path) -> Iterator[None]:
         print(f"not published: {reason}. Your model is safe in {folder.parent.name}/{folder.name}, in your outputs folder.")
 
 
-def private_details(folder: Path) -> list[str]:
-    """``["README.md: a home folder", ...]``: home folders, your user name and tokens in the text files that would be published.
+def names_a_path(text: str) -> bool:
+    """Whether ``text`` names an absolute path, of Windows or of anything else. A single ``/word`` counts where this machine has it."""
+    found = [match for match in POSIX.finditer(text) if match["rest"] or Path(match["top"]).exists()]
+    return bool(found or WINDOWS.search(text))
 
-    The user name is not looked for in ``tokenizer.json``, whose vocabulary holds every word. Raises ``FileNotFoundError``
-    when ``folder`` is not there.
+
+def strings_of(value, key: str = "") -> Iterator[tuple[str, str]]:
+    """``(key, text)`` for every text among the values of a JSON document, however deep."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from strings_of(item, name)
+    elif isinstance(value, list):
+        for item in value:
+            yield from strings_of(item, key)
+
+
+def texts_of(name: str, content: str) -> list[tuple[str, str]]:
+    """What of a file may hold a path or a name, as ``(where, text)``: values of JSON, lines of anything else, no vocabulary."""
+    vocabulary = VOCABULARIES.get(name)
+    if vocabulary == "":
+        return []
+    if name.endswith(".json"):
+        try:
+            document = json.loads(content)
+        except ValueError:
+            document = content.splitlines()  # not JSON after all: looked at line by line, as text
+        if vocabulary and isinstance(document, dict):
+            document.pop(vocabulary, None)
+        return list(strings_of(document))
+    return [(f"line {number}", line) for number, line in enumerate(content.splitlines(), start=1)]
+
+
+def private_details(folder: Path) -> list[str]:
+    """``["adapter_config.json: a path of this machine (base_model_name_or_path)", ...]``: what should not leave it.
+
+    Absolute paths, your user name and tokens are looked for in every text file of ``folder``; in a tokenizer's vocabulary, which holds
+    every word, only tokens. Raises ``FileNotFoundError`` when ``folder`` is not there.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder.name}: save the model first")
-    home, user, token = str(Path.home()), getpass.getuser(), os.environ.get(SECRET, "").strip()
+    user, token = getpass.getuser(), os.environ.get(SECRET, "").strip()
     found = []
     for path in sorted(path for path in folder.rglob("*") if path.suffix in TEXT_FILES):
-        text, name = path.read_text(encoding="utf-8", errors="replace"), path.relative_to(folder).as_posix()
-        if HOME.search(text) or (len(home) > 1 and re.search(rf"(?<![\w.:-]){re.escape(home)}(?=[/\\\s\"']|$)", text)):
-            found.append(f"{name}: a home folder")
-        if user not in GENERIC_USERS and path.name != "tokenizer.json" and re.search(rf"\b{re.escape(user)}\b", text):
+        content, name = path.read_text(encoding="utf-8", errors="replace"), path.relative_to(folder).as_posix()
+        texts = texts_of(path.name, content)
+        places = dict.fromkeys(where for where, text in texts if names_a_path(text))
+        found += [f"{name}: a path of this machine ({where})" for where in places]
+        if user not in GENERIC_USERS and any(re.search(rf"\b{re.escape(user)}\b", text) for _, text in texts):
             found.append(f"{name}: your user name")
-        if TOKEN.search(text) or (token and token in text):
+        if TOKEN.search(content) or (token and token in content):
             found.append(f"{name}: a token")
     return found
+
+
+def merge_adapters(model, profile: Profile):
+    """The model with LoRA's matrices added to the weights they belong to; a model without adapters comes back as it is.
+
+    What is saved then needs neither ``peft`` nor the base, whose place on this machine an adapter would name. The sums are rounded to the
+    number format of the weights. For a moment base and adapted model are both in memory.
+    """
+    if not getattr(model[0].auto_model, "peft_config", None):
+        return model
+    from peft.tuners.lora import LoraLayer
+    from sentence_transformers import SentenceTransformer
+
+    merged = SentenceTransformer(
+        profile.base_model,
+        revision=profile.model_revision,
+        truncate_dim=model.truncate_dim,
+        model_kwargs=profile.model_kwargs,
+        processor_kwargs=profile.processor_kwargs,
+    )
+    for name, layer in model[0].auto_model.named_modules():
+        if isinstance(layer, LoraLayer):
+            weight = merged[0].auto_model.get_submodule(name).weight
+            weight.data = (weight.data.float() + layer.get_delta_weight("default").to(weight.device).float()).to(weight.dtype)
+    return merged

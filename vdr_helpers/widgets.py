@@ -69,11 +69,17 @@ def search_box(search: Callable[[str], tuple[object, str]], query: str):
     figure, sentence = search(query)
     message, picture = ipywidgets.HTML(_status(sentence)), _image(figure)
 
+    shown = query
+
     def run(_) -> None:
-        if not field.value.strip():
+        nonlocal shown
+        if field.value == shown:  # whoever types and then presses the button has left the field, which searched already
+            return
+        shown = field.value
+        if not shown.strip():
             message.value = _status("Type a query first, for example an organisation, a subject and a year.")
             return
-        figure, sentence = search(field.value)
+        figure, sentence = search(shown)
         message.value, picture.value = _status(sentence), figures.to_png(figure)
 
     button.on_click(run)
@@ -90,9 +96,7 @@ def plan_box(describe: Callable[..., str], cards: list[str]):
 
     def slider(label: str, options: list, value):
         style = {"description_width": "110px"}
-        return ipywidgets.SelectionSlider(
-            options=options, value=value, description=label, continuous_update=False, style=style
-        )
+        return ipywidgets.SelectionSlider(options=options, value=value, description=label, continuous_update=False, style=style)
 
     controls = {
         "card": ipywidgets.Dropdown(options=cards, value=cards[0], description="card"),

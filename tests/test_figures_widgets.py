@@ -7,13 +7,14 @@ import io
 import warnings
 from itertools import pairwise
 
+import nbformat
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from vdr_helpers import figures, widgets
+from vdr_helpers import figures, run_pages, widgets
 from vdr_helpers.profiles import PROFILES, load_profile
 from vdr_helpers.published import measured, published, stored_controls
 
@@ -294,16 +295,24 @@ def test_the_slider_redraws():
         asked.append(option)
         return a_figure(option)
 
-    box = widgets.figure_slider(draw, [256, 64, 8], "dimensions")
-    slider, picture = box.children
+    slider, message, picture = widgets.figure_slider(draw, [256, 64, 8], "dimensions").children
     assert (slider.value, asked) == (256, [256])
     before = bytes(picture.value)
     assert before.startswith(PNG)
+    assert "dimensions: 256" in message.value
     slider.value = 8
     assert asked == [256, 8]
     assert bytes(picture.value) != before
     assert bytes(picture.value).startswith(PNG)
+    assert "dimensions: 8" in message.value
     assert widgets.figure_slider(draw, [256, 64, 8], "dimensions", value=64).children[0].value == 64
+
+
+def test_the_slider_tells_the_finding_in_a_sentence():
+    slider, message, _ = widgets.figure_slider(a_figure, [2, 1], "rows", describe=lambda option: f"{option} < 3").children
+    assert "2 &lt; 3" in message.value  # a text, not HTML
+    slider.value = 1
+    assert "1 &lt; 3" in message.value
 
 
 def search_parts(search, query="Alder Energy rent 2014"):
@@ -317,24 +326,26 @@ def test_the_search_box_searches():
 
     def search(query):
         asked.append(query)
-        return a_figure(len(query))
+        return a_figure(len(query)), f"best page for <{query}>"
 
     field, button, message, picture = search_parts(search)
     assert asked == ["Alder Energy rent 2014"]
     assert field.value == "Alder Energy rent 2014"
+    assert "best page for &lt;Alder Energy rent 2014&gt;" in message.value
     before = bytes(picture.value)
-    field.value = "Basalt Foods pumps"
-    button.click()
-    assert asked[-1] == "Basalt Foods pumps"
+    field.value = "Basalt Foods pumps"  # what Enter does, and what leaving the field for the button does
+    assert asked[1:] == ["Basalt Foods pumps"]
     assert bytes(picture.value) != before
-    assert message.value == ""
+    assert "Basalt Foods pumps" in message.value
+    button.click()
+    assert len(asked) == 2, "the button asked again for what is already shown"
 
 
 @pytest.mark.parametrize("empty", ["", "   "])
 def test_an_empty_search_asks_for_words(empty):
     def search(query):
         assert query.strip(), "an empty query must not be searched"
-        return a_figure(len(query))
+        return a_figure(len(query)), "found"
 
     field, button, message, picture = search_parts(search)
     before = bytes(picture.value)
@@ -344,11 +355,73 @@ def test_an_empty_search_asks_for_words(empty):
     assert bytes(picture.value) == before
     field.value = "Rent"
     button.click()
-    assert message.value == ""
+    assert "found" in message.value
 
 
-def test_building_a_search_box_uses_nothing_deprecated():
+def test_the_plan_box_answers_every_control():
+    asked = []
+
+    def describe(card, **sizes):
+        asked.append((card, sizes))
+        if card == "L4":
+            raise ValueError("nothing <fits>")
+        return f"plan for {card}"
+
+    card, *_, lora, text = widgets.plan_box(describe, ["T4", "L4"]).children
+    assert "plan for T4" in text.value
+    lora.value = True
+    assert asked[-1][1]["lora"] is True
+    card.value = "L4"
+    assert "nothing &lt;fits&gt;" in text.value
+
+
+def every_box():
+    yield widgets.figure_slider(a_figure, [1, 2], "rows")
+    yield widgets.search_box(lambda query: (a_figure(), "found"), "Rent")
+    yield widgets.plan_box(lambda card, **sizes: card, ["T4"])
+
+
+def inside(box):
+    for child in box.children:
+        yield child
+        yield from inside(child) if hasattr(child, "children") else ()
+
+
+def test_every_control_has_a_name_and_every_answer_is_read_out():
+    controls = ("SelectionSlider", "Text", "Dropdown", "Checkbox", "Button")
+    for box in every_box():
+        parts = list(inside(box))
+        assert all(part.description for part in parts if type(part).__name__ in controls)
+        assert [part for part in parts if type(part).__name__ == "HTML" and 'role="status"' in part.value]
+
+
+def test_a_picture_is_sharp_on_a_dense_screen():
+    *_, picture = widgets.figure_slider(a_figure, [1, 2], "rows").children
+    assert Image.open(io.BytesIO(bytes(picture.value))).width >= 2 * 100 * figures.WIDTH
+    assert picture.layout.max_width == "720px"
+
+
+def test_building_the_boxes_uses_nothing_deprecated():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message="The `ipykernel.comm.Comm` class")  # ipywidgets 7.7, Colab's, calls it itself
-        search_parts(lambda query: a_figure())
+        assert len(list(every_box())) == 3
+
+
+def test_pages_without_a_kernel_have_a_sentence_in_a_controls_place(tmp_path):
+    view = {run_pages.WIDGET: {"model_id": "abc"}, "text/plain": "VBox(children=(Text(value='x'),))"}
+    notebook = nbformat.v4.new_notebook(metadata={"widgets": {"state": 1}})
+    for output in (
+        nbformat.v4.new_output("display_data", view),
+        nbformat.v4.new_output("execute_result", view, execution_count=1),
+    ):
+        notebook.cells.append(nbformat.v4.new_code_cell("box", outputs=[output]))
+    run_pages.write_html(notebook, tmp_path, tmp_path / "page.html")
+    nbformat.write(notebook, tmp_path / "run.ipynb")
+    run_pages.store_outputs(tmp_path / "run.ipynb", tmp_path / "stored.ipynb")
+    for file in ("page.html", "stored.ipynb"):
+        text = (tmp_path / file).read_text()
+        assert text.count(run_pages.STILL) == 2
+        assert "VBox(" not in text
+        assert "abc" not in text
+    assert "VBox(" in str(notebook)  # the executed copy itself keeps its widgets

@@ -7,7 +7,7 @@ import pytest
 
 from vdr_helpers import planner, presets, receipts
 from vdr_helpers.architecture import QWEN3_VL_2B, SMALL, TINY, image_tokens
-from vdr_helpers.planner import GIB, cards, disk_warning, plan
+from vdr_helpers.planner import GIB, cards, plan
 from vdr_helpers.presets import preset
 from vdr_helpers.profiles import PROFILES
 
@@ -126,7 +126,7 @@ def test_the_mean_page_has_340_image_tokens():
 
 
 def test_memory_of_the_published_run_by_hand():
-    result = plan("H100", FULL, mini_batch_num_tokens=5600, receipts=[], free_disk_gb=100)
+    result = plan("H100", FULL, mini_batch_num_tokens=5600, receipts=[], free_disk_gib=100)
     count = 2_127_532_032
     assert term(result, "weights").gib == count * 2 / GIB
     assert term(result, "gradients").gib == count * 2 / GIB
@@ -151,11 +151,11 @@ def test_minutes_by_hand():
     query = 2 * 28 * QWEN3_VL_2B.layer_matrices * 36 + 2 * 28 * 2048 * 36**2
     step = 128 * 4 * (language + vision) + 64 * 4 * query
     total = 157 * step + 11 * 1500 * (language + vision)
-    result = plan("A100-80", FULL, receipts=[], free_disk_gb=100)
+    result = plan("A100-80", FULL, receipts=[], free_disk_gib=100)
     assert result.minutes == pytest.approx(total / 312e12 / 0.35 / 60)
     assert result.minutes_low == pytest.approx(total / 312e12 / 0.5 / 60)
     assert result.minutes_high == pytest.approx(total / 312e12 / 0.2 / 60)
-    lora = plan("A100-80", FULL, lora=True, receipts=[], free_disk_gb=100)
+    lora = plan("A100-80", FULL, lora=True, receipts=[], free_disk_gib=100)
     step = 128 * (3 * language + 2 * vision) + 64 * 3 * query
     assert lora.minutes == pytest.approx((157 * step + 11 * 1500 * (language + vision)) / 312e12 / 0.35 / 60)
 
@@ -193,15 +193,47 @@ def test_bad_input_is_told_what_to_do():
         plan("T4", FULL, batch=-1)
 
 
-def test_a_download_that_does_not_fit_is_announced(tmp_path):
-    assert disk_warning(FULL, tmp_path, free_gb=30) is None
-    warning = disk_warning(FULL, tmp_path / "not" / "there", free_gb=20)
-    assert "24 GB" in warning  # 19.7 + 2 x 2.13
-    assert "20 GB are free" in warning
-    assert disk_warning(PROFILES["tiny"], tmp_path, free_gb=0) is None
-    assert disk_warning(PROFILES["rehearsal"], tmp_path, free_gb=0) is None
-    assert plan("H100", FULL, receipts=[], free_disk_gb=1).warnings
-    assert "warning: the download" in plan("H100", FULL, receipts=[], free_disk_gb=1).explain()
+def test_the_disk_by_hand():
+    """A checkpoint of all weights is three times the weights: 12.8 GB, and two lie there for a moment."""
+    weights = 2_127_532_032 * 2 / GIB
+    terms = {part.name: part.gib for part in planner.disk_terms(FULL, False, "bfloat16")}
+    assert terms["checkpoints"] == pytest.approx(2 * 3 * weights) and 3 * weights * GIB / 1e9 == pytest.approx(12.8, abs=0.05)
+    assert terms["tuned model"] == terms["published model"] == pytest.approx(weights)
+    assert terms["downloaded models"] == pytest.approx(2 * weights)  # base, and the tuned one of notebook 00
+    assert terms["pages"] == pytest.approx((20_000 + 1500) * 3 * 0.35 * 340 * 1024 * 3 / GIB)
+    adapters = QWEN3_VL_2B.lora_parameters * 4 / GIB
+    lora = {part.name: part.gib for part in planner.disk_terms(FULL, True, "float16")}
+    assert (lora["checkpoints"], lora["tuned model"]) == (pytest.approx(6 * adapters), pytest.approx(adapters))
+    assert lora["published model"] == pytest.approx(weights)  # merged
+    assert {part.name: part.gib for part in planner.disk_terms(PROFILES["tiny"], False, "float32")}["downloaded models"] == 0
+
+
+def test_a_disk_that_is_too_small_is_announced_and_what_lies_there_counts(tmp_path):
+    terms = planner.disk_terms(FULL, False, "bfloat16")
+    need = planner.total(terms)
+    assert planner.disk_problem(FULL, terms, tmp_path, free_gib=need) is None
+    problem = planner.disk_problem(FULL, terms, tmp_path / "not" / "there", free_gib=20)
+    assert problem.startswith(f"20.0 GiB free, {need:.1f} GiB needed (checkpoints 23.8, pages ")
+    kept = FULL.output_dir / "data" / "pages"
+    kept.mkdir(parents=True)
+    (kept / "0.png").write_bytes(bytes(2**20))
+    assert planner.disk_problem(FULL, terms, tmp_path, free_gib=need - 2**-10) is None
+    assert plan("H100", FULL, receipts=[], free_disk_gib=1).warnings
+    assert "warning: 1.0 GiB free" in plan("H100", FULL, receipts=[], free_disk_gib=1).explain()
+
+
+def test_the_computers_memory_has_its_own_line():
+    """Weights once, and per worker two batches of 16-bit pixels and one in the making, in 32 bits."""
+    batch = 128 * 1360 * 1536 * 2
+    assert planner.batch_bytes(FULL, "bfloat16") == batch
+    terms = {part.name: part.gib for part in planner.ram_terms(FULL, "bfloat16")}
+    assert terms["weights or gradients"] == 2_127_532_032 * 2 / GIB
+    assert terms["batches ahead"] == pytest.approx(4 * (2 * batch + 2 * batch) / GIB)
+    assert "GiB  of the computer's memory (computed and assumed): batches ahead 8.0" in plan("H100", FULL, receipts=[]).explain()
+    alone = dataclasses.replace(FULL, dataloader_num_workers=0)
+    assert planner.total(planner.ram_terms(alone, "bfloat16")) == pytest.approx(
+        terms["weights or gradients"] + terms["allowance"]
+    )
 
 
 # receipts
@@ -364,7 +396,7 @@ def test_every_card_has_its_source():
 
 @pytest.mark.parametrize("name", ["full", "tiny", "rehearsal"])
 def test_every_profile_can_be_planned(name):
-    result = plan("H100", PROFILES[name], receipts=[], free_disk_gb=100)
+    result = plan("H100", PROFILES[name], receipts=[], free_disk_gib=100)
     assert result.gib > 0
     assert result.minutes > 0
     assert "GiB" in result.explain()

@@ -19,7 +19,6 @@ ATTENTION_VARIABLE = "VDR_ATTENTION"
 FLASH_ATTENTION = "kernels-community/flash-attn2"  # the name under which transformers takes FlashAttention 2 from ``kernels``
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 SHARED_MEMORY = Path("/dev/shm")  # where worker processes hand over their batches; not on macOS and Windows
-PREFETCH = 2  # batches that each worker holds ready, the default of PyTorch's DataLoader
 
 
 @dataclass(frozen=True)
@@ -79,10 +78,13 @@ def worker_count(profile, weights: str) -> tuple[int, str]:
     limits = {"the profile's": profile.dataloader_num_workers, "processor cores": os.cpu_count() or 1}
     batch = planner.batch_bytes(profile, weights)
     if SHARED_MEMORY.is_dir():
-        limits["by shared memory"] = int(shutil.disk_usage(SHARED_MEMORY).free // (PREFETCH * batch))
+        limits["by shared memory"] = int(shutil.disk_usage(SHARED_MEMORY).free // (planner.PREFETCH * batch))
     workers = min(limits.values())
     listed = ", ".join(f"{name} {limit}" for name, limit in limits.items())
-    return workers, f"{workers} processes open pages ahead ({listed}; each holds {PREFETCH} batches of {batch / 1e9:.2f} GB)"
+    return (
+        workers,
+        f"{workers} processes open pages ahead ({listed}; each holds {planner.PREFETCH} batches of {batch / 1e9:.2f} GB)",
+    )
 
 
 def card_settings(card: Card, profile) -> tuple[dict, list[str]]:

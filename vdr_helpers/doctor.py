@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import importlib.metadata
-import re
-import shutil
 import sys
 from pathlib import Path
 
+from vdr_helpers.planner import disk_problem, disk_terms
 from vdr_helpers.profiles import Profile, outputs_folder
 
-REQUIRED = {"sentence-transformers": (6, 0), "transformers": (5, 0), "torch": (2, 6), "torchvision": (0, 21), "datasets": (4, 0)}
-DISK_GIB = {"tiny": 1.0, "full": 60.0, "rehearsal": 40.0}  # estimates: weights, ten checkpoints or a few, pages; GiB
+PACKAGE = "vdr-course"
 
 
-def version_of(name: str) -> tuple[int, ...] | None:
-    """An installed package's version as numbers, ``(6, 2)`` for 6.2.0; ``None`` if it is not installed."""
+def requirements() -> list:
+    """What the installed course asks for, as ``packaging`` requirements, without its extras (``pyproject.toml`` is where they are set)."""
+    from packaging.requirements import Requirement
+
+    found = [Requirement(line) for line in importlib.metadata.requires(PACKAGE) or ()]
+    return [requirement for requirement in found if requirement.marker is None or requirement.marker.evaluate({"extra": ""})]
+
+
+def check_package(requirement) -> str | None:
+    """``None`` if a ``packaging`` requirement is met by what is installed, else what to do."""
+    name = requirement.name
     try:
-        parts = [*importlib.metadata.version(name).split("+")[0].split("."), "0"]
+        found = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return None
-    return tuple(int(re.match(r"\d*", part).group() or 0) for part in parts[:2])
-
-
-def check_package(name: str, lowest: tuple[int, ...]) -> str | None:
-    """``None`` if ``name`` is there and recent enough, else what to do."""
-    found, wanted = version_of(name), ".".join(map(str, lowest))
-    if found is None:
-        return f"{name} is not installed: pip install '{name}>={wanted}', then restart the kernel"
-    if found < lowest:
-        return f"{name} {'.'.join(map(str, found))} is too old: pip install -U '{name}>={wanted}', then restart the kernel"
+        return f"{name} is not installed: pip install '{requirement}', then restart the kernel"
+    if not requirement.specifier.contains(found, prereleases=True):
+        return f"{name} {found} is not {requirement.specifier}: pip install -U '{requirement}', then restart the kernel"
     return None
 
 
@@ -46,7 +45,7 @@ def check_torchvision() -> str | None:
 
 
 def check_disk(profile: Profile, folder: Path) -> str | None:
-    """``None`` if ``folder`` can be written and has the room this profile needs."""
+    """``None`` if ``folder`` can be written and has the room that all notebooks need with this profile."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".doctor"
@@ -54,11 +53,7 @@ def check_disk(profile: Profile, folder: Path) -> str | None:
         probe.unlink()
     except OSError as error:
         return f"outputs folder cannot be written ({error.strerror}): set VDR_OUTPUTS to a folder of yours"
-    free = shutil.disk_usage(folder).free / 2**30
-    needed = DISK_GIB.get(profile.name, 1.0)
-    return (
-        None if free >= needed else f"{free:.1f} GiB free, {needed:g} GiB needed: free some, or set VDR_OUTPUTS to another disk"
-    )
+    return disk_problem(profile, disk_terms(profile, bool(profile.adapters), profile.model_kwargs["dtype"]), folder)
 
 
 def check_model(profile: Profile) -> str | None:
@@ -76,8 +71,12 @@ def examine(profile: Profile) -> bool:
     checks = {
         "Python 3.11 or newer": None if sys.version_info >= (3, 11) else "install Python 3.11 and start again from the README"
     }
-    for name, lowest in REQUIRED.items():
-        checks[f"{name} {'.'.join(map(str, lowest))} or newer"] = check_package(name, lowest)
+    try:
+        checks |= {str(requirement): check_package(requirement) for requirement in requirements()}
+    except importlib.metadata.PackageNotFoundError:
+        checks["the course's packages"] = (
+            f"{PACKAGE} is not installed: in the clone, pip install -e . (README), then restart the kernel"
+        )
     checks["torchvision matches torch"] = check_torchvision()
     checks["base model of this profile"] = check_model(profile)
     checks["outputs folder: writable, enough disk"] = check_disk(profile, outputs_folder())

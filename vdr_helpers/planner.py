@@ -24,7 +24,11 @@ PAGE_SIZE = (1416, 1648)  # mean page of the published training data, in pixels 
 QUERY_TOKENS = 36  # mean of the published card: 36.31 tokens
 PAGE_TEXT_TOKENS = 21  # the chat template around a page, counted in notebook 01
 EVALUATIONS = 11  # before training and after each tenth
-DATASET_GB = 19.7  # the dataset's English part (dataset card of llamaindex/vdr-multilingual-train)
+PREFETCH = 2  # batches that each worker process holds ready, the default of PyTorch's DataLoader
+PNG_SHARE = (
+    0.35  # assumed share of its raw size that a page keeps as PNG (tiny: 0.23); notebook 02 estimates again from the first pages
+)
+RAM_ALLOWANCE_GIB = 4.0  # assumed
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -52,11 +56,13 @@ class Plan:
     time_how: str
     warnings: tuple[str, ...]
     pages_per_pass: int
+    ram: tuple[Term, ...]
+    disk: tuple[Term, ...]
 
     @property
     def gib(self) -> float:
         """Peak memory of the card, in GiB."""
-        return sum(term.gib for term in self.terms)
+        return total(self.terms)
 
     @property
     def fits(self) -> bool:
@@ -73,6 +79,8 @@ class Plan:
         lines = [f"{term.gib:6.1f} GiB  {term.name} ({term.source}): {term.how}" for term in self.terms]
         verdict = "fits" if self.fits else "does not fit"
         lines.append(f"{self.gib:6.1f} GiB  together, of {self.limit_gib:.1f}: {verdict} ({self.source})")
+        for terms, where in ((self.ram, "of the computer's memory"), (self.disk, "on the disk")):
+            lines.append(f"{total(terms):6.1f} GiB  {where} (computed and assumed): {in_short(terms)}")
         lines.append(f"{self.minutes:6.0f} min  {self.time_source}: {self.time_how}")
         return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
 
@@ -164,22 +172,75 @@ def activation_bytes(model: Architecture, tokens_per_page: int, lora: bool, weig
     return language + vision + tokens_per_page * model.stored_bytes_per_image_token()
 
 
-def disk_warning(profile: Profile, folder: Path, free_gb: float | None = None) -> str | None:
-    """A line when the download would not fit: the dataset's English part (19.7 GB) and the weights (2 bytes per parameter).
+def trained_bytes(model: Architecture, lora: bool, weights: str) -> int:
+    """Bytes of the weights that are trained: adapters in float32, or all weights in their own format."""
+    return model.lora_parameters * 4 if lora else model.parameters * BYTES[weights]
 
-    ``free_gb``: free space in GB (10^9 bytes), measured at ``folder`` when left out. ``None`` for a profile that downloads nothing.
+
+def disk_terms(profile: Profile, lora: bool, weights: str) -> tuple[Term, ...]:
+    """What the seven notebooks leave on the disk at most, in GiB. The dataset itself is read over the network and not kept.
+
+    ``weights``: number format of the loaded weights. While a checkpoint is written, the one before it still lies there.
     """
-    if profile.dataset_name == "generated" or profile.made_by:
-        return None
-    weights_gb = 2 * architecture_of(profile).parameters / 1e9
+    from vdr_helpers.page_store import COPIES
+
+    model, size = architecture_of(profile), BYTES[weights]
+    trained, whole = trained_bytes(model, lora, weights), model.parameters * size
+    from_hub = 2 * 2 * model.parameters * (profile.model_folder is None and not profile.model_name.startswith("assets/"))
+    pages, page = 2 * profile.train_rows + 5 * profile.eval_rows, 3 * image_tokens(*PAGE_SIZE, profile.max_pixels) * 32**2
+    vectors = 2 * 6 * profile.eval_rows * model.hidden_size * 4
+    return (
+        Term("downloaded models", from_hub / GIB, "computed", "base and published tuned model, 2 bytes a weight"),
+        Term("pages", pages * COPIES * PNG_SHARE * page / GIB, "assumed", f"{pages:,} x {COPIES} copies, {PNG_SHARE:.0%} of raw"),
+        Term("checkpoints", 2 * 3 * trained / GIB, "computed", "two, each of the trained weights and two moments for them"),
+        Term("tuned model", trained / GIB, "computed", "of notebook 03: the trained weights"),
+        Term("published model", whole / GIB, "computed", "of notebook 06: all weights"),
+        Term("embeddings", vectors / GIB, "computed", "of base and tuned model, notebooks 04 and 05"),
+    )
+
+
+def ram_terms(profile: Profile, weights: str) -> tuple[Term, ...]:
+    """What notebook 03 needs of the computer's own memory beside a card, in GiB."""
+    copy, batch = architecture_of(profile).parameters * BYTES[weights], batch_bytes(profile, weights)
+    making = batch * 4 // BYTES[weights]
+    ahead = profile.dataloader_num_workers * (PREFETCH * batch + making)
+    how = f"{profile.dataloader_num_workers} processes, each {PREFETCH} batches ready and one in the making, in float32"
+    return (
+        Term(
+            "weights or gradients",
+            copy / GIB,
+            "computed",
+            "one at a time: while loading, first gradient, weights before training",
+        ),
+        Term("batches ahead", ahead / GIB, "computed", how),
+        Term("allowance", RAM_ALLOWANCE_GIB, "assumed", "Python, PyTorch, CUDA's libraries, pages being opened"),
+    )
+
+
+def total(terms) -> float:
+    """The sum of some terms, in GiB."""
+    return sum(term.gib for term in terms)
+
+
+def in_short(terms) -> str:
+    """``"checkpoints 23.8, pages 19.6"``, the largest first; what is below a tenth is left out."""
+    return ", ".join(f"{term.name} {term.gib:.1f}" for term in sorted(terms, key=lambda term: -term.gib) if term.gib >= 0.1)
+
+
+def disk_problem(profile: Profile, terms: tuple[Term, ...], folder: Path, free_gib: float | None = None) -> str | None:
+    """A line when :func:`disk_terms` do not fit on the disk of ``folder``; what this profile has there already counts as there.
+
+    ``free_gib``: free space, measured at ``folder`` when left out.
+    """
     place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    free = shutil.disk_usage(place).free / 1e9 if free_gb is None else free_gb
-    need = DATASET_GB + weights_gb
+    free = shutil.disk_usage(place).free / GIB if free_gib is None else free_gib
+    there = sum(file.stat().st_size for file in profile.output_dir.rglob("*") if file.is_file()) / GIB
+    need = max(0.0, total(terms) - there)
     if free >= need:
         return None
     return (
-        f"the download needs {need:.0f} GB (dataset {DATASET_GB} GB, weights {weights_gb:.1f} GB) and {free:.0f} GB are free: "
-        "free some, set HF_HOME to another disk, or read only the row groups you need (notebook 02)"
+        f"{free:.1f} GiB free, {need:.1f} GiB needed ({in_short(terms)}): free some, set VDR_OUTPUTS to another disk (and HF_HOME "
+        "for the downloads), or take fewer rows (VDR_ROWS)"
     )
 
 
@@ -192,7 +253,7 @@ def plan(
     lora: bool = False,
     weights: str | None = None,
     receipts: list[dict] | None = None,
-    free_disk_gb: float | None = None,
+    free_disk_gib: float | None = None,
 ) -> Plan:
     """Memory in GiB and minutes of the profile's training on ``card`` (see :func:`describe_card`), every term explained.
 
@@ -232,11 +293,11 @@ def plan(
     terms.append(Term("allowance", ALLOWANCE_GIB, "assumed", "CUDA context, work buffers, fragmentation"))
 
     steps = math.ceil(profile.train_rows / batch) * profile.num_train_epochs
-    train = steps * step_flops(model, batch, tokens, lora)
+    training = steps * step_flops(model, batch, tokens, lora)
     forward = model.language_flops(page_tokens) + model.vision_flops(4 * tokens)
     evaluation = EVALUATIONS * 5 * profile.monitor_rows * forward  # five pages per query; the queries themselves are negligible
     peak = found["peak_tflops"] * 1e12
-    ceiling = (train + evaluation) / peak / 60
+    ceiling = (training + evaluation) / peak / 60
     timed = [run for run in runs if run["hardware"].get("card") in cards()]
     here = [run for run in timed if cards()[run["hardware"]["card"]] == found]
     if timed:
@@ -253,13 +314,15 @@ def plan(
         low, high = ceiling / highest, ceiling / lowest
         time_source = "computed, not measured"
         time_how = (
-            f"{(train + evaluation) / 1e15:,.0f} x 10^15 operations at {share:.0%} of {found['peak_tflops']} TFLOPS, assumed "
+            f"{(training + evaluation) / 1e15:,.0f} x 10^15 operations at {share:.0%} of {found['peak_tflops']} TFLOPS, assumed "
             f"({low:.0f} to {high:.0f} min at {highest:.0%} to {lowest:.0%}); the processor's work on the pages is not in it"
         )
-    warning = disk_warning(profile, profile.output_dir, free_disk_gb)
+    disk = disk_terms(profile, lora, weights)
+    warning = disk_problem(profile, disk, profile.output_dir, free_disk_gib)
     limit = found["memory_mib"] / 1024
     warnings = tuple(text for text in (warning,) if text)
-    return Plan(found["name"], tuple(terms), limit, ceiling / share, low, high, time_source, time_how, warnings, pages)
+    return Plan(found["name"], tuple(terms), limit, ceiling / share, low, high, time_source, time_how, warnings, pages,
+                ram_terms(profile, weights), disk)  # fmt: skip
 
 
 def run_efficiency(run: dict) -> float:

@@ -131,13 +131,13 @@ def test_full_with_stand_ins_keeps_every_published_setting(full, folders):
 
 
 def test_the_source_is_read_in_pieces(full, folders, monkeypatch, table):
-    read, real = [], Source.read_rows
+    read, real = [], Source.read_pieces
 
     def noted(self, group, rows, columns):
         read.append((group, tuple(columns)))
         return real(self, group, rows, columns)
 
-    monkeypatch.setattr(Source, "read_rows", noted)
+    monkeypatch.setattr(Source, "read_pieces", noted)
     prepare(full)
     opened = open_source(str(folders["source"]), "en")
     assert len(opened.shards) == 4

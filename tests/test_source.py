@@ -4,9 +4,11 @@ import io
 import json
 import random
 import shutil
+import subprocess
+import sys
+import threading
 from collections import namedtuple
 from pathlib import Path
-from types import SimpleNamespace
 
 import fsspec
 import pyarrow
@@ -223,13 +225,13 @@ def test_the_pixel_limit_is_checked_before_the_pixels_are_unpacked(monkeypatch):
 
 def reads_of(source: Source, monkeypatch) -> list:
     """The list that grows with every ``(group, rows)`` that is read."""
-    reads, real = [], Source.read_rows
+    reads, real = [], Source.read_pieces
 
     def counted(self, group, rows, columns):
         reads.append((group, list(rows)))
         return real(self, group, rows, columns)
 
-    monkeypatch.setattr(Source, "read_rows", counted)
+    monkeypatch.setattr(Source, "read_pieces", counted)
     return reads
 
 
@@ -268,6 +270,7 @@ def test_a_killed_fetch_goes_on_where_it_stopped(tmp_path, small_source, process
         real(self, group, pages)
 
     monkeypatch.setattr(PageStore, "add", dies_on_the_third)
+    monkeypatch.setattr(page_store, "READERS", 1)  # in order, so that it is known what was kept
     with pytest.raises(KeyboardInterrupt):
         fetch_pages(small_source, range(ROWS), PageStore(tmp_path), processor)
     monkeypatch.setattr(PageStore, "add", real)
@@ -328,14 +331,50 @@ def test_progress_is_the_same_after_an_interruption(tmp_path, small_source, proc
     assert bar(1000, 2000) == "[##########----------] 1,000 of 2,000 pages"
 
 
-@pytest.mark.parametrize(("sizes", "ahead"), [([10, 10, 10, 10], 3), ([200, 10, 10], 3), ([200, 200, 10], 1), ([900, 900], 1)])
-def test_large_row_groups_are_not_read_ahead(sizes, ahead):
-    """Sizes in MiB; one row group is always read, a second only if both are small enough."""
-    from vdr_helpers.page_store import fits_ahead
+@pytest.mark.parametrize(("limit", "at_once"), [(2**40, 3), (1000, 1)])
+def test_large_row_groups_are_read_one_at_a_time(tmp_path, small_source, processor, monkeypatch, limit, at_once):
+    open_now, most, real = set(), [], Source.read_pieces
+    together = threading.Barrier(at_once)
 
-    source = SimpleNamespace(bytes_of=lambda columns, groups: sum(sizes[group] for group in groups) * 2**20)
-    groups = [(i, [i]) for i in range(len(sizes))]
-    assert max([1] + [n for n in range(2, len(sizes) + 1) if fits_ahead(source, ("image",), groups[:n])]) == ahead
+    def counted(self, group, rows, columns):
+        open_now.add(group)
+        most.append(len(open_now))
+        if group in (1, 2, 3):  # the first group is read alone; these three wait for each other where they may
+            together.wait(timeout=30)
+        yield from real(self, group, rows, columns)
+        open_now.discard(group)
+
+    monkeypatch.setattr(Source, "read_pieces", counted)
+    monkeypatch.setattr(page_store, "BYTES_AT_ONCE", limit)
+    fetch_pages(small_source, range(ROWS), PageStore(tmp_path), processor)
+    assert max(most) == at_once
+
+
+FETCH_AND_TELL = """
+import resource, sys
+from pathlib import Path
+from vdr_helpers import page_store, source
+page_store.read_page = lambda image, processor: (str(len(image["bytes"])), b"a small page")
+page_store.BYTES_AT_ONCE, source.PIECE_BYTES = 2**20, 4 * 2**20
+opened = source.Source([sys.argv[1]])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+page_store.fetch_pages(opened, range(opened.num_rows), page_store.PageStore(Path(sys.argv[2])), None)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+def test_the_memory_does_not_grow_with_the_file(tmp_path):
+    """Eight row groups of 40 MiB: what one of them needs may be in memory, not what all need."""
+    rows = [{"image": {"bytes": random.Random(n).randbytes(2**20), "path": None}} for n in range(40)]
+    table = pyarrow.Table.from_pylist(rows)
+    with pyarrow.parquet.ParquetWriter(tmp_path / "big.parquet", table.schema, use_dictionary=False) as writer:
+        for _ in range(8):
+            writer.write_table(table)
+    run = subprocess.run(
+        [sys.executable, "-c", FETCH_AND_TELL, str(tmp_path / "big.parquet"), str(tmp_path / "pages")],
+        capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+    assert float(run.stdout.split()[-1]) < 160, "MiB"
 
 
 def test_a_row_group_is_read_in_pieces(source, monkeypatch):
@@ -347,6 +386,7 @@ def test_a_row_group_is_read_in_pieces(source, monkeypatch):
     first, rows = opened.groups[group].first_row, opened.groups[group].rows
     chosen = [first, first + rows // 2, first + rows - 1]
     whole = opened.read_rows(group, chosen, ["id", "image"])
-    monkeypatch.setattr(module, "PIECE", 7)
+    monkeypatch.setattr(module, "PIECE_BYTES", 7)
     assert opened.read_rows(group, chosen, ["id", "image"]) == whole
+    assert [len(piece) for piece in opened.read_pieces(group, chosen, ["id", "image"])] == [1, 1, 1]
     assert [row["id"] for row in whole] == [opened.read_columns(["id"])[row]["id"] for row in chosen]

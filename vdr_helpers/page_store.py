@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections import deque
+import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,9 +17,8 @@ from vdr_helpers.dataset import read_page
 from vdr_helpers.files import write_whole
 from vdr_helpers.source import Source
 
-READ_AHEAD = 3  # row groups on their way while another is shrunk, if they are small
-BYTES_AHEAD = 256 * 2**20  # stored bytes of the row groups on their way; one is always allowed
-PNG_END = b"IEND\xaeB`\x82"  # the last bytes of every whole PNG file
+READERS = 3  # row groups that are read at once, if they are small
+BYTES_AT_ONCE = 256 * 2**20  # stored bytes of the row groups that are read at once; a larger one is read alone
 COPIES = 3  # a page lies in the store, in train or eval, and in full
 PROGRESS_PAGES = 1000
 
@@ -30,6 +29,7 @@ class PageStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.fingerprints: dict[int, str | None] = {}
+        self.sizes: dict[int, int] = {}  # page number: bytes of its PNG file
         self.problems: dict[int, str] = {}  # page number: why it was skipped
         for file in sorted(folder.glob("group-*.json")):
             try:
@@ -44,15 +44,9 @@ class PageStore:
             print(f"{len(damaged)} page files of {folder.name} are damaged or gone, {damaged[0]:06d}.png first: fetched again")
 
     def _is_whole(self, number: int) -> bool:
-        """Whether a page's file is there to its last byte; true for a page that was skipped."""
-        if self.fingerprints[number] is None:
-            return True
-        try:
-            with Path(self.path(number)).open("rb") as file:
-                file.seek(-len(PNG_END), os.SEEK_END)
-                return file.read() == PNG_END
-        except OSError:  # not there, or shorter than that
-            return False
+        """Whether a page's file has the length that its index gives; true for a page that was skipped."""
+        path = self.path(number)
+        return path is None or Path(path).exists() and Path(path).stat().st_size == self.sizes[number]
 
     def path(self, number: int) -> str | None:
         """The page's PNG file, for ``datasets.Image``; ``None`` where the page does not open. ``KeyError`` if it was not fetched."""
@@ -66,20 +60,18 @@ class PageStore:
                 write_whole(self.folder / f"{number:06d}.png", content)
         index = self.folder / f"group-{group:05d}.json"
         entries = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
-        entries |= {str(number): [f, None if f else content] for number, (f, content) in pages.items()}
+        entries |= {str(number): [f, len(content) if f else content] for number, (f, content) in pages.items()}
         write_whole(index, json.dumps(entries).encode())
         self._take(entries)
 
     def _take(self, entries: dict[str, list]) -> None:
-        for number, (fingerprint, problem) in entries.items():
+        for number, (fingerprint, size_or_problem) in entries.items():
             self.fingerprints[int(number)] = fingerprint
-            if fingerprint is None:
-                self.problems[int(number)] = problem
+            (self.problems if fingerprint is None else self.sizes)[int(number)] = size_or_problem
 
     def mean_bytes(self) -> float:
         """Mean size of the pages kept so far; 0 when there are none."""
-        sizes = [Path(self.path(number)).stat().st_size for number in list(self.fingerprints)[:500] if self.fingerprints[number]]
-        return sum(sizes) / len(sizes) if sizes else 0.0
+        return sum(self.sizes.values()) / len(self.sizes) if self.sizes else 0.0
 
 
 def check_free_disk(folder: Path, needed: float) -> None:
@@ -97,11 +89,6 @@ def bar(done: int, total: int) -> str:
     """A line of progress: ``[####----] 1,000 of 2,000 pages``."""
     filled = 20 * done // max(total, 1)
     return f"[{'#' * filled}{'-' * (20 - filled)}] {done:,} of {total:,} pages"
-
-
-def fits_ahead(source: Source, columns: tuple[str, ...], groups: list) -> bool:
-    """Whether these row groups may be in memory at once: few enough, and not too large."""
-    return len(groups) <= READ_AHEAD and source.bytes_of(columns, [group for group, _ in groups]) <= BYTES_AHEAD
 
 
 def fetch_pages(
@@ -122,28 +109,29 @@ def fetch_pages(
     done = len(wanted) - len(missing)
     for mark in range(PROGRESS_PAGES, done + 1, PROGRESS_PAGES):
         progress(bar(mark, len(wanted)))
-    checked = False
-    with ThreadPoolExecutor(READ_AHEAD) as readers, ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as shrinkers:
-        waiting: deque = deque()
-        started = 0
+    largest = max((source.bytes_of(columns, [group]) for group, _ in groups), default=0)
+    threads = READERS if READERS * largest <= BYTES_AT_ONCE else 1
+    stopped = threading.Event()
+
+    def fetch_group(group: int, rows: list[int]) -> int:
+        """Read, shrink and keep one row group's pages; returns their number. A piece at a time, so that a large group fits in memory."""
+        rest = iter(rows)
+        for records in source.read_pieces(group, rows, columns):
+            images = {n: record[columns[n % len(columns)]] for record in records for n in by_row[next(rest)]}
+            pages = shrinkers.map(lambda image: read_page(image, processor), images.values())
+            store.add(group, dict(zip(images, pages, strict=True)))
+            if stopped.is_set():
+                break
+        return sum(len(by_row[row]) for row in rows)
+
+    with ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as shrinkers, ThreadPoolExecutor(threads) as readers:
         try:
-            for i, (group, rows) in enumerate(groups):
-                if not checked and store.mean_bytes():
+            for some in (groups[:1], groups[1:]):  # from the first one's pages the size of the rest is estimated
+                if store.sizes:
                     check_free_disk(store.folder, (len(wanted) - done) * store.mean_bytes() * COPIES)
-                    checked = True
-                while started < len(groups) and (started == i or fits_ahead(source, columns, groups[i : started + 1])):
-                    waiting.append(readers.submit(source.read_rows, *groups[started], columns))
-                    started += 1
-                records = waiting.popleft().result()
-                here = [number for row in rows for number in by_row[row]]
-                images = [
-                    record[columns[n % len(columns)]] for row, record in zip(rows, records, strict=True) for n in by_row[row]
-                ]
-                pages = list(shrinkers.map(lambda image: read_page(image, processor), images))
-                store.add(group, dict(zip(here, pages, strict=True)))
-                for mark in range(done // PROGRESS_PAGES + 1, (done + len(here)) // PROGRESS_PAGES + 1):
-                    progress(bar(mark * PROGRESS_PAGES, len(wanted)))
-                done += len(here)
+                for count in readers.map(lambda group: fetch_group(*group), some):
+                    for mark in range(done // PROGRESS_PAGES + 1, (done + count) // PROGRESS_PAGES + 1):
+                        progress(bar(mark * PROGRESS_PAGES, len(wanted)))
+                    done += count
         finally:
-            for future in waiting:
-                future.cancel()
+            stopped.set()

@@ -7,7 +7,7 @@ can be read without the pages, and a page without the rest of its file: on a dis
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import pyarrow
 import pyarrow.parquet
 
-PIECE = 64  # rows of a row group that are unpacked at once
+PIECE_BYTES = 32 * 2**20  # stored bytes of a row group that are unpacked at once
+BUFFER_BYTES = 8 * 2**20  # stored bytes that are asked for at once: few requests over a network, little memory
 THREADS = 8  # readers of files at once; over a network the waiting counts, not the processor
 
 
@@ -89,19 +90,24 @@ class Source:
         return Dataset(pyarrow.concat_tables(tables).replace_schema_metadata(None))
 
     def read_rows(self, group: int, rows: Iterable[int], columns: Iterable[str]) -> list[dict]:
-        """Chosen source rows of one row group, as dictionaries in rising order; an image is ``{"bytes", "path"}``, not decoded.
+        """Chosen source rows of one row group, as dictionaries in rising order; an image is ``{"bytes", "path"}``, not decoded."""
+        return [record for piece in self.read_pieces(group, rows, columns) for record in piece]
 
-        The group is unpacked in small pieces, of which only the chosen rows stay: a group can hold a gigabyte of pages.
-        """
-        block, names, found = self.groups[group], self._known(columns), []
+    def read_pieces(self, group: int, rows: Iterable[int], columns: Iterable[str]) -> Iterator[list[dict]]:
+        """:meth:`read_rows`, some rows at a time: a row group can hold a gigabyte of pages, of which only a piece is in memory."""
+        block, names = self.groups[group], self._known(columns)
         wanted = sorted({row - block.first_row for row in rows})
-        with self._opened(block.shard) as parquet:
+        size = max(1, PIECE_BYTES * block.rows // max(1, self.bytes_of(names, [group])))
+        with self._opened(block.shard, pre_buffer=False, buffer_size=BUFFER_BYTES) as parquet:
             first = 0
-            for batch in parquet.iter_batches(PIECE, row_groups=[block.number], columns=names):
+            for batch in parquet.iter_batches(size, row_groups=[block.number], columns=names):
                 here = [row - first for row in wanted if first <= row < first + len(batch)]
-                found += batch.take(pyarrow.array(here, pyarrow.int64())).to_pylist() if here else []
+                if here:
+                    yield batch.take(pyarrow.array(here, pyarrow.int64())).to_pylist()
                 first += len(batch)
-        return found
+                if not wanted or first > wanted[-1]:
+                    break
+        pyarrow.default_memory_pool().release_unused()  # else the memory of one row group after the other would be kept
 
     def _known(self, columns: Iterable[str]) -> list[str]:
         names = list(columns)
@@ -119,20 +125,22 @@ class Source:
                 raise ValueError(f"{name} is not a whole parquet file: delete it and fetch it again") from error
 
     def _read(self, shard: int, columns: list[str]):
-        with self._opened(shard) as parquet:
+        with self._opened(shard, pre_buffer=True) as parquet:
             return parquet.read(columns=columns)
 
     @contextmanager
-    def _opened(self, shard: int):
-        """A file ready to read. A damaged one is named: ``ValueError`` instead of pyarrow's error, which says no name."""
+    def _opened(self, shard: int, **settings):
+        """A file ready to read, with arguments of ``ParquetFile``. A damaged one is named, which pyarrow's own error does not do."""
         try:
             with open_exact(self.shards[shard]) as file:
-                yield pyarrow.parquet.ParquetFile(file, metadata=self.footers[shard], pre_buffer=True)
+                yield pyarrow.parquet.ParquetFile(file, metadata=self.footers[shard], **settings)
         except (pyarrow.ArrowException, OSError) as error:
-            name = self.shards[shard].rsplit("/", 1)[-1]
-            if isinstance(error, OSError) and error.errno is not None:  # the disk's or the network's own word
+            if isinstance(error, OSError) and (type(error) is not OSError or error.errno):  # the disk's or the network's own word
                 raise
-            raise ValueError(f"{name} cannot be read to its end ({' '.join(str(error).split())}): delete it, fetch it again") from error
+            name = self.shards[shard].rsplit("/", 1)[-1]
+            raise ValueError(
+                f"{name} cannot be read to its end ({' '.join(str(error).split())}): delete it, fetch it again"
+            ) from error
 
 
 def open_exact(path: str):

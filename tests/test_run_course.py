@@ -1,6 +1,9 @@
 """The headless run: order, progress, failure, and what it leaves behind, on notebooks of two cells."""
 
+import errno
 import json
+import os
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +94,54 @@ def test_a_failure_names_notebook_cell_and_error_and_shows_no_scores(course, cap
     summary = json.loads((profile.output_dir / "summary.json").read_text())
     assert "ZeroDivisionError" in summary["failed"]["00_first"]
     assert summary["ndcg_at_10"] == {"base": {}, "finetuned": {}}
+
+
+def test_a_later_run_says_how_long_a_notebook_took_before(course, capsys):
+    notebooks, profile = course
+    write_notebook(notebooks, "00_first.ipynb", "print()")
+    (profile.output_dir / "summary.json").write_text(json.dumps({"minutes": {"00_first": 3.91}}))
+    assert run_course.main(["--notebooks", str(notebooks)]) == 0
+    assert "00_first                 (took 3.9 min before) ok" in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_written_ends_in_one_line(course, capsys, monkeypatch):
+    notebooks, profile = course
+    write_notebook(notebooks, "00_first.ipynb", "print()")
+    shutil.rmtree(profile.output_dir)
+    profile.output_dir.parent.rmdir()
+    profile.output_dir.parent.write_text("a file where the folder should be")
+    assert run_course.main(["--notebooks", str(notebooks)]) == 2
+    said = capsys.readouterr().err.strip()
+    assert said == "the outputs folder cannot be written (Not a directory): set VDR_OUTPUTS to a folder of yours"
+
+    def write_bytes(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    profile.output_dir.parent.unlink()
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    assert run_course.main(["--notebooks", str(notebooks)]) == 2
+    assert (
+        capsys.readouterr()
+        .err.strip()
+        .endswith("(No space left on device): make room, or set VDR_OUTPUTS to a folder on another disk")
+    )
+
+
+def test_a_disk_that_fills_on_the_way_ends_in_one_line_and_other_errors_are_shown(course, capsys, monkeypatch):
+    notebooks, _ = course
+    write_notebook(notebooks, "00_first.ipynb", "print()")
+    for number, status in ((errno.EROFS, 2), (errno.ECONNRESET, None)):
+
+        def execute(*arguments, number=number):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(run_course, "execute", execute)
+        if status is None:
+            with pytest.raises(OSError):
+                run_course.main(["--notebooks", str(notebooks)])
+        else:
+            assert run_course.main(["--notebooks", str(notebooks)]) == status
+            assert "Traceback" not in capsys.readouterr().err
 
 
 def test_only_picks_by_number_and_rejects_an_unknown_one(course, capsys):

@@ -9,6 +9,7 @@ that are not this run's.
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import platform
@@ -23,6 +24,10 @@ from vdr_helpers.profiles import OUTPUTS_VARIABLE, load_profile
 from vdr_helpers.run_pages import score_rows, store_outputs, write_html, write_index
 
 PACKAGES = ("sentence-transformers", "transformers", "torch", "torchvision", "datasets", "accelerate", "numpy", "pillow")
+# What to do about an outputs folder that cannot be written.
+OTHER_FOLDER = "set VDR_OUTPUTS to a folder of yours"
+NO_PLACE = dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST), OTHER_FOLDER)
+NO_PLACE |= dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room, or set VDR_OUTPUTS to a folder on another disk")
 
 
 @dataclass
@@ -170,7 +175,7 @@ def print_report(profile, summary: dict, index: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0, 1 when a notebook failed, 2 when there was nothing to run."""
+    """Run the command; returns the exit status: 0, 1 when a notebook failed, 2 when there was nothing to run or no place to write."""
     parser = argparse.ArgumentParser(prog="python -m vdr_helpers.run_course", description="Run the course's notebooks in order.")
     parser.add_argument("--only", nargs="+", metavar="NUMBER", help="run only these notebooks, for example: --only 00 04")
     parser.add_argument("--notebooks", type=Path, metavar="FOLDER", help="where the notebooks are, if not in the clone")
@@ -184,10 +189,26 @@ def main(arguments: list[str] | None = None) -> int:
     except (FileNotFoundError, ValueError) as problem:
         print(problem, file=sys.stderr)
         return 2
+    try:
+        return run(profile, notebooks, options.store, keep_earlier=bool(options.only))
+    except OSError as problem:
+        if problem.errno not in NO_PLACE:
+            raise
+        print(f"\nthe outputs folder cannot be written ({problem.strerror}): {NO_PLACE[problem.errno]}", file=sys.stderr)
+        return 2
+
+
+def run(profile, notebooks: list[Path], store: bool, keep_earlier: bool) -> int:
+    """Run ``notebooks`` with a line each; returns 0, or 1 when one failed. A disk that cannot be written raises its ``OSError``."""
+    (profile.output_dir / "notebooks").mkdir(parents=True, exist_ok=True)
+    (profile.output_dir / "notebooks" / ".writable").write_bytes(bytes(2**20))
+    (profile.output_dir / "notebooks" / ".writable").unlink()
+    earlier = read_json(profile.output_dir / "summary.json").get("minutes", {})
     print(f"Running {len(notebooks)} notebooks with profile {profile.name}; results go to {profile.output_dir}", flush=True)
     start, results = time.perf_counter(), []
     for i, notebook in enumerate(notebooks, start=1):
-        print(f"[{i}/{len(notebooks)}] {notebook.stem:<24}", end=" ", flush=True)
+        expected = f"(took {earlier[notebook.stem]:.1f} min before) " if notebook.stem in earlier else ""
+        print(f"[{i}/{len(notebooks)}] {notebook.stem:<24} {expected}", end="", flush=True)
         results.append(execute(notebook, profile.output_dir))
         elapsed = timedelta(seconds=round(time.perf_counter() - start))
         took = timedelta(seconds=round(results[-1].seconds))
@@ -196,10 +217,10 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"\n{notebook.name}, {results[-1].error}", file=sys.stderr)
             print(f"What ran so far: {profile.output_dir / 'notebooks' / notebook.name}", file=sys.stderr)
             break
-    summary = summarise(profile, results, keep_earlier=bool(options.only))
+    summary = summarise(profile, results, keep_earlier)
     (profile.output_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     print_report(profile, summary, write_index(profile, summary))
-    if options.store and not summary["failed"]:
+    if store and not summary["failed"]:
         for notebook in notebooks:
             store_outputs(profile.output_dir / "notebooks" / notebook.name, notebook)
     return int(any(result.error for result in results))

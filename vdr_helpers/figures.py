@@ -132,7 +132,7 @@ def ranking(similarities, page_ids: list[str], pages: Sequence, query_id: str, h
     names = {f"{query_id}-positive": "positive"}
     kinds = [names.get(page_ids[i], "hard negative" if page_ids[i].startswith(f"{query_id}-") else "other") for i in shown]
     titles = [f"rank {order.index(i) + 1}, {similarities[i]:.2f}" for i in shown]
-    return page_row([pages[i] for i in shown], titles, kinds, heading=heading)
+    return page_row([pages[i] for i in shown], titles, kinds, heading=heading, height=min(3, 0.8 + 10 / len(shown)))
 
 
 def truncation_curve(

@@ -173,6 +173,33 @@ def test_training_and_encoding_leave_a_receipt(measured, capsys):
     assert "seconds_per_step" in capsys.readouterr().out
 
 
+def test_the_trainer_is_notebook_03s(measured, tmp_path):
+    """Its arguments, its batches, its pixels and its first layer; LoRA at its own learning rate."""
+    import torch
+    from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
+
+    from vdr_helpers.batches import PixelsInFormat
+
+    model = measured.load("bfloat16")
+    by_class = model[0].auto_model.visual.patch_embed.forward.__func__
+    trainer, _ = measured.trainer(model, 60, str(tmp_path / "all"))
+    assert trainer.args.learning_rate == measured.profile.learning_rate
+    assert trainer.args.warmup_steps == measured.profile.warmup_steps
+    assert model[0].auto_model.visual.patch_embed.forward.__func__ is not by_class
+    loader = trainer.get_train_dataloader()
+    assert isinstance(trainer.data_collator, PixelsInFormat)
+    batch = next(iter(loader))
+    assert {value.dtype for name, value in batch.items() if name.endswith("pixel_values")} == {torch.bfloat16}
+    sampler = trainer.args.batch_sampler(
+        trainer.train_dataset, batch_size=4, drop_last=False, generator=torch.Generator(), seed=1
+    )
+    assert isinstance(sampler, NoDuplicatesBatchSampler)
+    queries = trainer.train_dataset["query"]
+    assert all(len({queries[i] for i in rows}) == 4 for rows in sampler)  # every row stands in the data once per step
+    adapted, _ = measured.trainer(measured.load("bfloat16"), 60, str(tmp_path / "lora"), lora=True)
+    assert adapted.args.learning_rate == measured.profile.adapter_learning_rate
+
+
 def test_saving_reloading_and_resuming_change_nothing(measured):
     run = measured.resume(budget=60)
     assert run["reload_difference"] < 1e-5

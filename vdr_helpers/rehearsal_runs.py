@@ -1,6 +1,7 @@
 """The measurements of a rehearsal: encode, train, and save, reload, resume; each becomes one run of a receipt (see ``receipts``).
 
-The training code is notebook 03's: the cached loss inside the Matryoshka loss, ``SentenceTransformerTrainer``, the published settings.
+The training code is notebook 03's: the cached loss inside the Matryoshka loss, batches without duplicates from keys, patches by a matrix
+product, pixels in the model's number format, ``SentenceTransformerTrainer``, the published settings.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ import time
 from pathlib import Path
 
 from vdr_helpers.architecture import LORA, Architecture, image_tokens
+from vdr_helpers.batches import PixelsInFormat, page_keys
+from vdr_helpers.device import worker_count
 from vdr_helpers.hardware import hardware
+from vdr_helpers.patch_embedding import use_matrix_product
 from vdr_helpers.planner import PAGE_TEXT_TOKENS, step_flops
 from vdr_helpers.profiles import Profile
 from vdr_helpers.receipts import append_run
@@ -31,6 +35,13 @@ def lora_adapter(model) -> None:
     for weight in model.parameters():
         if weight.requires_grad:
             weight.data = weight.data.float()  # the library leaves adapters in the weights' format; a scaler needs float32
+
+
+def no_duplicates_by_key(dataset, **settings):
+    """Notebook 03's batch sampler. A function with a name, because checkpoints save the arguments."""
+    from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
+
+    return NoDuplicatesBatchSampler(page_keys(dataset), **settings)
 
 
 class Rehearsal:
@@ -116,7 +127,7 @@ class Rehearsal:
         }
         return self.record(run | {"peak_gib": self.peak()})
 
-    def trainer(self, model, budget: int, folder: str, save_steps: int | None = None):
+    def trainer(self, model, budget: int, folder: str, save_steps: int | None = None, lora: bool = False):
         """Notebook 03's trainer for ``steps`` steps; ``save_steps`` adds checkpoints. Returns it with its steps' (begin, end) times."""
         import torch
         from datasets import concatenate_datasets
@@ -124,13 +135,16 @@ class Rehearsal:
         from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss, MatryoshkaLoss
         from transformers import TrainerCallback
 
+        use_matrix_product(model)
         inner = CachedMultipleNegativesRankingLoss(model, mini_batch_size=self.batch, mini_batch_num_tokens=budget)
         loss = MatryoshkaLoss(model, inner, matryoshka_dims=list(self.profile.matryoshka_dims))
         args = SentenceTransformerTrainingArguments(
-            output_dir=folder, max_steps=self.steps, per_device_train_batch_size=self.batch, learning_rate=self.profile.learning_rate,
-            bf16=self.modern, fp16=self.cuda and not self.modern, seed=self.profile.seed, logging_steps=1, report_to="none",
+            output_dir=folder, max_steps=self.steps, per_device_train_batch_size=self.batch,
+            learning_rate=self.profile.adapter_learning_rate if lora else self.profile.learning_rate,
+            warmup_steps=self.profile.warmup_steps, batch_sampler=no_duplicates_by_key, bf16=self.modern, fp16=self.cuda and not self.modern, seed=self.profile.seed, logging_steps=1, report_to="none",
             save_strategy="steps" if save_steps else "no", save_steps=save_steps or 1, disable_tqdm=True,
-            dataloader_num_workers=4 if self.cuda else 0, dataloader_pin_memory=self.cuda,
+            dataloader_num_workers=worker_count(self.profile, str(model.dtype).removeprefix("torch."))[0] if self.cuda else 0,
+            dataloader_pin_memory=self.cuda,
         )  # fmt: skip
         times: list[list[float]] = []
         finish = torch.cuda.synchronize if self.cuda else lambda: None
@@ -145,7 +159,9 @@ class Rehearsal:
 
         model.model_card_data.generate_widget_examples = False
         dataset = concatenate_datasets([self.rows(model)] * self.steps)
-        return SentenceTransformerTrainer(model=model, args=args, train_dataset=dataset, loss=loss, callbacks=[Clock()]), times
+        trainer = SentenceTransformerTrainer(model=model, args=args, train_dataset=dataset, loss=loss, callbacks=[Clock()])
+        trainer.data_collator = PixelsInFormat(trainer.data_collator, model.dtype)
+        return trainer, times
 
     def train(self, budget: int, lora: bool = False, cap_gib: float | None = None) -> dict:
         """``steps`` steps with this token budget, all weights or LoRA, under a cap on what PyTorch may reserve; "out of memory" is a result."""
@@ -166,7 +182,7 @@ class Rehearsal:
                 model = self.load(weights)
                 if lora:
                     lora_adapter(model)
-                trainer, times = self.trainer(model, budget, folder)
+                trainer, times = self.trainer(model, budget, folder, lora=lora)
                 trainer.train()
                 losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
                 wall = statistics.median(end - before for (_, before), (_, end) in itertools.pairwise(times))

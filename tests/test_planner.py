@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -400,3 +402,32 @@ def test_every_profile_can_be_planned(name):
     assert result.gib > 0
     assert result.minutes > 0
     assert "GiB" in result.explain()
+
+
+# the page about a free card
+
+
+def test_the_table_of_the_free_card_is_what_its_command_prints():
+    page = (Path(__file__).parent.parent / "docs" / "free_card.md").read_text(encoding="utf-8")
+    start, end = "<!-- table: start (python -m vdr_helpers.presets T4) -->\n", "\n<!-- table: end -->"
+    table = page[page.index(start) + len(start) : page.index(end)]
+    assert table == presets.rows_table("T4", receipts=[]), "put the output of python -m vdr_helpers.presets T4 there"
+    small, large = (line.strip("| ").split(" | ") for line in table.splitlines()[2:])
+    assert small[:4] == ["1,000 : 100", "2,500", "LoRA", large[3]]
+    assert float(small[-1]) < 20 < float(large[-1])  # Kaggle's 20 GB
+
+
+def test_the_free_cards_run_is_hidden_from_the_setup_cell():
+    """With one of these variables the second cell of each notebook would install the course once more."""
+    from vdr_helpers.badges import SETUP_CELL
+
+    page = (Path(__file__).parent.parent / "docs" / "free_card.md").read_text(encoding="utf-8")
+    hidden = set(re.findall(r"env -u (\w+) -u (\w+) python -m vdr_helpers.run_course", page)[0])
+    assert hidden == set(re.findall(r'"([A-Z_]+)"', SETUP_CELL.partition("& set(os.environ)")[0].rpartition("if ")[2]))
+
+
+def test_a_card_that_nothing_fits_has_no_table(monkeypatch):
+    found = cards() | {"toy": cards()["T4"] | {"memory_mib": 4096}}
+    monkeypatch.setattr(planner, "cards", lambda: found)
+    with pytest.raises(ValueError, match="nothing fits NVIDIA T4 16 GB: not LoRA"):
+        presets.rows_table("toy", receipts=[])

@@ -2,14 +2,16 @@
 
 The order is: all weights with the profile's token budget, then fewer pages per pass down to one, then LoRA on the language model in
 the same way. Every setting comes with the reason for it. Notebook 00 prints them; ``device.fit_to_card`` puts them into a profile.
+``python -m vdr_helpers.presets T4`` prints the table of ``docs/free_card.md``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 
 from vdr_helpers.architecture import LORA, image_tokens
-from vdr_helpers.planner import PAGE_SIZE, PAGE_TEXT_TOKENS, Plan, cards, find_card, plan
+from vdr_helpers.planner import PAGE_SIZE, PAGE_TEXT_TOKENS, Plan, cards, find_card, plan, total
 from vdr_helpers.profiles import PROFILES, Profile
 from vdr_helpers.receipts import load_receipts
 
@@ -130,3 +132,32 @@ def plan_table(profile: Profile | None = None, receipts: list[dict] | None = Non
             }
         )
     return pandas.DataFrame(rows).set_index("card")
+
+
+def rows_table(card: str, receipts: list[dict] | None = None, workers: int = 2) -> str:
+    """A markdown table for ``full`` on ``card`` at 1,000 and 10,000 training rows: what it trains and what it needs of the machine.
+
+    ``workers``: processes that open pages ahead. Raises ``ValueError`` for an unknown card, and where nothing fits it.
+    """
+    columns = ("Rows", "Pages", "Trains", "Tokens per pass", "GPU minutes", "Card, GiB", "Computer's memory, GiB", "Disk, GiB")
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for train_rows, eval_rows in ((1000, 100), (10_000, 300)):
+        size = {"train_rows": train_rows, "eval_rows": eval_rows, "monitor_rows": eval_rows, "dataloader_num_workers": workers}
+        choice = preset(card, replace(PROFILES["full"], **size), receipts)
+        if choice.settings is None:
+            raise ValueError(f"nothing fits {choice.card}: {choice.reasons[-1]}")
+        result, pages = choice.plan, 2 * train_rows + 5 * eval_rows
+        tokens = choice.settings["loss"]["mini_batch_num_tokens"]
+        cells = [
+            f"{train_rows:,} : {eval_rows}",
+            f"{pages:,}",
+            "LoRA" if choice.settings["lora"] else "all weights",
+            f"{tokens:,}",
+        ]
+        cells += [f"{result.minutes_low:,.0f} to {result.minutes_high:,.0f}", f"{result.gib:.1f} of {result.limit_gib:.1f}"]
+        lines.append(f"| {' | '.join([*cells, f'{total(result.ram):.1f}', f'{total(result.disk):.1f}'])} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(rows_table(*sys.argv[1:2] or ["T4"], receipts=[]))

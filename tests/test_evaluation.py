@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 from sentence_transformers.util import cos_sim
 
@@ -177,7 +178,7 @@ def test_the_tuned_model_is_the_readers_own_else_the_shipped_one():
     own = profile.output_dir / "finetuned"
     own.mkdir(parents=True)
     (own / "modules.json").write_text("[]")
-    (own / "model.safetensors").write_bytes(b"weights")
+    save_file({"weight": torch.ones(1)}, own / "model.safetensors")
     write_stamp(own, model_settings(profile))
     path, origin = evaluation.finetuned_model(profile)
     assert path == str(own)
@@ -225,12 +226,13 @@ def test_results_come_back_and_nothing_half_stays():
     assert evaluation.load_results(profile, "truncation") is None
     results = {"base": {"256": 0.61}, "note": "Müller-Lyer ÷ 32"}
     evaluation.save_results(profile, "truncation", results)
-    assert evaluation.load_results(profile, "truncation") == results
+    key = evaluation.scored_model(profile)
+    assert evaluation.load_results(profile, "truncation") == results | {"model": key}
     evaluation.save_results(profile, "truncation", {"base": {}})
-    assert evaluation.load_results(profile, "truncation") == {"base": {}}
+    assert evaluation.load_results(profile, "truncation") == {"base": {}, "model": key}
     with pytest.raises(TypeError):
         evaluation.save_results(profile, "truncation", {"tensor": torch.zeros(1)})
-    assert evaluation.load_results(profile, "truncation") == {"base": {}}  # the old ones are still whole
+    assert evaluation.load_results(profile, "truncation") == {"base": {}, "model": key}  # the old ones are still whole
     folder = profile.output_dir / "results"
     assert [path.name for path in folder.iterdir()] == ["truncation.json"]
-    assert json.loads((folder / "truncation.json").read_text()) == {"base": {}}
+    assert list(json.loads((folder / "truncation.json").read_text())) == ["base", "model", "made_from"]

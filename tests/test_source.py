@@ -374,7 +374,7 @@ def test_the_memory_does_not_grow_with_the_file(tmp_path):
         [sys.executable, "-c", FETCH_AND_TELL, str(tmp_path / "big.parquet"), str(tmp_path / "pages")],
         capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent,
     )  # fmt: skip
-    assert float(run.stdout.split()[-1]) < 160, "MiB"
+    assert float(run.stdout.split()[-1]) < 300, "MiB"  # about 180; 460 to 520 with the next groups on their way
 
 
 def test_a_row_group_is_read_in_pieces(source, monkeypatch):

@@ -4,10 +4,13 @@ import copy
 import dataclasses
 import io
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from vdr_helpers import dataset as steps
 from vdr_helpers import evaluation
@@ -15,7 +18,15 @@ from vdr_helpers.page_store import PageStore
 from vdr_helpers.prepare import prepare, prepare_preprocessed
 from vdr_helpers.profiles import load_profile
 from vdr_helpers.source import open_source
-from vdr_helpers.stamps import data_settings, differences, model_settings, read_stamp, used_revisions, write_stamp
+from vdr_helpers.stamps import (
+    data_settings,
+    differences,
+    model_settings,
+    publisher_settings,
+    read_stamp,
+    used_revisions,
+    write_stamp,
+)  # fmt: skip
 
 
 def cut(file):
@@ -78,7 +89,7 @@ def test_data_of_other_settings_is_made_anew_and_said(kept, monkeypatch, change,
     changed = dataclasses.replace(kept, **change)
     _, origin = steps.load_prepared(changed, "eval")
     assert made == [changed]
-    assert origin == f"prepared now, in the steps of notebook 02, because what was there did not fit ({said})"
+    assert origin == f"prepared now, in the steps of notebook 02, because what was there did not fit: {said}"
 
 
 def test_rows_and_pixels_are_really_other_ones_afterwards(kept):
@@ -94,6 +105,28 @@ def test_other_files_under_the_same_name_are_another_dataset(kept, tmp_path):
     folder.mkdir(parents=True)
     (folder / "train-00000-of-00001.parquet").write_bytes(b"other files")
     assert data_settings(dataclasses.replace(kept, dataset_folder=str(tmp_path / "moved"))) != data_settings(kept)
+
+
+def test_a_file_of_the_same_name_and_size_is_still_another_one(kept, tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    settings = []
+    for query in ("one query", "two query"):
+        file = tmp_path / "mine" / "train.parquet"
+        file.parent.mkdir(exist_ok=True)
+        pyarrow.parquet.write_table(pyarrow.table({"query": [query]}), file)
+        settings.append((file.stat().st_size, data_settings(dataclasses.replace(kept, dataset_folder=str(file.parent)))))
+    assert settings[0][0] == settings[1][0]
+    assert settings[0][1] != settings[1][1]
+
+
+def test_a_save_that_was_killed_half_way_leaves_no_note(kept):
+    """New training rows beside old eval rows must not pass for either."""
+    data = kept.output_dir / "data"
+    steps.save_whole(steps.load_prepared(kept, "train")[0].select(range(3)), data / "train")
+    assert read_stamp(data) is None
+    assert len(steps.load_prepared(kept, "train")[0]) == 12
 
 
 def test_data_that_takes_long_to_make_is_refused_with_the_ways_out(kept):
@@ -134,6 +167,10 @@ def test_a_publishers_split_stays_and_is_named_in_the_receipt(own, tmp_path):
     other = dataclasses.replace(own, train_rows=5, dataset_folder=None)
     with pytest.raises(ValueError, match="train_rows: 12 there, 5 asked for"):
         steps.load_prepared(other, "train")
+    other = dataclasses.replace(own, dataset_name="someone/else", dataset_folder=None)  # it stood for another dataset than this
+    with pytest.raises(ValueError, match=r"instead_of\.name: local folder source there, someone/else asked for"):
+        steps.load_prepared(other, "train")
+    assert used_revisions(other)["dataset"]["name"] == "someone/else"
 
 
 # the tuned model
@@ -143,7 +180,7 @@ def save_model(profile, settings):
     folder = profile.output_dir / "finetuned"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "modules.json").write_text("[]")
-    (folder / "model.safetensors").write_bytes(b"weights")
+    save_file({"weight": torch.ones(100)}, folder / "model.safetensors")
     if settings:
         write_stamp(folder, settings)
     return folder
@@ -198,8 +235,47 @@ def test_the_shipped_model_says_what_it_was_trained_on():
     assert "may be among its training pages" in fewer
     with pytest.raises(ValueError, match="the shipped tuned model has another base than yours"):
         evaluation.finetuned_model(dataclasses.replace(tiny, model_name="another/base"))
-    named = dataclasses.replace(tiny, finetuned_name="mine/tuned", finetuned_folder=None)
-    assert evaluation.finetuned_model(named) == ("mine/tuned", "the one that VDR_FINETUNED names (you have not run notebook 03)")
+
+
+def test_a_model_that_is_named_is_taken_even_beside_your_own(own):
+    save_model(own, model_settings(own))
+    named = dataclasses.replace(own, finetuned_name="mine/tuned", finetuned_folder=None)
+    assert evaluation.finetuned_model(named) == ("mine/tuned", "the one that VDR_FINETUNED names")
+    revision = dataclasses.replace(own, finetuned_revision="v2")
+    assert evaluation.finetuned_model(revision)[1] == "the one that VDR_FINETUNED names"
+
+
+def test_a_hub_model_from_another_base_says_so():
+    full = load_profile("full")
+    assert evaluation.finetuned_model(full) == (full.finetuned_name, "the shipped one (you have not run notebook 03)")
+    other = dataclasses.replace(full, model_name="another/base", model_revision=None)
+    assert evaluation.finetuned_model(other)[1].endswith("trained from Qwen/Qwen3-VL-Embedding-2B, not from your base")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "modules.json", "1_Pooling/config.json"])
+def test_a_damaged_tuned_model_is_named_by_its_file(own, name):
+    folder = save_model(own, model_settings(own))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode": "lasttoken"}')
+    evaluation.finetuned_model(own)
+    cut(folder / name)
+    with pytest.raises(
+        ValueError, match=f"^{name} of the tuned model in outputs/tiny/finetuned cannot be read to the end: delete"
+    ):
+        evaluation.finetuned_model(own)
+
+
+def test_a_model_trained_on_a_publishers_split_does_not_belong_to_your_own(own):
+    published = publisher_settings(own, dataclasses.replace(own, dataset_name="theirs/split", dataset_folder=None))
+    (own.output_dir / "data").mkdir(parents=True)
+    write_stamp(own.output_dir / "data", published | {"resolved": {"name": "theirs/split", "revision": "now"}})
+    save_model(own, model_settings(own))
+    evaluation.finetuned_model(own)
+    write_stamp(own.output_dir / "data", published | {"resolved": {"name": "theirs/split", "revision": "later"}})
+    evaluation.finetuned_model(own)  # what a name resolved to is for the reader
+    prepare(own, progress=lambda line: None)
+    with pytest.raises(ValueError, match=r"dataset\.name: theirs/split there, local folder source asked for"):
+        evaluation.finetuned_model(own)
 
 
 # embeddings
@@ -245,6 +321,9 @@ CHANGES = [
     another_template,
     another_page_in_the_same_file,
     lambda model, pages: model.bfloat16(),
+    lambda model, pages: setattr(model[1], "pooling_mode", "mean"),
+    lambda model, pages: setattr(model[0].auto_model.config, "_attn_implementation", "eager"),
+    lambda model, pages: model.pop(-1),
     lambda model, pages: setattr(model, "truncate_dim", 8),
     lambda model, pages: pages.pop(),
     lambda model, pages: pages.reverse(),
@@ -338,8 +417,6 @@ def test_damaged_pages_are_named_and_fetched_again(kept, capsys):
 
 
 def test_a_damaged_source_file_is_named(source, tmp_path):
-    import shutil
-
     shutil.copytree(source, tmp_path / "source")
     opened = open_source(str(tmp_path / "source"), "en")
     file = tmp_path / "source" / "en" / opened.shards[0].rsplit("/", 1)[-1]
@@ -351,11 +428,62 @@ def test_a_damaged_source_file_is_named(source, tmp_path):
             opened.read_rows(group, [opened.groups[group].first_row], ["image"])
 
 
+def shorten(file):
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("damage", [cut, shorten, Path.unlink])
+@pytest.mark.parametrize("name", ["en/train-00001-of-00002.parquet", "README.md", "corpus.json"])
+def test_a_damaged_generated_source_is_drawn_anew(source, tmp_path, monkeypatch, capsys, name, damage):
+    from vdr_helpers import corpus
+
+    folder = shutil.copytree(source, tmp_path / "source")
+    small = {"seed": 0, "train_families": 20, "eval_families": 85}  # as the fixture draws it
+    monkeypatch.setattr(corpus, "plan_rows", lambda *given: (_ for _ in ()).throw(InterruptedError("drawn anew")))
+    assert corpus.build_source(folder, **small) == folder
+    damage(folder / name)
+    with pytest.raises(InterruptedError, match="drawn anew"):
+        corpus.build_source(folder, **small)
+    said = "source is damaged or was drawn with other settings: its pages are drawn anew\n"
+    assert capsys.readouterr().out == ("" if (name, damage) == ("corpus.json", Path.unlink) else said)
+
+
+# results
+
+
 def test_damaged_results_are_named_and_left_out(own, capsys):
     evaluation.save_results(own, "truncation", {"base": {"256": 0.6}})
     cut(own.output_dir / "results" / "truncation.json")
     assert evaluation.load_results(own, "truncation") is None
     assert "results/truncation.json is damaged and left out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"train_rows": 9}, "train_rows: 12 there, 9 asked for"),
+        ({"max_pixels": 96 * 96}, "pixels.largest: 40000 there, 9216 asked for"),
+        ({"model_name": "another/base"}, "model.name: assets/tiny-base there, another/base asked for"),
+        ({"finetuned_name": "mine/tuned"}, "another tuned model"),
+    ],
+    ids=str,
+)
+def test_results_of_other_settings_are_left_out(own, capsys, change, said):
+    evaluation.save_results(own, "evaluation", {"finetuned": {"ndcg@10": 0.9}})
+    assert evaluation.load_results(own, "evaluation")["finetuned"] == {"ndcg@10": 0.9}
+    assert evaluation.load_results(dataclasses.replace(own, **change), "evaluation") is None
+    printed = capsys.readouterr().out
+    assert printed.startswith("results/evaluation.json was measured with other settings (")
+    assert said in printed
+
+
+def test_results_of_the_model_before_this_one_are_left_out(own, capsys):
+    folder = save_model(own, model_settings(own))
+    evaluation.save_results(own, "evaluation", {"finetuned": {}})
+    assert evaluation.load_results(own, "evaluation")
+    save_file({"weight": torch.zeros(100)}, folder / "model.safetensors")  # trained again, with the same settings
+    assert evaluation.load_results(own, "evaluation") is None
+    assert "another tuned model" in capsys.readouterr().out
 
 
 def test_a_note_that_cannot_be_read_is_no_note(tmp_path):

@@ -199,6 +199,12 @@ def encode_page(row: Row, mean_scale: float | None = None) -> bytes:
     return buffer.getvalue()[:2000] if row.broken else buffer.getvalue()
 
 
+def file_sizes(folder: Path) -> dict[str, int]:
+    """The bytes of every file of a built source, by name; ``corpus.json`` keeps them, so that a file that was cut or deleted is noticed."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "corpus.json")
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+
+
 def build_source(
     folder: Path,
     seed: int = 0,
@@ -219,8 +225,15 @@ def build_source(
     stamp = {"version": VERSION, "seed": seed, "train_families": train_families, "eval_families": eval_families}
     stamp |= {"mean_scale": mean_scale} if mean_scale else {}
     stamp_file = folder / "corpus.json"
-    if stamp_file.exists() and json.loads(stamp_file.read_text()) == stamp:
-        return folder
+    if stamp_file.exists():
+        try:
+            found = json.loads(stamp_file.read_text())
+            files = found.pop("files", {"corpus.json": 0})
+            if found == stamp and files.items() <= file_sizes(folder).items():
+                return folder
+        except ValueError:
+            pass  # cut like any other file
+        print(f"{folder.name} is damaged or was drawn with other settings: its pages are drawn anew")
     if train_families < 20 or eval_families < 85:
         raise ValueError("build_source needs at least 20 train and 85 eval families to hold the dirt that notebook 02 looks for")
     rows = plan_rows(seed, train_families, eval_families)
@@ -244,7 +257,7 @@ def build_source(
         "---\nconfigs:\n- config_name: en\n  data_files:\n  - split: train\n    path: en/train-*.parquet\n---\n"
         "Generated page screenshots in the schema of `llamaindex/vdr-multilingual-train`. Every name and figure is invented.\n"
     )
-    (partial / "corpus.json").write_text(json.dumps(stamp))
+    (partial / "corpus.json").write_text(json.dumps(stamp | {"files": file_sizes(partial)}))
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return folder

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vdr_helpers.files import write_whole
 from vdr_helpers.profiles import PROFILES, Profile
-from vdr_helpers.stamps import data_differences, differences, model_differences, model_settings, read_stamp
+from vdr_helpers.stamps import data_differences, differences, model_differences, model_key, model_settings, read_stamp
 
 
 def retrieval_inputs(eval_dataset) -> tuple[dict, dict, dict]:
@@ -40,12 +40,12 @@ def content_of(page) -> bytes:
     if isinstance(page, str | Path):
         with Path(page).open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
-    return hashlib.sha256(f"{page.mode} {page.size}".encode() + page.tobytes()).digest()
+    return hashlib.sha256(str(page.size).encode() + page.convert("RGBA").tobytes()).digest()
 
 
 def embedding_key(model, queries: list[str], pages: list) -> str:
-    """A key of everything that decides the embeddings: the weights as they are in memory and their number format, the width, prompts, how
-    text becomes tokens, how large a page may be, versions, and every text and page.
+    """A key of everything that decides the embeddings: weights and number format as they are in memory, modules and their settings, width,
+    prompts, how text becomes tokens, how large a page may be, versions, and every text and page.
     """
     import torch
 
@@ -53,13 +53,16 @@ def embedding_key(model, queries: list[str], pages: list) -> str:
     for name, weight in model.state_dict().items():
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
         digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    image_processor = getattr(model.processor, "image_processor", None)
+    network = model[0].auto_model
     settings = {
-        "width": model.get_embedding_dimension(),
-        "truncate_dim": model.truncate_dim,
-        "prompts": model.prompts,
+        "modules": str(model),
+        "network": network.config.to_dict(),
+        "attention": network.config._attn_implementation,
+        "adapters": getattr(network, "peft_config", {}),
+        "width": [model.get_embedding_dimension(), model.truncate_dim],
+        "prompts": [model.prompts, model.default_prompt_name, model.max_seq_length],
         "first query": model.preprocess(queries[:1], prompt=model.prompts.get("query"))["input_ids"].tolist(),
-        "images": image_processor.to_dict() if hasattr(image_processor, "to_dict") else str(image_processor),
+        "images": model.processor.image_processor.to_dict(),
         "versions": [version(name) for name in ("sentence-transformers", "transformers")],
         "queries": queries,
     }
@@ -87,7 +90,7 @@ def embed_once(model, queries: list[str], pages: list, profile: Profile):
         try:
             kept = load_file(str(path))
             return kept["queries"], kept["pages"]
-        except (SafetensorError, KeyError) as error:
+        except (SafetensorError, KeyError, OSError) as error:
             print(f"embeddings/{path.name} is damaged ({type(error).__name__}): encoding anew")
     settings = {"batch_size": profile.encode_batch_size, "convert_to_tensor": True, "show_progress_bar": False}
     made = {
@@ -101,13 +104,21 @@ def embed_once(model, queries: list[str], pages: list, profile: Profile):
     return made["queries"], made["pages"]
 
 
-def finetuned_model(profile: Profile) -> tuple[str, str]:
-    """``(path or hub id, where it came from)`` of the tuned model: the learner's own from notebook 03, else the shipped or named one.
+def is_named(profile: Profile) -> bool:
+    """Whether ``VDR_FINETUNED`` names the tuned model."""
+    usual = PROFILES[profile.name]
+    return (profile.finetuned_name, profile.finetuned_revision) != (usual.finetuned_name, usual.finetuned_revision)
 
-    Raises ``FileNotFoundError`` when the own folder is not a Sentence Transformers model, and ``ValueError`` that names the differences
-    when a model was made from another base, or your own from other data than the profile's.
+
+def finetuned_model(profile: Profile) -> tuple[str, str]:
+    """``(path or hub id, where it came from)``: the one that ``VDR_FINETUNED`` names, else your own from notebook 03, else the shipped one.
+
+    Raises ``FileNotFoundError`` when your own folder is not a Sentence Transformers model, and ``ValueError`` when a file of the model is
+    damaged, or the model was made from another base, or your own from other data than the profile's; the differences are named.
     """
     own = profile.output_dir / "finetuned"
+    if is_named(profile):
+        return profile.finetuned_model, "the one that VDR_FINETUNED names"
     if not own.exists():
         return shipped_model(profile)
     if not (own / "modules.json").exists() or not list(own.rglob("*.safetensors")):
@@ -118,17 +129,40 @@ def finetuned_model(profile: Profile) -> tuple[str, str]:
             f"the tuned model in outputs/{profile.name}/{own.name} belongs to other settings than these ({'; '.join(different)}): run "
             "notebook 03 again, put the settings back, or set VDR_OUTPUTS to another folder, and restart the kernel"
         )
+    damaged = damaged_files(own)
+    if damaged:
+        raise ValueError(
+            f"{', '.join(damaged)} of the tuned model in outputs/{profile.name}/{own.name} cannot be read to the end: "
+            "delete the folder and run notebook 03 again"
+        )
     return str(own), "your own, from notebook 03"
+
+
+def damaged_files(folder: Path) -> list[str]:
+    """The weight and JSON files of a saved model that were cut or emptied; the libraries' own errors do not say which file it is."""
+    from safetensors import SafetensorError, safe_open
+
+    damaged = []
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".json")):
+        try:
+            if path.suffix == ".json":
+                json.loads(path.read_text(encoding="utf-8"))
+            else:
+                safe_open(str(path), framework="pt")
+        except (SafetensorError, ValueError, OSError):
+            damaged.append(path.relative_to(folder).as_posix())
+    return damaged
 
 
 def shipped_model(profile: Profile) -> tuple[str, str]:
     """:func:`finetuned_model` for a reader who has not run notebook 03; the text says which rows it was trained on if not on these."""
-    if profile.finetuned_name != PROFILES[profile.name].finetuned_name:
-        return profile.finetuned_model, "the one that VDR_FINETUNED names (you have not run notebook 03)"
     stamp = read_stamp(profile.finetuned_model)  # a model on the hub has none
     origin = "the shipped one (you have not run notebook 03)"
     if stamp is None:
-        return profile.finetuned_model, origin
+        usual = PROFILES[profile.name].model_name
+        return profile.finetuned_model, origin + (
+            "" if profile.model_name == usual else f", trained from {usual}, not from your base"
+        )
     base = differences(stamp, {"model": model_settings(profile)["model"]})
     if base:
         raise ValueError(f"the shipped tuned model has another base than yours ({'; '.join(base)}): run notebook 03 first")
@@ -160,18 +194,41 @@ def check_band(name: str, value: float, low: float, high: float, hint: str) -> N
         print(f"[out of band] {name} = {value:.3f}, expected {low:g} to {high:g}. {hint}")
 
 
+def scored_model(profile: Profile) -> str:
+    """A key of the tuned model that scores belong to: its weights, or its id on the hub."""
+    own = profile.output_dir / "finetuned"
+    return model_key(own if own.exists() and not is_named(profile) else profile.finetuned_model)
+
+
 def save_results(profile: Profile, name: str, results: dict) -> None:
-    """Keep ``results`` as ``results/<name>.json`` of this profile, whole or not at all, for later notebooks and the summary."""
+    """Keep ``results`` as ``results/<name>.json`` of this profile, whole or not at all, for later notebooks and the summary.
+
+    Beside them stand ``model``, a key of the tuned model at hand, and ``made_from``, the base and data that they belong to.
+    """
     folder = profile.output_dir / "results"
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / f"{name}.json", json.dumps(results, indent=1) + "\n")
+    about = {"model": scored_model(profile), "made_from": model_settings(profile)}
+    write_whole(folder / f"{name}.json", json.dumps(results | about, indent=1) + "\n")
 
 
 def load_results(profile: Profile, name: str) -> dict | None:
-    """What :func:`save_results` kept under ``name``, or ``None``; a damaged file is named and counts as none."""
+    """What :func:`save_results` kept under ``name``, with its ``model``; ``None`` where there is nothing.
+
+    A file that is damaged, or that belongs to another tuned model, base or data than those at hand, is named and counts as nothing.
+    """
     path = profile.output_dir / "results" / f"{name}.json"
+    if not path.exists():
+        return None
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    except ValueError:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        made_from, model = results.pop("made_from", None), results.get("model")
+    except (ValueError, AttributeError):
         print(f"results/{path.name} is damaged and left out: run the notebook that writes it again")
         return None
+    different = model_differences(made_from, profile) or ([] if model == scored_model(profile) else ["another tuned model"])
+    if different:
+        print(
+            f"results/{path.name} was measured with other settings ({'; '.join(different)}) and is left out: run its notebook again"
+        )
+        return None
+    return results

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vdr_helpers import dataset as steps
-from vdr_helpers.evaluation import load_results, save_results
+from vdr_helpers.evaluation import save_results
 from vdr_helpers.overrides import resolved_revisions
 from vdr_helpers.page_store import PageStore, fetch_pages
 from vdr_helpers.profiles import Profile, load_profile
@@ -35,10 +35,10 @@ def load_processor(profile: Profile):
 
 def open_store(folder: Path, source: Source, processor, columns: tuple[str, ...] = ("image",)) -> PageStore:
     """The page store of these columns at this page size, under ``folder``; another source, size or numbering gets another store."""
-    files = [[shard.rsplit("/", 1)[-1], footer.num_rows] for shard, footer in zip(source.shards, source.footers, strict=True)]
+    files = [[shard.rsplit("/", 1)[-1], footer.to_dict()] for shard, footer in zip(source.shards, source.footers, strict=True)]
     settings = processor.image_processor
     size = [settings.size["shortest_edge"], settings.size["longest_edge"], settings.patch_size, settings.merge_size]
-    key = hashlib.sha1(json.dumps([files, source.total_bytes, size, columns]).encode(), usedforsecurity=False).hexdigest()[:10]
+    key = hashlib.sha256(json.dumps([files, size, columns], default=str).encode()).hexdigest()[:10]
     return PageStore(folder / f"pages-{key}")
 
 
@@ -145,7 +145,7 @@ def main(arguments: list[str] | None = None) -> int:
     dirt = prepare(profile) if options.preprocessed is None else prepare_preprocessed(profile, options.preprocessed or None)
     for kind, count in dirt.most_common():
         print(f"{count:>6}  {kind}")
-    save_results(profile, "run", (load_results(profile, "run") or {}) | {"revisions": used_revisions(profile)})
+    save_results(profile, "run", {"revisions": used_revisions(profile)})
     print(f"train, eval and full are in {profile.output_dir.name}/data under your outputs folder")
     return 0
 

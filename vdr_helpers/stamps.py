@@ -55,9 +55,13 @@ def differences(found: dict | None, wanted: dict) -> list[str]:
 
 
 def model_key(folder: str | Path, *more: str) -> str:
-    """A short key of a saved model's weights and settings and of ``more``; read in pieces, whatever the size of the weights."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(folder).rglob("*")) if Path(folder).is_dir() else ():
+    """A short key of a saved model's weights and settings and of ``more``; read in pieces, whatever the size of the weights.
+
+    ``folder``: a folder, or the id of a model on the hub, which counts by its name.
+    """
+    there = Path(folder).is_dir()
+    digest = hashlib.sha256(b"" if there else str(folder).encode())
+    for path in sorted(Path(folder).rglob("*")) if there else ():
         name = path.relative_to(folder).as_posix()
         if path.suffix in (".safetensors", ".json", ".jinja") and "checkpoint" not in name and path.name != STAMP:
             with path.open("rb") as file:

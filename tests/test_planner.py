@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from vdr_helpers import planner, presets, receipts
+from vdr_helpers import computer, planner, presets, receipts, terms
 from vdr_helpers.architecture import QWEN3_VL_2B, SMALL, TINY, image_tokens
-from vdr_helpers.planner import GIB, cards, plan
+from vdr_helpers.planner import cards, plan
 from vdr_helpers.presets import preset
 from vdr_helpers.profiles import PROFILES
+from vdr_helpers.terms import GIB
 
 FULL = PROFILES["full"]
 H100 = {"device": "NVIDIA H100 80GB HBM3", "card": "H100", "memory_gib": 79.1, "capability": [9, 0]}
@@ -89,7 +90,7 @@ def test_stored_bytes_of_text_are_what_autograd_keeps(weights):
     one = dataclasses.replace(TINY, layers=1)
     counted = stored(random_network(TINY), getattr(torch, weights), texts, 0)
     counted -= stored(random_network(one), getattr(torch, weights), texts, 0)
-    size = planner.BYTES[weights]
+    size = terms.BYTES[weights]
     formula = texts.numel() * (TINY.stored_bytes_per_token(size) - one.stored_bytes_per_token(size))
     copies = 2 * TINY.layer_matrices if size == 4 else 0  # autocast's 16-bit copies of one layer, the planner's own term
     assert counted == pytest.approx(formula + copies, rel=0.02)  # the attention mask comes on top
@@ -104,7 +105,7 @@ def test_stored_bytes_of_a_page_are_what_autograd_keeps():
 
     network = random_network(TINY)
     small, large = (stored(network, torch.bfloat16, page(patches), patches) for patches in (256, 512))
-    formula = planner.activation_bytes(TINY, 128, False, "bfloat16") - planner.activation_bytes(TINY, 64, False, "bfloat16")
+    formula = terms.activation_bytes(TINY, 128, False, "bfloat16") - terms.activation_bytes(TINY, 64, False, "bfloat16")
     assert large - small == pytest.approx(formula, rel=0.05)
 
 
@@ -124,7 +125,7 @@ def test_image_tokens_follow_the_library(width, height, pixels):
 
 def test_the_mean_page_has_340_image_tokens():
     """1416 x 1648 shrinks by sqrt(2,333,568 / 360,000) = 2.546 to 556 x 647, in whole 32s 544 x 640: 17 x 20."""
-    assert image_tokens(*planner.PAGE_SIZE, 600 * 600) == 340
+    assert image_tokens(*terms.PAGE_SIZE, 600 * 600) == 340
 
 
 def test_memory_of_the_published_run_by_hand():
@@ -198,28 +199,28 @@ def test_bad_input_is_told_what_to_do():
 def test_the_disk_by_hand():
     """A checkpoint of all weights is three times the weights: 12.8 GB, and two lie there for a moment."""
     weights = 2_127_532_032 * 2 / GIB
-    terms = {part.name: part.gib for part in planner.disk_terms(FULL, False, "bfloat16")}
-    assert terms["checkpoints"] == pytest.approx(2 * 3 * weights) and 3 * weights * GIB / 1e9 == pytest.approx(12.8, abs=0.05)
-    assert terms["tuned model"] == terms["published model"] == pytest.approx(weights)
-    assert terms["downloaded models"] == pytest.approx(2 * weights)  # base, and the tuned one of notebook 00
-    assert terms["pages"] == pytest.approx((20_000 + 1500) * 3 * 0.35 * 340 * 1024 * 3 / GIB)
+    sizes = {part.name: part.gib for part in computer.disk_terms(FULL, False, "bfloat16")}
+    assert sizes["checkpoints"] == pytest.approx(2 * 3 * weights) and 3 * weights * GIB / 1e9 == pytest.approx(12.8, abs=0.05)
+    assert sizes["tuned model"] == sizes["published model"] == pytest.approx(weights)
+    assert sizes["downloaded models"] == pytest.approx(2 * weights)  # base, and the tuned one of notebook 00
+    assert sizes["pages"] == pytest.approx((20_000 + 1500) * 3 * 0.35 * 340 * 1024 * 3 / GIB)
     adapters = QWEN3_VL_2B.lora_parameters * 4 / GIB
-    lora = {part.name: part.gib for part in planner.disk_terms(FULL, True, "float16")}
+    lora = {part.name: part.gib for part in computer.disk_terms(FULL, True, "float16")}
     assert (lora["checkpoints"], lora["tuned model"]) == (pytest.approx(6 * adapters), pytest.approx(adapters))
     assert lora["published model"] == pytest.approx(weights)  # merged
-    assert {part.name: part.gib for part in planner.disk_terms(PROFILES["tiny"], False, "float32")}["downloaded models"] == 0
+    assert {part.name: part.gib for part in computer.disk_terms(PROFILES["tiny"], False, "float32")}["downloaded models"] == 0
 
 
 def test_a_disk_that_is_too_small_is_announced_and_what_lies_there_counts(tmp_path):
-    terms = planner.disk_terms(FULL, False, "bfloat16")
-    need = planner.total(terms)
-    assert planner.disk_problem(FULL, terms, tmp_path, free_gib=need) is None
-    problem = planner.disk_problem(FULL, terms, tmp_path / "not" / "there", free_gib=20)
+    parts = computer.disk_terms(FULL, False, "bfloat16")
+    need = terms.total(parts)
+    assert computer.disk_problem(FULL, parts, tmp_path, free_gib=need) is None
+    problem = computer.disk_problem(FULL, parts, tmp_path / "not" / "there", free_gib=20)
     assert problem.startswith(f"20.0 GiB free, {need:.1f} GiB needed (checkpoints 23.8, pages ")
     kept = FULL.output_dir / "data" / "pages"
     kept.mkdir(parents=True)
     (kept / "0.png").write_bytes(bytes(2**20))
-    assert planner.disk_problem(FULL, terms, tmp_path, free_gib=need - 2**-10) is None
+    assert computer.disk_problem(FULL, parts, tmp_path, free_gib=need - 2**-10) is None
     assert plan("H100", FULL, receipts=[], free_disk_gib=1).warnings
     assert "warning: 1.0 GiB free" in plan("H100", FULL, receipts=[], free_disk_gib=1).explain()
 
@@ -227,15 +228,13 @@ def test_a_disk_that_is_too_small_is_announced_and_what_lies_there_counts(tmp_pa
 def test_the_computers_memory_has_its_own_line():
     """Weights once, and per worker two batches of 16-bit pixels and one in the making, in 32 bits."""
     batch = 128 * 1360 * 1536 * 2
-    assert planner.batch_bytes(FULL, "bfloat16") == batch
-    terms = {part.name: part.gib for part in planner.ram_terms(FULL, "bfloat16")}
-    assert terms["weights or gradients"] == 2_127_532_032 * 2 / GIB
-    assert terms["batches ahead"] == pytest.approx(4 * (2 * batch + 2 * batch) / GIB)
+    assert terms.batch_bytes(FULL, "bfloat16") == batch
+    sizes = {part.name: part.gib for part in computer.ram_terms(FULL, "bfloat16")}
+    assert sizes["weights or gradients"] == 2_127_532_032 * 2 / GIB
+    assert sizes["batches ahead"] == pytest.approx(4 * (2 * batch + 2 * batch) / GIB)
     assert "GiB  of the computer's memory (computed and assumed): batches ahead 8.0" in plan("H100", FULL, receipts=[]).explain()
     alone = dataclasses.replace(FULL, dataloader_num_workers=0)
-    assert planner.total(planner.ram_terms(alone, "bfloat16")) == pytest.approx(
-        terms["weights or gradients"] + terms["allowance"]
-    )
+    assert terms.total(computer.ram_terms(alone, "bfloat16")) == pytest.approx(sizes["weights or gradients"] + sizes["allowance"])
 
 
 # receipts
@@ -266,7 +265,7 @@ def test_interpolation():
 
 
 def test_a_plan_between_two_receipts_says_so():
-    states = sum(part.gib for part in planner.state_terms(QWEN3_VL_2B, 64, 340, False, "bfloat16"))
+    states = sum(part.gib for part in terms.state_terms(QWEN3_VL_2B, 64, 340, False, "bfloat16"))
     taken = [receipt(train_run(3, states + 6.0), train_run(15, states + 30.0))]
     result = plan("H100", FULL, mini_batch_num_tokens=9 * 361, receipts=taken)
     assert term(result, "activations").gib == pytest.approx(18.0)  # 9 pages, half way between 3 and 15

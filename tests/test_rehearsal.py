@@ -10,10 +10,10 @@ import pytest
 from vdr_helpers import rehearsal, rehearsal_runs
 from vdr_helpers.architecture import QWEN3_VL_2B, SMALL
 from vdr_helpers.corpus import build_source, enlarged_size
-from vdr_helpers.planner import PAGE_SIZE
 from vdr_helpers.profiles import PROFILES, load_profile, shipped
 from vdr_helpers.receipts import read_receipt
 from vdr_helpers.rehearsal import MEAN_SCALE, build_base, chosen_size, is_current, small_settings
+from vdr_helpers.terms import PAGE_SIZE
 from vdr_helpers.tiny_model import build_config
 
 

@@ -12,8 +12,10 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vdr_helpers import planner
+from vdr_helpers.computer import PREFETCH
+from vdr_helpers.planner import describe_card
 from vdr_helpers.presets import AMPERE, budgets, candidates, preset, settings_for
+from vdr_helpers.terms import batch_bytes
 
 ATTENTION_VARIABLE = "VDR_ATTENTION"
 FLASH_ATTENTION = "kernels-community/flash-attn2"  # the name under which transformers takes FlashAttention 2 from ``kernels``
@@ -76,20 +78,20 @@ def chosen_attention(card: Card) -> tuple[str, str | None]:
 def worker_count(profile, weights: str) -> tuple[int, str]:
     """``(dataloader_num_workers, reason)``: the profile's, as far as processor cores and the shared memory for their batches go."""
     limits = {"the profile's": profile.dataloader_num_workers, "processor cores": os.cpu_count() or 1}
-    batch = planner.batch_bytes(profile, weights)
+    batch = batch_bytes(profile, weights)
     if SHARED_MEMORY.is_dir():
-        limits["by shared memory"] = int(shutil.disk_usage(SHARED_MEMORY).free // (planner.PREFETCH * batch))
+        limits["by shared memory"] = int(shutil.disk_usage(SHARED_MEMORY).free // (PREFETCH * batch))
     workers = min(limits.values())
     listed = ", ".join(f"{name} {limit}" for name, limit in limits.items())
     return (
         workers,
-        f"{workers} processes open pages ahead ({listed}; each holds {planner.PREFETCH} batches of {batch / 1e9:.2f} GB)",
+        f"{workers} processes open pages ahead ({listed}; each holds {PREFETCH} batches of {batch / 1e9:.2f} GB)",
     )
 
 
 def card_settings(card: Card, profile) -> tuple[dict, list[str]]:
     """:func:`vdr_helpers.presets.preset` for the card at hand; where nothing fits, the smallest setting, with a warning."""
-    choice = preset(planner.describe_card(card.name, card.memory_gib, card.capability), profile)
+    choice = preset(describe_card(card.name, card.memory_gib, card.capability), profile)
     if choice.settings:
         return choice.settings, list(choice.reasons)
     modern = card.capability >= AMPERE

@@ -6,7 +6,7 @@ import importlib.metadata
 import sys
 from pathlib import Path
 
-from vdr_helpers.planner import disk_problem, disk_terms
+from vdr_helpers.computer import disk_problem, disk_terms
 from vdr_helpers.profiles import Profile, outputs_folder
 
 PACKAGE = "vdr-course"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 
-from vdr_helpers.planner import GIB, describe_card
+from vdr_helpers.planner import describe_card
+from vdr_helpers.terms import GIB
 
 
 def hardware() -> dict:

@@ -1,4 +1,4 @@
-"""Another model, another dataset or fewer rows for a profile, by environment variables; and which revisions were really used.
+"""Another model, another dataset or fewer rows for a profile, by environment variables; what that changes, and what was really used.
 
 ``VDR_MODEL``, ``VDR_FINETUNED`` and ``VDR_DATASET`` hold a hub id, a hub id with ``@revision``, or a local folder.
 ``VDR_ROWS=24:6`` keeps 24 training rows and 6 eval rows, to try a profile before its long run.
@@ -13,6 +13,14 @@ from pathlib import Path
 
 VARIABLES = {"VDR_MODEL": "model", "VDR_FINETUNED": "finetuned", "VDR_DATASET": "dataset"}
 ROWS_VARIABLE = "VDR_ROWS"
+COMPARED = {  # field: the words before its number, the number's format and the words after, as Profile.deviations prints it
+    "train_rows": ("", ",", " training rows"),
+    "eval_rows": ("", ",", " eval rows"),
+    "max_pixels": ("", ",", " pixels per page"),
+    "per_device_train_batch_size": ("batch ", "", ""),
+    "num_train_epochs": ("", "g", " epochs"),
+    "learning_rate": ("learning rate ", "g", ""),
+}
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -68,6 +76,25 @@ def with_overrides(profile, environment: Mapping[str, str], bases: tuple[Path, .
         train_rows, eval_rows = read_rows(environment[ROWS_VARIABLE])
         changes |= {"train_rows": train_rows, "eval_rows": eval_rows, "monitor_rows": min(profile.monitor_rows, eval_rows)}
     return replace(profile, **changes) if changes else profile
+
+
+def deviations(profile, published) -> tuple[str, ...]:
+    """What makes ``profile`` another experiment than ``published`` (the profile ``full`` as it is shipped), a printable phrase each."""
+    said = []
+    for role in ("model", "dataset"):
+        for part in ("name", "revision"):  # another name has revisions of its own
+            mine, theirs = getattr(profile, f"{role}_{part}"), getattr(published, f"{role}_{part}")
+            if mine != theirs:
+                what = role if part == "name" else f"{role} revision"
+                said.append(f"{what} {mine or 'default branch'} instead of {theirs or 'default branch'}")
+                break
+    said += ["LoRA on the language model instead of all weights"] if profile.adapters else []
+    weights, autocast = profile.model_kwargs["dtype"], " under float16 autocast" if profile.fp16 else ""
+    said += [f"{weights} weights{autocast} instead of bfloat16"] if weights != "bfloat16" or autocast else []
+    for name, (before, digits, after) in COMPARED.items():
+        mine, theirs = getattr(profile, name), getattr(published, name)
+        said += [f"{before}{mine:{digits}}{after} instead of {theirs:{digits}}"] if mine != theirs else []
+    return tuple(said)
 
 
 def hub_revision(name: str, kind: str, revision: str | None) -> str:

@@ -8,38 +8,30 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
-from vdr_helpers.architecture import LORA_MODULES, LORA_RANK, PATCH_VALUES, QWEN3_VL_2B, TINY, Architecture, image_tokens
+from vdr_helpers.architecture import image_tokens
+from vdr_helpers.computer import disk_problem, disk_terms, ram_terms
 from vdr_helpers.profiles import Profile, assets_folder
 from vdr_helpers.receipts import interpolate, load_receipts, training_runs
+from vdr_helpers.terms import (
+    BYTES,
+    GIB,
+    PAGE_SIZE,
+    PAGE_TEXT_TOKENS,
+    Term,
+    activation_bytes,
+    architecture_of,
+    in_short,
+    state_terms,
+    step_flops,
+    total,
+)
 
-GIB = 2**30
 ALLOWANCE_GIB = 1.0  # assumed: CUDA context, work buffers of the kernels, fragmentation
 EFFICIENCY, EFFICIENCY_RANGE = 0.35, (0.2, 0.5)  # assumed share of the published peak, used until a receipt measures it
-PAGE_SIZE = (1416, 1648)  # mean page of the published training data, in pixels (model card, dataset statistics)
-QUERY_TOKENS = 36  # mean of the published card: 36.31 tokens
-PAGE_TEXT_TOKENS = 21  # the chat template around a page, counted in notebook 01
 EVALUATIONS = 11  # before training and after each tenth
-PREFETCH = 2  # batches that each worker process holds ready, the default of PyTorch's DataLoader
-PNG_SHARE = (
-    0.35  # assumed share of its raw size that a page keeps as PNG (tiny: 0.23); notebook 02 estimates again from the first pages
-)
-RAM_ALLOWANCE_GIB = 4.0  # assumed
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-
-
-@dataclass(frozen=True)
-class Term:
-    """One share of the memory: ``how`` is a printable sentence, ``source`` is computed, measured or assumed."""
-
-    name: str
-    gib: float
-    source: str
-    how: str
 
 
 @dataclass(frozen=True)
@@ -109,139 +101,6 @@ def describe_card(name: str, memory_gib: float, capability: tuple[int, int]) -> 
         if name in card["device_names"] and memory_gib > 0.95 * card["memory_mib"] / 1024:
             return key
     return {"name": name, "memory_mib": memory_gib * 1024, "capability": list(capability), "peak_tflops": float("nan")}
-
-
-def architecture_of(profile: Profile) -> Architecture:
-    """The model's widths: the 2B model's where the profile's embeddings have 2,048 numbers, else the tiny model's."""
-    return QWEN3_VL_2B if profile.matryoshka_dims[0] == QWEN3_VL_2B.hidden_size else TINY
-
-
-def step_flops(model: Architecture, batch: int, tokens_per_page: int, lora: bool) -> float:
-    """Floating-point operations of one step of ``batch`` rows (a query and two pages each) with the cached loss.
-
-    The cached loss runs forward twice; a backward pass costs two forwards, or one where the weights it passes are frozen (LoRA's
-    language model; LoRA's frozen vision tower has none). So full fine-tuning costs four forwards, which is 8 x parameters x tokens.
-    """
-    language = model.language_flops(tokens_per_page + PAGE_TEXT_TOKENS)
-    vision = model.vision_flops(4 * tokens_per_page)
-    pages = 2 * batch * ((3 if lora else 4) * language + (2 if lora else 4) * vision)
-    return pages + batch * (3 if lora else 4) * model.language_flops(QUERY_TOKENS)
-
-
-def state_terms(model: Architecture, batch: int, tokens_per_page: int, lora: bool, weights: str) -> list[Term]:
-    """What lies on the card whatever passes through it: weights, gradients, Adam's moments, a batch's pixels, embeddings."""
-    size, count = BYTES[weights], model.parameters
-    terms = [Term("weights", count * size / GIB, "computed", f"{count / 1e9:.2f} billion x {size} bytes ({weights})")]
-    if lora:
-        adapters = model.lora_parameters
-        modules = f"rank {LORA_RANK} on {len(LORA_MODULES)} matrices of {model.layers} layers"
-        terms += [
-            Term("adapters", adapters * 4 / GIB, "computed", f"{adapters / 1e6:.0f} million x 4 bytes, {modules}"),
-            Term("gradients", adapters * 4 / GIB, "computed", "adapters only, float32"),
-            Term("Adam states", adapters * 8 / GIB, "computed", "two moments per adapter weight, float32"),
-        ]
-    else:
-        terms += [
-            Term("gradients", count * size / GIB, "computed", f"one per weight, {size} bytes"),
-            Term("Adam states", 2 * count * size / GIB, "computed", f"two moments per weight, {size} bytes each"),
-        ]
-        if weights == "float32":
-            copies = (model.layers * model.layer_matrices + model.vision_parameters) * 2
-            terms.append(Term("autocast copies", copies / GIB, "computed", "16-bit copies of the matrices, kept for backward"))
-    patches = 2 * batch * 4 * tokens_per_page
-    terms.append(Term("pixels of a batch", patches * 1536 * size / GIB, "computed", f"{patches:,} patches x 1,536 {weights}"))
-    embeddings = 2 * 3 * batch * model.hidden_size * 4  # a query and two pages per row; values and gradients
-    terms.append(
-        Term("stored embeddings", embeddings / GIB, "computed", f"{3 * batch} x {model.hidden_size} and their gradients")
-    )
-    return terms
-
-
-def batch_bytes(profile: Profile, weights: str) -> int:
-    """Bytes of the pixels of one training batch (a page and a hard negative per row) in the model's number format."""
-    patches = 2 * profile.per_device_train_batch_size * 4 * image_tokens(*PAGE_SIZE, profile.max_pixels)
-    return patches * PATCH_VALUES * BYTES[weights]
-
-
-def activation_bytes(model: Architecture, tokens_per_page: int, lora: bool, weights: str) -> float:
-    """Bytes kept for the backward pass per page in a forward pass; the vision tower keeps none when it is frozen."""
-    language = (tokens_per_page + PAGE_TEXT_TOKENS) * model.stored_bytes_per_token(BYTES[weights])
-    if lora:
-        return language
-    vision = 4 * tokens_per_page * model.stored_bytes_per_patch()
-    return language + vision + tokens_per_page * model.stored_bytes_per_image_token()
-
-
-def trained_bytes(model: Architecture, lora: bool, weights: str) -> int:
-    """Bytes of the weights that are trained: adapters in float32, or all weights in their own format."""
-    return model.lora_parameters * 4 if lora else model.parameters * BYTES[weights]
-
-
-def disk_terms(profile: Profile, lora: bool, weights: str) -> tuple[Term, ...]:
-    """What the seven notebooks leave on the disk at most, in GiB. The dataset itself is read over the network and not kept.
-
-    ``weights``: number format of the loaded weights. While a checkpoint is written, the one before it still lies there.
-    """
-    from vdr_helpers.page_store import COPIES
-
-    model, size = architecture_of(profile), BYTES[weights]
-    trained, whole = trained_bytes(model, lora, weights), model.parameters * size
-    from_hub = 2 * 2 * model.parameters * (profile.model_folder is None and not profile.model_name.startswith("assets/"))
-    pages, page = 2 * profile.train_rows + 5 * profile.eval_rows, 3 * image_tokens(*PAGE_SIZE, profile.max_pixels) * 32**2
-    vectors = 2 * 6 * profile.eval_rows * model.hidden_size * 4
-    return (
-        Term("downloaded models", from_hub / GIB, "computed", "base and published tuned model, 2 bytes a weight"),
-        Term("pages", pages * COPIES * PNG_SHARE * page / GIB, "assumed", f"{pages:,} x {COPIES} copies, {PNG_SHARE:.0%} of raw"),
-        Term("checkpoints", 2 * 3 * trained / GIB, "computed", "two, each of the trained weights and two moments for them"),
-        Term("tuned model", trained / GIB, "computed", "of notebook 03: the trained weights"),
-        Term("published model", whole / GIB, "computed", "of notebook 06: all weights"),
-        Term("embeddings", vectors / GIB, "computed", "of base and tuned model, notebooks 04 and 05"),
-    )
-
-
-def ram_terms(profile: Profile, weights: str) -> tuple[Term, ...]:
-    """What notebook 03 needs of the computer's own memory beside a card, in GiB."""
-    copy, batch = architecture_of(profile).parameters * BYTES[weights], batch_bytes(profile, weights)
-    making = batch * 4 // BYTES[weights]
-    ahead = profile.dataloader_num_workers * (PREFETCH * batch + making)
-    how = f"{profile.dataloader_num_workers} processes, each {PREFETCH} batches ready and one in the making, in float32"
-    return (
-        Term(
-            "weights or gradients",
-            copy / GIB,
-            "computed",
-            "one at a time: while loading, first gradient, weights before training",
-        ),
-        Term("batches ahead", ahead / GIB, "computed", how),
-        Term("allowance", RAM_ALLOWANCE_GIB, "assumed", "Python, PyTorch, CUDA's libraries, pages being opened"),
-    )
-
-
-def total(terms) -> float:
-    """The sum of some terms, in GiB."""
-    return sum(term.gib for term in terms)
-
-
-def in_short(terms) -> str:
-    """``"checkpoints 23.8, pages 19.6"``, the largest first; what is below a tenth is left out."""
-    return ", ".join(f"{term.name} {term.gib:.1f}" for term in sorted(terms, key=lambda term: -term.gib) if term.gib >= 0.1)
-
-
-def disk_problem(profile: Profile, terms: tuple[Term, ...], folder: Path, free_gib: float | None = None) -> str | None:
-    """A line when :func:`disk_terms` do not fit on the disk of ``folder``; what this profile has there already counts as there.
-
-    ``free_gib``: free space, measured at ``folder`` when left out.
-    """
-    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    free = shutil.disk_usage(place).free / GIB if free_gib is None else free_gib
-    there = sum(file.stat().st_size for file in profile.output_dir.rglob("*") if file.is_file()) / GIB
-    need = max(0.0, total(terms) - there)
-    if free >= need:
-        return None
-    return (
-        f"{free:.1f} GiB free, {need:.1f} GiB needed ({in_short(terms)}): free some, set VDR_OUTPUTS to another disk (and HF_HOME "
-        "for the downloads), or take fewer rows (VDR_ROWS)"
-    )
 
 
 def plan(

@@ -11,9 +11,10 @@ import sys
 from dataclasses import dataclass, replace
 
 from vdr_helpers.architecture import LORA, image_tokens
-from vdr_helpers.planner import PAGE_SIZE, PAGE_TEXT_TOKENS, Plan, cards, find_card, plan, total
+from vdr_helpers.planner import Plan, cards, find_card, plan
 from vdr_helpers.profiles import PROFILES, Profile
 from vdr_helpers.receipts import load_receipts
+from vdr_helpers.terms import PAGE_SIZE, PAGE_TEXT_TOKENS, total
 
 AMPERE = (8, 0)  # first compute capability with bfloat16 units, and the lowest that FlashAttention 2 runs on
 MARGIN = 0.9  # share of the card that a figure without a receipt may fill; assumed, an estimate can be a tenth off

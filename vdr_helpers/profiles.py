@@ -1,7 +1,7 @@
 """Profiles: everything that differs between the tiny and the full experiment, as data (notebook 00 prints them).
 
-The same cells run on each. Choose one with the environment variable ``VDR_PROFILE`` before Jupyter starts; ``tiny`` is the default.
-``vdr_helpers/overrides.py`` lists the variables that put another model, another dataset or fewer rows in a profile's place.
+The same cells run on each. The environment variable ``VDR_PROFILE`` chooses, before Jupyter starts or by ``%env`` above a notebook's second
+cell; ``tiny`` is the default. ``vdr_helpers/overrides.py`` lists the variables that put another model, dataset or fewer rows in its place.
 """
 
 from __future__ import annotations
@@ -11,20 +11,12 @@ from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 
-from vdr_helpers.overrides import with_overrides
+from vdr_helpers.overrides import deviations, with_overrides
 
 PACKAGE = Path(__file__).resolve().parent
 PUBLISHED_DIMS = (2048, 1536, 1024, 512, 256, 128, 64)  # published model card, loss parameters
 MIN_PIXELS = 64 * 64  # 4,096, the model's official value; the published script has 28 * 28 = 784, no published page is so small
 OUTPUTS_VARIABLE = "VDR_OUTPUTS"
-COMPARED = {  # field: the words before its number, the number's format and the words after, as Profile.deviations prints it
-    "train_rows": ("", ",", " training rows"),
-    "eval_rows": ("", ",", " eval rows"),
-    "max_pixels": ("", ",", " pixels per page"),
-    "per_device_train_batch_size": ("batch ", "", ""),
-    "num_train_epochs": ("", "g", " epochs"),
-    "learning_rate": ("learning rate ", "g", ""),
-}
 
 
 def assets_folder() -> Path:
@@ -82,9 +74,7 @@ class Profile:
     model_revision: str | None = None  # a commit, tag or branch of the hub; None takes the default branch
     finetuned_revision: str | None = None
     dataset_revision: str | None = None
-    preprocessed_name: str | None = (
-        None  # the published dataset that is already split (python -m vdr_helpers.prepare --preprocessed)
-    )
+    preprocessed_name: str | None = None  # the published dataset, split already (python -m vdr_helpers.prepare --preprocessed)
     model_folder: str | None = None  # a local folder that stands in for the hub id; never printed
     finetuned_folder: str | None = None
     dataset_folder: str | None = None
@@ -97,21 +87,7 @@ class Profile:
     @property
     def deviations(self) -> tuple[str, ...]:
         """What is not the published setting, a printable phrase each: your variables' doing and, after ``fit_to_card``, the card's."""
-        published, said = PROFILES["full"], []
-        for role in ("model", "dataset"):
-            for part in ("name", "revision"):  # another name has revisions of its own
-                mine, theirs = getattr(self, f"{role}_{part}"), getattr(published, f"{role}_{part}")
-                if mine != theirs:
-                    what = role if part == "name" else f"{role} revision"
-                    said.append(f"{what} {mine or 'default branch'} instead of {theirs or 'default branch'}")
-                    break
-        said += ["LoRA on the language model instead of all weights"] if self.adapters else []
-        weights, autocast = self.model_kwargs["dtype"], " under float16 autocast" if self.fp16 else ""
-        said += [f"{weights} weights{autocast} instead of bfloat16"] if weights != "bfloat16" or autocast else []
-        for name, (before, digits, after) in COMPARED.items():
-            mine, theirs = getattr(self, name), getattr(published, name)
-            said += [f"{before}{mine:{digits}}{after} instead of {theirs:{digits}}"] if mine != theirs else []
-        return tuple(said)
+        return deviations(self, PROFILES["full"])
 
     @property
     def published_setting(self) -> bool:
@@ -223,14 +199,10 @@ PROFILES["rehearsal"] = replace(  # the settings of full: it is what is rehearse
     model_revision=None,
     preprocessed_name=None,
     made_by="vdr_helpers.rehearsal",
-    bands={  # random weights promise nothing: these catch a score that is not a number, no more
-        "base": (0.0, 1.0),
-        "finetuned": (0.0, 1.0),
-        "gain": (-1.0, 1.0),
-        "rise": (-1.0, 1.0),
-        "kept_finetuned": (0.0, 10.0),
-        "kept_difference": (-10.0, 10.0),
-    },
+    # Random weights promise nothing: these bands catch a score that is not a number, no more.
+    bands=dict.fromkeys(("base", "finetuned"), (0.0, 1.0))
+    | dict.fromkeys(("gain", "rise"), (-1.0, 1.0))
+    | {"kept_finetuned": (0.0, 10.0), "kept_difference": (-10.0, 10.0)},
 )
 
 

@@ -19,12 +19,10 @@ from vdr_helpers.batches import PixelsInFormat, page_keys
 from vdr_helpers.device import worker_count
 from vdr_helpers.hardware import hardware
 from vdr_helpers.patch_embedding import use_matrix_product
-from vdr_helpers.planner import PAGE_TEXT_TOKENS, step_flops
 from vdr_helpers.profiles import Profile
 from vdr_helpers.receipts import append_run
 from vdr_helpers.run_course import package_versions
-
-GIB = 2**30
+from vdr_helpers.terms import GIB, PAGE_TEXT_TOKENS, step_flops
 
 
 def lora_adapter(model) -> None:

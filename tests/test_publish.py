@@ -17,11 +17,17 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from huggingface_hub import ModelCard
 
-from vdr_helpers.publish import NoTokenError, explain_failure, hub_token, private_details
+from vdr_helpers.architecture import LORA
+from vdr_helpers.model_card import hub_name, licence
+from vdr_helpers.profiles import PROFILES, load_profile
+from vdr_helpers.publish import NoTokenError, explain_failure, hub_token, merge_adapters, private_details
+from vdr_helpers.stamps import data_settings, write_stamp
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "hf_" + "S" * 34  # the shape of a token, and none
+CARD_CELLS = ("training_facts(", "load_results(", "ModelCardData(", "model_card = ")  # what they hold, in order
 OWNERS = {"no-right": 403, "bad-token": 401, "taken": 409}
 
 # Runs cells of notebook 06 (the profile first, publishing last), the last one with another name each time.
@@ -115,7 +121,7 @@ def pushed(tmp_path_factory):
     home.mkdir()
     cells = [
         "from vdr_helpers.profiles import load_profile\nprofile = load_profile()",
-        *(cell(text) for text in ("finetuned_model(profile)", "model_card = ", "save_pretrained(", "push_to_hub(")),
+        *(cell(text) for text in ("finetuned_model(profile)", *CARD_CELLS, "save_pretrained(", "push_to_hub(")),
     ]
     (home / "cells.json").write_text(json.dumps(cells))
     server = start_stand_in()
@@ -172,9 +178,9 @@ def test_a_push_holds_the_folder_on_disk_with_its_card(pushed):
     on_disk = {p.relative_to(pushed.folder).as_posix(): p.read_bytes() for p in pushed.folder.rglob("*") if p.is_file()}
     assert files == on_disk
     card = files["README.md"].decode()
-    assert card.startswith("---\nlibrary_name: sentence-transformers\n")
-    assert "Loss: MatryoshkaLoss over CachedMultipleNegativesRankingLoss" in card
-    assert "Base: `assets/tiny-base`" in card
+    assert ModelCard(card).data.library_name == "sentence-transformers"
+    assert "| loss | MatryoshkaLoss over CachedMultipleNegativesRankingLoss at 256, " in card
+    assert "| base | assets/tiny-base |" in card
     assert {"model.safetensors", "modules.json", "config_sentence_transformers.json"} <= set(files)
     assert not [name for name in files if name.endswith((".bin", ".pkl", ".pt", ".ckpt", ".py"))]
 
@@ -195,7 +201,7 @@ def test_neither_the_user_nor_the_home_folder_is_published_or_printed(pushed):
         assert not re.search(r"\bada\b", printed)
         assert str(pushed.home.parent) not in printed
     assert str(pushed.home).encode() not in committed(pushed.server)["tokenizer.json"]
-    assert "home folders, user names, tokens: none" in pushed.run.stdout
+    assert "paths, user names, tokens: none" in pushed.run.stdout
 
 
 @pytest.mark.parametrize(
@@ -305,29 +311,201 @@ def test_a_hub_that_is_not_there_is_one_line(tmp_path, capsys):
 # What must not be published
 
 
+PATH = "a path of this machine"
+
+
+@pytest.fixture
+def user(monkeypatch):
+    monkeypatch.setattr("getpass.getuser", lambda: "lovelace")
+    monkeypatch.setenv("HF_TOKEN", "secret-of-mine")
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [
         ("trained on pages", []),
-        ("see https://example.org/home/page and a/root/b", []),
-        ('{"path": "/home/grace/model"}', ["a home folder"]),
-        ('{"path": "C:\\\\Users\\\\grace\\\\model"}', ["a home folder"]),
-        ("in /root/outputs", ["a home folder"]),
-        ("in /content/drive/MyDrive", ["a home folder"]),
+        ("see https://example.org/home/page/two, a/root/b, and/or, 3 / 4, </think>, ~5 m/s", []),
+        ("[notebook](docs/models.md), `owner/name`, query/page", []),
+        ('{"path": "/home/grace/model"}', [PATH]),
+        ('{"path": "C:\\\\Users\\\\grace\\\\model"}', [PATH]),
+        ("in D:/models/mine", [PATH]),
+        ("in file:///opt/models/mine", [PATH]),
+        ("in " + os.sep + "tmp", [PATH]),  # a single word counts because this machine has it
+        ("say /no_think to the model", []),
+        *((f"in {top}/my run/model", [PATH]) for top in ("/root", "/content", "/tmp", "/mnt", "/workspace", "/scratch", "/data")),
         ("by lovelace", ["your user name"]),
         ("by lovelaces", []),
         ("token " + TOKEN, ["a token"]),
         ("secret-of-mine", ["a token"]),
     ],
 )
-def test_private_details_are_found(tmp_path, monkeypatch, text, found):
-    monkeypatch.setattr("getpass.getuser", lambda: "lovelace")
-    monkeypatch.setenv("HF_TOKEN", "secret-of-mine")
-    (tmp_path / "README.md").write_text(text)
-    (tmp_path / "tokenizer.json").write_text('{"lovelace": 1}')
+def test_private_details_are_found(tmp_path, user, text, found):
+    (tmp_path / "README.md").write_text("# Title\n" + text)
+    (tmp_path / "tokenizer.json").write_text('{"model": {"vocab": {"lovelace": 1, "/home/x/y": 2}, "merges": ["/usr/ lib/x"]}}')
+    found = [what + " (line 2)" if what == PATH else what for what in found]
     assert private_details(tmp_path) == [f"README.md: {what}" for what in found]
+
+
+def test_a_path_in_json_is_named_by_its_key(tmp_path, user):
+    (tmp_path / "adapter_config.json").write_text(
+        json.dumps({"base": [{"base_model_name_or_path": "/scratch/u1/base"}], "r": 32})
+    )
+    (tmp_path / "config.json").write_text(json.dumps({"_name_or_path": "owner/model", "dir": "\\\\server\\share\\model"}))
+    (tmp_path / "broken.json").write_text('{"a": "/mnt/disk/model", ')
+    assert private_details(tmp_path) == [
+        f"adapter_config.json: {PATH} (base_model_name_or_path)",
+        f"broken.json: {PATH} ()",
+        f"config.json: {PATH} (dir)",
+    ]
+
+
+def test_what_a_real_model_folder_holds_is_no_path(tmp_path, user):
+    expression = r"(?i:'s|'t|'re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|i:\s|/\S+/"
+    tokenizer = {"pre_tokenizer": {"pattern": {"Regex": expression}}, "added_tokens": [{"content": "</tool_call>"}]}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (tmp_path / "merges.txt").write_text("/home /ada\n/usr/lib /x\n")
+    (tmp_path / "vocab.json").write_text('{"/home/ada": 3}')
+    (tmp_path / "chat_template.jinja").write_text("{{- '</tools>\\n' }}{% if x / 2 %}{{ '/think' }}{% endif %}<|im_end|>")
+    (tmp_path / "config.json").write_text('{"url": "https://huggingface.co/owner/model/blob/main/x", "dtype": "float16"}')
+    assert private_details(tmp_path) == []
+    for shipped_model in (ROOT / "assets").glob("tiny-*"):
+        assert private_details(shipped_model) == []
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match="save the model first"):
         private_details(tmp_path / "published")
+
+
+# LoRA
+
+
+def test_lora_is_merged_so_that_no_path_leaves(tmp_path, monkeypatch):
+    import torch
+    from peft import LoraConfig
+    from sentence_transformers import SentenceTransformer
+
+    profile = load_profile("tiny")
+    settings = {"model_kwargs": profile.model_kwargs, "processor_kwargs": profile.processor_kwargs, "device": "cpu"}
+    model = SentenceTransformer(profile.base_model, **settings)
+    assert merge_adapters(model, profile) is model
+    base = model.encode_query(["Alder Energy revenue 2020"])
+    model.add_adapter(LoraConfig(**LORA))
+    torch.manual_seed(0)
+    for name, weight in model.named_parameters():
+        if "lora_" in name:
+            weight.data.normal_(std=0.05)
+    model.save_pretrained(str(tmp_path / "tuned"), create_model_card=False)
+    assert private_details(tmp_path / "tuned") == [f"adapter_config.json: {PATH} (base_model_name_or_path)"]
+
+    tuned = SentenceTransformer(str(tmp_path / "tuned"), truncate_dim=128, **settings)
+    expected = tuned.encode_query(["Alder Energy revenue 2020"])
+    assert abs(expected - base[:, :128]).max() > 0.01
+    folder = tmp_path / "published"
+    merge_adapters(tuned, profile).save_pretrained(str(folder), create_model_card=False)
+    assert private_details(folder) == []
+    assert not list(folder.glob("adapter*"))
+    published = SentenceTransformer(str(folder), device="cpu")  # as a stranger: no settings, no peft, no base
+    assert not getattr(published[0].auto_model, "peft_config", None)
+    assert abs(published.encode_query(["Alder Energy revenue 2020"]) - expected).max() < 1e-5
+
+
+# The card
+
+
+def make_card(monkeypatch, folder, profile, stamp, results=None):
+    """Notebook 06's card for a tuned model with this note, and what the cells said."""
+    folder.mkdir()
+    if stamp:
+        write_stamp(folder, stamp)
+    monkeypatch.setattr("vdr_helpers.evaluation.load_results", lambda profile, name: (results or {}).get(name))
+    space = {"profile": profile, "finetuned_path": str(folder), "width": profile.truncate_dim}
+    for text in CARD_CELLS:
+        exec(cell(text), space)
+    return ModelCard(space["model_card"])
+
+
+def note(**training):
+    """What notebook 03 would have kept of a LoRA run on a T4 with the split of its publisher."""
+    split = {"name": "tomaarsen/llamaindex-vdr-en-train-preprocessed", "config": "train and eval", "revision": None}
+    data = data_settings(PROFILES["full"]) | {"dataset": split, "split": "by its publisher", "train_rows": 9000}
+    return {
+        "model": {"name": "Qwen/Qwen3-VL-Embedding-2B", "revision": "9f2f7e"},
+        "data": data | {"resolved": {"name": split["name"], "revision": "abc123"}},
+        "training": {
+            "learning_rate": 2e-4, "num_train_epochs": 1.0, "train_batch_size": 64, "seed": 42, "bf16": False, "fp16": True, "rows": 8991,
+            "columns": ["query", "image", "negative_0"], "loss": "MatryoshkaLoss", "weights": "torch.float16", "adapters": [LORA],
+        } | training,
+    }  # fmt: skip
+
+
+METRICS = {f"vdr-eval-hard_cosine_{name}": value for name, value in (("ndcg@10", 0.93711), ("mrr@10", 0.9), ("accuracy@1", 0.85))}
+RESULTS = {
+    "evaluation": {"base": METRICS, "finetuned": METRICS},
+    "truncation": {"base": {"2048": 0.8, "64": 0.6}, "finetuned": {"2048": 0.93711, "64": 0.9}},
+}
+
+
+def test_the_card_says_what_was_really_trained(tmp_path, monkeypatch):
+    card = make_card(monkeypatch, tmp_path / "tuned", PROFILES["full"], note(), RESULTS)
+    for row in (
+        "| data | tomaarsen/llamaindex-vdr-en-train-preprocessed |",
+        "| data revision | abc123 |",
+        "| split | by its publisher |",
+        "| rows | 8,991 pairs of query and page, hard negatives per pair: 1 |",
+        "| trained | LoRA, later added to the weights |",
+        "| number format | float16 under fp16 autocast |",
+        "| learning rate | 0.0002 |",
+    ):
+        assert row in card.text, row
+    assert "10,000" not in card.text
+    assert "all weights" not in card.text
+
+
+def test_deviations_are_those_of_the_training_machine(tmp_path, monkeypatch):
+    said = ["LoRA on the language model instead of all weights", "float16 weights instead of bfloat16"]
+    card = make_card(monkeypatch, tmp_path / "tuned", PROFILES["full"], note(deviations=said))
+    assert f"| not the published setting | {'; '.join(said)} |" in card.text
+
+
+def test_the_head_is_what_the_hub_reads(tmp_path, monkeypatch):
+    card = make_card(monkeypatch, tmp_path / "tuned", PROFILES["full"], note(), RESULTS)
+    data = card.data
+    assert (data.base_model, data.license, data.language) == ("Qwen/Qwen3-VL-Embedding-2B", "apache-2.0", "en")
+    assert data.datasets == "tomaarsen/llamaindex-vdr-en-train-preprocessed"
+    assert (data.library_name, data.pipeline_tag) == ("sentence-transformers", "visual-document-retrieval")
+    scores = {result.metric_type: result.metric_value for result in data.eval_results}
+    assert scores == {"ndcg@10": 0.9371, "mrr@10": 0.9, "accuracy@1": 0.85}
+    assert "| 64 | 0.600 | 0.900 |" in card.text
+    assert "their licence is not known here" in card.text
+    assert re.findall(r"^## (.*)", card.text, re.MULTILINE) == [
+        "Use", "Limits", "Training", "Evaluation", "Licence", "Versions", "Citations",
+    ]  # fmt: skip
+    assert len(re.findall(r"^@\w+\{", card.text, re.MULTILINE)) == 3
+    assert not re.search(r"\{\{|\{%|\bNone\b|\n\n\n\n", str(card))
+
+
+def test_what_is_not_known_is_left_out(tmp_path, monkeypatch):
+    stamp = note() | {"model": {"name": "local folder mine", "revision": None}}
+    stamp["data"]["resolved"] = {"name": "local folder pages", "revision": "local folder"}
+    card = make_card(monkeypatch, tmp_path / "tuned", PROFILES["full"], stamp)
+    head = card.data.to_dict()
+    assert not {"license", "base_model", "datasets", "model-index"} & set(head)
+    assert "licence of the model that these weights were tuned from is not known here" in card.text
+    assert "Not evaluated." in card.text
+    assert "0.9" not in card.text.partition("## Evaluation")[2].partition("## Licence")[0]
+
+
+def test_a_model_without_a_note_is_somebody_elses(tmp_path, monkeypatch):
+    card = make_card(monkeypatch, tmp_path / "tuned", PROFILES["full"], None)
+    assert card.data.base_model == "tomaarsen/Qwen3-VL-Embedding-2B-vdr"
+    assert "| data | not known here |" in card.text
+    assert "| rows |" not in card.text
+
+
+def test_names_and_licences():
+    names = ("owner/model", "assets/tiny-base", "local folder mine", "generated", "random weights")
+    assert [name for name in names if hub_name(name)] == ["owner/model"]
+    assert licence("Qwen/Qwen3-VL-Embedding-2B") == licence("assets/tiny-base") == "apache-2.0"
+    assert licence("BAAI/BGE-VL-base") == "mit"
+    assert licence("nvidia/omni-embed-nemotron-3b") is licence("owner/unknown") is None

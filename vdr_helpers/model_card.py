@@ -1,10 +1,9 @@
-"""What notebook 06 writes into a model card: facts from the note beside the tuned model, and scores measured with that model only."""
+"""What notebook 06 writes into a model card: facts from the note beside the tuned model, a licence, names for the hub."""
 
 from __future__ import annotations
 
 import re
 
-from vdr_helpers.evaluation import load_results
 from vdr_helpers.profiles import Profile, assets_folder
 from vdr_helpers.registry import registry
 from vdr_helpers.stamps import read_stamp, used_revisions
@@ -62,12 +61,3 @@ def training_facts(tuned: str, profile: Profile) -> dict[str, str]:
         "seed": f"{training['seed']}",
         "not the published setting": "; ".join(training.get("deviations", profile.deviations)) or "none: as published",
     }
-
-
-def results_of(profile: Profile, name: str, key: str) -> dict | None:
-    """``results/<name>.json`` if it was measured with the model of this ``key`` (``stamps.model_key``); else ``None``, and a line says so."""
-    results = load_results(profile, name)
-    if results and results.get("model") != key:
-        print(f"results/{name}.json was measured with another tuned model and is left out: run the notebook that writes it again")
-        return None
-    return results

@@ -32,7 +32,7 @@ VOCABULARIES = {
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
 OPENING = r"(?:^|(?<=[\s\"'`(=,;:\[]))"  # what may stand before a path; so a URL, a closing tag and "query/page" are none
 POSIX = re.compile(OPENING + r"(?:file://)?(?P<top>/[\w.@+~-]+)(?P<rest>/[\w.@+~-][^\s\"'`<>]*)?")
-WINDOWS = re.compile(r"(?<![\w?])[A-Za-z]:[\\/]+[\w.~-]+|^\\\\[\w.-]+\\\w")
+WINDOWS = re.compile(OPENING + r"[A-Za-z]:[\\/]+[\w.~-]+|^\\\\[\w.-]+\\\w")
 
 
 class NoTokenError(RuntimeError):

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -466,6 +467,9 @@ def test_deviations_are_those_of_the_training_machine(tmp_path, monkeypatch):
     said = ["LoRA on the language model instead of all weights", "float16 weights instead of bfloat16"]
     card = make_card(monkeypatch, tmp_path / "tuned", PROFILES["full"], note(deviations=said))
     assert f"| not the published setting | {'; '.join(said)} |" in card.text
+    here = make_card(monkeypatch, tmp_path / "older", replace(PROFILES["full"], train_rows=96), note())
+    assert "published setting" not in here.text  # a note that does not say them: today's settings are not theirs
+    assert "96" not in here.text.partition("## Training")[2].partition("## Evaluation")[0]
 
 
 def test_the_head_is_what_the_hub_reads(tmp_path, monkeypatch):

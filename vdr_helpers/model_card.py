@@ -44,7 +44,7 @@ def training_facts(tuned: str, profile: Profile) -> dict[str, str]:
     negatives = sum(column.startswith("negative_") for column in training["columns"])
     dims = f" over CachedMultipleNegativesRankingLoss at {', '.join(map(str, profile.matryoshka_dims))} numbers"
     autocast = [name for name in ("bf16", "fp16") if training[name]]
-    return {
+    facts = {
         "base": stamp["model"]["name"],
         "base revision": stamp["model"]["revision"] or used_revisions(profile)["model"]["revision"],
         "data": source["name"],
@@ -59,5 +59,7 @@ def training_facts(tuned: str, profile: Profile) -> dict[str, str]:
         "epochs": f"{training['num_train_epochs']:g}",
         "rows per step": f"{training['train_batch_size']}",
         "seed": f"{training['seed']}",
-        "not the published setting": "; ".join(training.get("deviations", profile.deviations)) or "none: as published",
     }
+    if "deviations" in training:  # as they were on the machine that trained
+        facts["not the published setting"] = "; ".join(training["deviations"]) or "none: as published"
+    return facts

@@ -72,7 +72,10 @@ def examine(profile: Profile) -> bool:
         "Python 3.11 or newer": None if sys.version_info >= (3, 11) else "install Python 3.11 and start again from the README"
     }
     try:
-        checks |= {str(requirement): check_package(requirement) for requirement in requirements()}
+        found = {str(requirement): check_package(requirement) for requirement in requirements()}
+        checks |= {name: problem for name, problem in found.items() if problem} or {
+            f"{len(found)} packages, each recent enough": None
+        }
     except importlib.metadata.PackageNotFoundError:
         checks["the course's packages"] = (
             f"{PACKAGE} is not installed: in the clone, pip install -e . (README), then restart the kernel"

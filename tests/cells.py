@@ -1,7 +1,7 @@
 """A notebook's cells, run in forks of one process that has imported everything heavy once.
 
-``run_cells`` executes a notebook's code as a kernel would, after changes that a reader might make: ``edits`` are pairs of text in a cell
-and what stands there instead. ``python tests/cells.py`` reads jobs as JSON from standard input and prints one JSON line for each.
+``run_cells`` executes a notebook's code as a kernel would, after changes that a reader might make. ``python tests/cells.py`` reads jobs
+as JSON from standard input and prints one JSON line for each.
 """
 
 from __future__ import annotations
@@ -24,29 +24,37 @@ def find_notebook(number: str) -> Path:
     return next(NOTEBOOKS.glob(f"{number}_*.ipynb"))
 
 
-def edited_sources(number: str, edits=(), more: str = "") -> list[str]:
-    """The code cells with ``edits`` made, and ``more`` as a last cell. ``ValueError`` for an edit that does not fit exactly one cell."""
+def edited_sources(number: str, edits=(), below=(), more: str = "") -> list[str]:
+    """The code cells after a reader's changes.
+
+    ``edits``: pairs of what stands in one cell and what is written there; ``below``: pairs of what stands in one cell and a cell that is
+    added below it; ``more``: a last cell. ``ValueError`` for a change that does not fit exactly one cell.
+    """
     cells = nbformat.read(find_notebook(number), as_version=4).cells
     sources = [cell.source for cell in cells if cell.cell_type == "code"]
-    for old, new in edits:
-        at = [i for i, source in enumerate(sources) if old in source]
-        if len(at) != 1:
-            raise ValueError(f"notebook {number}: {old!r} stands in {len(at)} cells, an edit needs exactly one")
-        sources[at[0]] = sources[at[0]].replace(old, new)
+    for kind, changes in (("edit", edits), ("below", below)):
+        for there, new in changes:
+            at = [i for i, source in enumerate(sources) if there in source]
+            if len(at) != 1:
+                raise ValueError(f"notebook {number}: {there!r} stands in {len(at)} cells, a change needs exactly one")
+            if kind == "edit":
+                sources[at[0]] = sources[at[0]].replace(there, new)
+            else:
+                sources.insert(at[0] + 1, new)
     return sources + ([more] if more else [])
 
 
-def run_cells(number: str, outputs: Path, edits=(), more: str = "") -> dict:
+def run_cells(number: str, outputs: Path, **changes) -> dict:
     """Run the cells in the namespace of ``__main__`` with ``outputs`` as the outputs folder; returns that namespace.
 
-    What they print goes to ``outputs/log.txt``. Figures and widgets are made and shown to nobody.
+    ``changes``: see :func:`edited_sources`. What they print goes to ``outputs/log.txt``. Figures and widgets are made and shown to nobody.
     """
     os.environ["VDR_OUTPUTS"] = str(outputs)
     outputs.mkdir(parents=True, exist_ok=True)
     space = vars(sys.modules["__main__"])
     IPython.display.display = space["display"] = lambda *shown, **settings: None
     with (outputs / "log.txt").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-        for i, source in enumerate(edited_sources(number, edits, more)):
+        for i, source in enumerate(edited_sources(number, **changes)):
             exec(compile(source, f"notebook {number}, code cell {i + 1}", "exec"), space)
     return space
 
@@ -68,13 +76,14 @@ def fork(outputs: Path, work) -> int:
 
 
 def main() -> None:
-    """Jobs: ``{"number", "outputs", "edits", "more"}``; ``more`` may leave a dictionary ``found``, which comes back."""
+    """Jobs: ``{"number", "outputs", "changes"}``. A job's last cell may leave a dictionary ``found``, which comes back."""
     for job in json.load(sys.stdin):
         outputs, answer = Path(job["outputs"]), Path(job["outputs"]) / "found.json"
         answer.unlink(missing_ok=True)
 
         def work(job=job, outputs=outputs, answer=answer) -> None:
-            space = run_cells(job["number"], outputs, job.get("edits", ()), job.get("more", ""))
+            os.chdir(outputs)
+            space = run_cells(job["number"], outputs, **job.get("changes", {}))
             answer.write_text(json.dumps(space.get("found", {})))
 
         status = fork(outputs, work)

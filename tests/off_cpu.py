@@ -1,15 +1,15 @@
 """A device that is not the CPU, for machines that have none: it refuses what a card refuses, and computes on the CPU.
 
 Every tensor stays a CPU tensor; which of them "lie on the card" is a mark on their storage. ``.to(device)``, a ``device=`` argument and
-results of marked tensors set the mark, ``.cpu()`` takes it away. Two modes watch over it: one sees each call of PyTorch's Python side
-(what is asked for, and what ``tensor.device`` answers), the other each operator below it, those of the backward pass too. Refused, with a
-card's words:
+what is computed from marked tensors set the mark, ``.cpu()`` takes it away. Two modes watch over it: one sees each call of PyTorch's
+Python side (what is asked for, and what ``tensor.device`` answers), the other each operator below it, the backward pass included. Refused:
 
-- an operator on tensors of both sides, but for what CUDA allows: copies, numbers without dimension, CPU indices into a card's tensor;
-- ``numpy()`` of a tensor on the card.
+- an operator on tensors of both sides, but for what CUDA allows: copies, CPU indices into a card's tensor, and in element-wise
+  operators a CPU number without dimension;
+- ``numpy()`` of a tensor on the card, and a gradient that lies on the other side than its weight.
 
-The marked storages that are alive are the memory in use: :attr:`Card.bytes_now` and :attr:`Card.bytes_peak`. What this cannot show: kernels,
-speed, a card's own rounding, and memory that kernels take for themselves.
+The marked storages that are alive are the memory in use: ``Card.bytes_now`` and ``Card.bytes_peak``, exact at every allocation. What this
+cannot show: kernels, speed, a card's own rounding, and the memory that kernels and the allocator take for themselves.
 """
 
 from __future__ import annotations
@@ -23,45 +23,51 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
+from torch.utils.checkpoint import DefaultDeviceType
 
-NAME = "card"
+NAME = "npu"  # a name that PyTorch leaves to makers of devices, and that accelerate lets train in float16
 aten = torch.ops.aten
-BOTH_SIDES = {aten.copy_.default, aten._to_copy.default, aten.set_.source_Storage}  # an operator that may see both sides
+BOTH_SIDES = {aten.copy_.default, aten._to_copy.default, aten.set_.source_Storage}
 INDEXED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
+TAKES_NUMBERS = {aten.masked_fill.Tensor, aten.masked_fill_.Tensor}  # beside all element-wise operators
 WHERE, IS_CPU = torch.Tensor.device.__get__, torch.Tensor.is_cpu.__get__
-MOVES = {torch.Tensor.to, torch.Tensor.cpu}
+SET_GRADIENT = torch.Tensor.grad.__set__
 TO_NUMPY = {torch.Tensor.numpy, torch.Tensor.__array__}
 
 
 class Card:
     """The marks, and the bytes behind them."""
 
+    device = None  # set by insert_card, once PyTorch knows the name
+
     def __init__(self) -> None:
         self.marks: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.bytes_at_most = 0  # as if nothing had been let go since bytes_now was last asked for
         self.bytes_peak = 0
-        self.working = 0  # how many calls on the card are under way: what they make out of nothing lies there too
-        self.device = torch.device(NAME, 0)
+        self.working = 0  # calls on the card that are under way: what they make out of nothing lies there too
 
     @property
     def bytes_now(self) -> int:
         """Bytes of all marked storages that are alive."""
         self.marks = {key: mark for key, mark in self.marks.items() if not mark[0].expired()}
-        return sum(size for _, size in self.marks.values())
+        self.bytes_at_most = sum(size for _, size in self.marks.values())
+        return self.bytes_at_most
 
     def holds(self, tensor: torch.Tensor) -> bool:
         mark = self.marks.get(key_of(tensor))
         return mark is not None and not mark[0].expired()
 
-    def mark(self, tensor: torch.Tensor) -> None:
+    def place(self, tensor: torch.Tensor, on_card: bool) -> None:
+        """Set a tensor's mark, or take it away."""
         key = key_of(tensor)
-        if key is not None and not self.holds(tensor):
+        if not on_card:
+            self.marks.pop(key, None)
+        elif key is not None and not self.holds(tensor):
             storage = tensor.untyped_storage()
             self.marks[key] = StorageWeakRef(storage), storage.nbytes()
-            if len(self.marks) % 64 == 0 or storage.nbytes() > 1e5:
+            self.bytes_at_most += storage.nbytes()
+            if self.bytes_at_most > self.bytes_peak:
                 self.bytes_peak = max(self.bytes_peak, self.bytes_now)
-
-    def unmark(self, tensor: torch.Tensor) -> None:
-        self.marks.pop(key_of(tensor), None)
 
 
 def key_of(tensor: torch.Tensor) -> int | None:
@@ -75,6 +81,10 @@ def tensors_in(values) -> list[torch.Tensor]:
     return [value for value in tree_iter(values) if isinstance(value, torch.Tensor)]
 
 
+def refuse(what) -> None:
+    raise RuntimeError(f"Expected all tensors to be on the same device, but found at least two devices, {NAME}:0 and cpu! ({what})")
+
+
 class Operators(TorchDispatchMode):
     """Below autograd: no operator mixes the two sides, and what it makes from the card's tensors lies on the card."""
 
@@ -86,18 +96,25 @@ class Operators(TorchDispatchMode):
         kwargs = kwargs or {}
         given = tensors_in((args, kwargs))
         there = [tensor for tensor in given if self.card.holds(tensor)]
-        here = [tensor for tensor in given if tensor.dim() and not tensor.is_meta and not self.card.holds(tensor)]
-        if there and here and function not in BOTH_SIDES and not (function in INDEXED and self.card.holds(args[0])):
-            raise RuntimeError(
-                f"Expected all tensors to be on the same device, but found at least two devices, {NAME}:0 and cpu! ({function})"
-            )
+        if there and len(there) < len(given) and function not in BOTH_SIDES:
+            self.check(function, args, [tensor for tensor in given if not tensor.is_meta and not self.card.holds(tensor)])
         result = function(*args, **kwargs)
         if there or (not given and self.card.working):
             known = {key_of(tensor) for tensor in given}
             for tensor in tensors_in(result):
                 if key_of(tensor) not in known:
-                    self.card.mark(tensor)
+                    self.card.place(tensor, True)
         return result
+
+    def check(self, function, args, here: list[torch.Tensor]) -> None:
+        """Raise as CUDA does for an operator on tensors of both sides; ``here``: those on the CPU."""
+        if function in INDEXED and self.card.holds(args[0]):
+            indices = tensors_in(args[1])
+            here = [tensor for tensor in here if not any(tensor is index for index in indices) and tensor.dim()]
+        elif function in TAKES_NUMBERS or torch.Tag.pointwise in function.tags or "_foreach_" in function.name():
+            here = [tensor for tensor in here if tensor.dim()]
+        if here:
+            refuse(function)
 
 
 class Calls(TorchFunctionMode):
@@ -109,61 +126,69 @@ class Calls(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
+        holds = self.card.holds
         if function == WHERE:
-            return self.card.device if self.card.holds(args[0]) else function(*args)
+            return self.card.device if holds(args[0]) else function(*args)
         if function == IS_CPU:
-            return not self.card.holds(args[0]) and function(*args)
-        if function in TO_NUMPY and self.card.holds(args[0]):
+            return function(*args) and not holds(args[0])
+        if function is torch.Tensor.get_device:
+            return 0 if holds(args[0]) else -1
+        if function in TO_NUMPY and holds(args[0]):
             raise TypeError(f"can't convert {NAME}:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory first.")
-        if function in MOVES:
+        if function == SET_GRADIENT and args[1] is not None and holds(args[0]) != holds(args[1]):
+            refuse("the gradient of a weight")
+        if function is torch.Tensor.backward:
+            with self:  # hooks of the backward pass call PyTorch too
+                return torch.autograd.backward(args[0], kwargs.pop("gradient", None), **kwargs)
+        if function in (torch.Tensor.to, torch.Tensor.cpu):
             return self.move(function, args, kwargs)
         asked = kwargs.get("device")
         asked = torch.device(asked) if isinstance(asked, str | torch.device | int) else None
         if asked is not None and asked.type == NAME:
             kwargs["device"] = "cpu"
-        with self.at_work(any(self.card.holds(tensor) for tensor in tensors_in((args, kwargs)))):
-            result = function(*args, **kwargs)
-        if asked is not None and asked.type != "meta":
-            for tensor in tensors_in(result):
-                (self.card.mark if asked.type == NAME else self.card.unmark)(tensor)
-        return result
-
-    @contextlib.contextmanager
-    def at_work(self, on_the_card: bool):
-        self.card.working += on_the_card
+        on_card = any(holds(tensor) for tensor in tensors_in((args, kwargs)))
+        self.card.working += on_card
         try:
-            yield
+            result = function(*args, **kwargs)
         finally:
-            self.card.working -= on_the_card
+            self.card.working -= on_card
+        if asked is not None and asked.type != "meta" or function is torch.Tensor.__deepcopy__:
+            for tensor in tensors_in(result):
+                self.card.place(tensor, on_card if asked is None else asked.type == NAME)
+        return result
 
     def move(self, function, args, kwargs):
         """``to`` and ``cpu``: to the other side by a copy of its own, with the change of number format that goes along."""
         tensor = args[0]
         if tensor.is_meta or kwargs.get("device") is not None and torch.device(kwargs["device"]).type == "meta":
             return function(*args, **kwargs)
+        on_card, copy = self.card.holds(tensor), kwargs.pop("copy", False)
         if function is torch.Tensor.cpu:
             device, dtype = torch.device("cpu"), None
         elif len(args) > 1 and isinstance(args[1], torch.Tensor):
             device, dtype = (self.card.device if self.card.holds(args[1]) else torch.device("cpu")), args[1].dtype
         else:
-            device, dtype, *_ = torch._C._nn._parse_to(*args[1:], **{name: kwargs[name] for name in kwargs if name != "copy"})
-        on_card = self.card.holds(tensor)
-        target = on_card if device is None else device.type == NAME
-        moved = tensor.to(dtype) if dtype is not None else tensor
-        if target != on_card or kwargs.get("copy"):
-            moved = moved.clone() if moved.untyped_storage()._cdata == tensor.untyped_storage()._cdata else moved
-            (self.card.mark if target else self.card.unmark)(moved)
+            device, dtype, *_ = torch._C._nn._parse_to(*args[1:], **kwargs)
+        to_card = on_card if device is None else device.type == NAME
+        moved = tensor if dtype is None else tensor.to(dtype)
+        if moved is tensor and (copy or to_card != on_card):
+            moved = tensor.clone()
+        if to_card != on_card:
+            self.card.place(moved, to_card)
         return moved
 
 
-def pretend_amp() -> None:
-    """Autocast and gradient scaling asked for on the card are the CPU's, which has both number formats."""
+def half_precision_on_cpu() -> None:
+    """Autocast and gradient scaling that are asked for on the card are the CPU's, which has both number formats."""
+    from accelerate import accelerator
+
     plain = torch.autocast.__init__
 
-    def on_cpu(self, device_type, *args, **kwargs):
+    def autocast(self, device_type, *args, **kwargs):
         plain(self, "cpu" if device_type == NAME else device_type, *args, **kwargs)
 
-    torch.autocast.__init__ = on_cpu
+    torch.autocast.__init__ = autocast
+    accelerator.get_grad_scaler = lambda distributed_type=None, **settings: torch.amp.GradScaler(NAME, **settings)
 
 
 def insert_card() -> Card:
@@ -178,10 +203,12 @@ def insert_card() -> Card:
         empty_cache=lambda: None, synchronize=lambda *at: None, set_device=lambda at: None,
         device=lambda at: contextlib.nullcontext(), get_amp_supported_dtype=lambda: [torch.bfloat16, torch.float16],
     ))  # fmt: skip
+    DefaultDeviceType.set_device_type(NAME)  # whose random state is kept between the two passes of the cached loss
     os.environ["ACCELERATE_TORCH_DEVICE"] = f"{NAME}:0"  # accelerate's and the trainer's own way to name a device
     model.get_device_name = lambda: NAME
-    pretend_amp()
+    half_precision_on_cpu()
     card = Card()
+    card.device = torch.device(NAME, 0)
     Operators(card).__enter__()
     Calls(card).__enter__()
     return card

@@ -37,8 +37,20 @@ def block_of(text: str) -> str:
 
 
 # What each item asks for, in the words of its text: "edits" and "below" as in ``cells.edited_sources``; "block": its fenced block is run
-# as a last cell. "more" is this test's own last cell, which leaves ``found``.
+# as a last cell; "typed": questions for the search box. "more" is this test's own last cell, which leaves ``found``.
+PIXELS = 'processor_kwargs={"size": {"shortest_edge": 64 * 64, "longest_edge": 96 * 96}}'
+TRAINED = "from vdr_helpers.stamps import read_stamp\nfound = read_stamp(folder)['training']"
 VARIATIONS: dict[tuple[str, int], dict] = {
+    ("00", 1): {
+        "below": [("search_box(search, query", 'search_box(search, "pallets sold by Umber Paper in Seville, 1950")')],
+    },
+    ("00", 2): {"typed": ["Umber Paper", "Umber Paper 2013", "Umber Paper 2013 pallets"]},
+    ("00", 3): {
+        "edits": [
+            ("profile.finetuned_model", "profile.base_model"),
+            ("profile.finetuned_revision", "profile.model_revision"),
+        ],
+    },
     ("01", 1): {
         "edits": [
             (
@@ -46,23 +58,17 @@ VARIATIONS: dict[tuple[str, int], dict] = {
                 'features = model.preprocess([query], prompt="Find the page that answers the question.")',
             )
         ],
+        "more": "found = {'first': model.tokenizer.decode(model.preprocess([query], prompt='Find it.')['input_ids'][0])}",
     },
     ("01", 2): {
-        "edits": [
-            (
-                "processor_kwargs=profile.processor_kwargs",
-                'processor_kwargs={"size": {"shortest_edge": 64 * 64, "longest_edge": 96 * 96}}',
-            )
-        ],
+        "edits": [("processor_kwargs=profile.processor_kwargs", PIXELS)],
+        "more": "found = {'pixels': model.processor.image_processor.size['longest_edge']}",
     },
-    ("02", 1): {
-        "edits": [('row["negatives"][i]', 'row["negatives"][-1 - i]')],
-        "more": "found = {'eval': len(splits['eval'])}",
-    },
+    ("02", 1): {"edits": [('store.path(row["negatives"][i])', 'store.path(row["negatives"][-1 - i])')], "block": True},
     ("02", 2): {"block": True, "more": "found = {'copies': copies}"},
     ("03", 1): {
         "edits": [("train_dataset=train_dataset", 'train_dataset=train_dataset.remove_columns("negative_0")')],
-        "more": "from vdr_helpers.stamps import read_stamp\nfound = read_stamp(folder)['training']",
+        "more": TRAINED,
     },
     ("03", 2): {
         "below": [
@@ -71,13 +77,40 @@ VARIATIONS: dict[tuple[str, int], dict] = {
                 "loss = CachedMultipleNegativesRankingLoss(model, mini_batch_size=profile.mini_batch_size)",
             )
         ],
-        "more": "from vdr_helpers.stamps import read_stamp\nfound = read_stamp(folder)['training']",
+        "more": TRAINED,
     },
     ("03", 4): {
         "edits": [("learning_rate=profile.learning_rate", "learning_rate=2 * profile.learning_rate")],
-        "more": "from vdr_helpers.stamps import read_stamp\nfound = read_stamp(folder)['training']",
+        "more": TRAINED,
     },
     ("04", 1): {"edits": [('switched = "base"', 'switched = "tuned"')]},
+    ("04", 2): {
+        "below": [
+            (
+                "queries, corpus, relevant_docs = retrieval_inputs",
+                'corpus = {page_id: page for page_id, page in corpus.items() if page_id.endswith("-positive")}',
+            )
+        ],
+        "more": "found = {'pages': len(corpus), 'queries': len(queries)}",
+    },
+    ("05", 1): {
+        "edits": [("dims = list(profile.matryoshka_dims)", "dims = [256, 192, 128, 96, 64, 32, 16, 8]")],
+        "more": "found = {'dims': dims}",
+    },
+    ("05", 2): {"block": True},
+    ("06", 1): {
+        "edits": [("width = profile.truncate_dim", "width = profile.matryoshka_dims[-1]")],
+        "more": "found = {'width': index.shape[1]}",
+    },
+    ("06", 2): {
+        "edits": [
+            (
+                "pages, page_ids = list(corpus.values()), list(corpus)",
+                'pages, page_ids = [*corpus.values(), "my_page.png"], [*corpus, "mine"]',
+            )
+        ],
+        "more": "found = {'indexed': len(index), 'pages': len(corpus)}",
+    },
 }
 
 
@@ -87,12 +120,13 @@ def test_every_item_is_executed_here_or_elsewhere():
     assert there == set(VARIATIONS) | set(ELSEWHERE)
 
 
-@pytest.mark.parametrize(("number", "item"), VARIATIONS, ids=lambda part: str(part))
+@pytest.mark.parametrize(("number", "item"), VARIATIONS, ids=str)
 def test_what_is_executed_is_what_the_text_says(number, item):
     text, variation = items_of(number)[item], VARIATIONS[number, item]
     changes = [*variation.get("edits", ()), *variation.get("below", ())]
-    assert changes or variation.get("block")
-    for _, new in changes:
+    typed = variation.get("typed", [])
+    assert changes or typed or variation.get("block")
+    for new in [*(new for _, new in changes), *typed]:
         assert new in text, f"the text does not show {new!r}"
 
 
@@ -120,7 +154,8 @@ def runs(source, tmp_path_factory):
         Image.new("RGB", (400, 560), "white").save(outputs / "my_page.png")
         code = block_of(items_of(number)[item]) if variation.get("block") else ""
         changes = {name: variation[name] for name in ("edits", "below") if name in variation}
-        changes["more"] = code + "\n" + variation.get("more", "")
+        typed = "".join(f"search({question!r})\n" for question in variation.get("typed", []))
+        changes["more"] = code + "\n" + typed + variation.get("more", "")
         jobs.append({"number": number, "outputs": str(outputs), "changes": changes})
     return dict(zip(VARIATIONS, run(jobs), strict=True))
 
@@ -130,17 +165,16 @@ def test_it_runs(runs, number, item):
     assert runs[number, item]["status"] == 0, runs[number, item]["log"]
 
 
-def test_training_without_the_hard_negative_trains_on_two_columns(runs):
-    assert runs["03", 1]["found"]["columns"] == ["query", "image"]
-
-
-def test_training_without_matryoshka_uses_the_plain_loss(runs):
-    assert runs["03", 2]["found"]["loss"] == "CachedMultipleNegativesRankingLoss"
-
-
-def test_twice_the_learning_rate_is_noted(runs):
-    assert runs["03", 4]["found"]["learning_rate"] == pytest.approx(2 * runs["03", 1]["found"]["learning_rate"])
-
-
-def test_copies_are_found_where_nobody_compares_pages(runs):
-    assert runs["02", 2]["found"]["copies"] >= 0
+def test_the_changes_took_hold(runs):
+    """What each variation left behind is what the item is about, not only a run without an error."""
+    found = {key: answer["found"] for key, answer in runs.items()}
+    assert "Find it." in found["01", 1]["first"]
+    assert found["01", 2]["pixels"] == 96 * 96
+    assert found["02", 2]["copies"] >= 0
+    assert found["03", 1]["columns"] == ["query", "image"]
+    assert found["03", 2]["loss"] == "CachedMultipleNegativesRankingLoss"
+    assert found["03", 4]["learning_rate"] == pytest.approx(2 * found["03", 1]["learning_rate"])
+    assert found["04", 2]["pages"] == found["04", 2]["queries"]
+    assert 96 in found["05", 1]["dims"]
+    assert found["06", 1]["width"] == 8
+    assert found["06", 2]["indexed"] == found["06", 2]["pages"] + 1

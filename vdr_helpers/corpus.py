@@ -7,7 +7,6 @@ The folder loads with the call that loads the real one: ``load_dataset(path, "en
 from __future__ import annotations
 
 import io
-import json
 import random
 import shutil
 from collections import defaultdict
@@ -19,6 +18,7 @@ from pathlib import Path
 from PIL.Image import Image, Resampling
 
 from vdr_helpers import vocabulary
+from vdr_helpers.files import is_as_written, write_index
 from vdr_helpers.pages import CHART_LAYOUTS, ITEM_LAYOUTS, METRIC_LAYOUTS, TABLE_LAYOUTS, draw_page
 from vdr_helpers.sheet import Page
 
@@ -199,12 +199,6 @@ def encode_page(row: Row, mean_scale: float | None = None) -> bytes:
     return buffer.getvalue()[:2000] if row.broken else buffer.getvalue()
 
 
-def file_sizes(folder: Path) -> dict[str, int]:
-    """The bytes of every file of a built source, by name; ``corpus.json`` keeps them, so that a file that was cut or deleted is noticed."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "corpus.json")
-    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
-
-
 def build_source(
     folder: Path,
     seed: int = 0,
@@ -215,24 +209,17 @@ def build_source(
 ) -> Path:
     """Build the source dataset in ``folder`` (about 4,400 pages, under a minute on two cores) unless it is there already.
 
-    ``mean_scale`` enlarges the pages, as the ``rehearsal`` profile does; without it they stay as drawn.
-    Written beside the target and moved into place at the end, so that an interrupted build is never taken for a whole one.
-    Returns ``folder``. Raises ``ValueError`` when the families are too few to hold the planted dirt.
+    ``mean_scale`` enlarges the pages, as the ``rehearsal`` profile does. Written beside the target and moved into place at the
+    end, so that an interrupted build is never taken for a whole one. Returns ``folder``. Raises ``ValueError`` when the families are too few to hold the planted dirt.
     """
     from datasets import Dataset, Features, List, Value
     from datasets import Image as ImageColumn
 
     stamp = {"version": VERSION, "seed": seed, "train_families": train_families, "eval_families": eval_families}
     stamp |= {"mean_scale": mean_scale} if mean_scale else {}
-    stamp_file = folder / "corpus.json"
-    if stamp_file.exists():
-        try:
-            found = json.loads(stamp_file.read_text())
-            files = found.pop("files", {"corpus.json": 0})
-            if found == stamp and files.items() <= file_sizes(folder).items():
-                return folder
-        except ValueError:
-            pass  # cut like any other file
+    if is_as_written(folder, "corpus.json", stamp):
+        return folder
+    if (folder / "corpus.json").exists():
         print(f"{folder.name} is damaged or was drawn with other settings: its pages are drawn anew")
     if train_families < 20 or eval_families < 85:
         raise ValueError("build_source needs at least 20 train and 85 eval families to hold the dirt that notebook 02 looks for")
@@ -257,7 +244,7 @@ def build_source(
         "---\nconfigs:\n- config_name: en\n  data_files:\n  - split: train\n    path: en/train-*.parquet\n---\n"
         "Generated page screenshots in the schema of `llamaindex/vdr-multilingual-train`. Every name and figure is invented.\n"
     )
-    (partial / "corpus.json").write_text(json.dumps(stamp | {"files": file_sizes(partial)}))
+    write_index(partial, "corpus.json", stamp)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return folder

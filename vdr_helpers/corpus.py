@@ -210,7 +210,7 @@ def build_source(
     """Build the source dataset in ``folder`` (about 4,400 pages, under a minute on two cores) unless it is there already.
 
     ``mean_scale`` enlarges the pages, as the ``rehearsal`` profile does. Written beside the target and moved into place at the
-    end, so that an interrupted build is never taken for a whole one. Returns ``folder``. Raises ``ValueError`` when the families are too few to hold the planted dirt.
+    end, so that an interrupted build is never whole. Returns ``folder``. Raises ``ValueError`` for too few families.
     """
     from datasets import Dataset, Features, List, Value
     from datasets import Image as ImageColumn

@@ -226,13 +226,12 @@ def test_results_come_back_and_nothing_half_stays():
     assert evaluation.load_results(profile, "truncation") is None
     results = {"base": {"256": 0.61}, "note": "Müller-Lyer ÷ 32"}
     evaluation.save_results(profile, "truncation", results)
-    key = evaluation.scored_model(profile)
-    assert evaluation.load_results(profile, "truncation") == results | {"model": key}
+    assert evaluation.load_results(profile, "truncation") == results
     evaluation.save_results(profile, "truncation", {"base": {}})
-    assert evaluation.load_results(profile, "truncation") == {"base": {}, "model": key}
+    assert evaluation.load_results(profile, "truncation") == {"base": {}}
     with pytest.raises(TypeError):
         evaluation.save_results(profile, "truncation", {"tensor": torch.zeros(1)})
-    assert evaluation.load_results(profile, "truncation") == {"base": {}, "model": key}  # the old ones are still whole
+    assert evaluation.load_results(profile, "truncation") == {"base": {}}  # the old ones are still whole
     folder = profile.output_dir / "results"
     assert [path.name for path in folder.iterdir()] == ["truncation.json"]
-    assert list(json.loads((folder / "truncation.json").read_text())) == ["base", "model", "made_from"]
+    assert list(json.loads((folder / "truncation.json").read_text())) == ["base", "made_from"]

@@ -203,16 +203,16 @@ def scored_model(profile: Profile) -> str:
 def save_results(profile: Profile, name: str, results: dict) -> None:
     """Keep ``results`` as ``results/<name>.json`` of this profile, whole or not at all, for later notebooks and the summary.
 
-    Beside them stand ``model``, a key of the tuned model at hand, and ``made_from``, the base and data that they belong to.
+    Beside them stands ``made_from``: the base, the data and the tuned model at hand, which they belong to.
     """
     folder = profile.output_dir / "results"
     folder.mkdir(parents=True, exist_ok=True)
-    about = {"model": scored_model(profile), "made_from": model_settings(profile)}
-    write_whole(folder / f"{name}.json", json.dumps(results | about, indent=1) + "\n")
+    made_from = model_settings(profile) | {"tuned": scored_model(profile)}
+    write_whole(folder / f"{name}.json", json.dumps(results | {"made_from": made_from}, indent=1) + "\n")
 
 
 def load_results(profile: Profile, name: str) -> dict | None:
-    """What :func:`save_results` kept under ``name``, with its ``model``; ``None`` where there is nothing.
+    """What :func:`save_results` kept under ``name``, or ``None`` where there is nothing.
 
     A file that is damaged, or that belongs to another tuned model, base or data than those at hand, is named and counts as nothing.
     """
@@ -221,11 +221,13 @@ def load_results(profile: Profile, name: str) -> dict | None:
         return None
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
-        made_from, model = results.pop("made_from", None), results.get("model")
+        made_from = results.pop("made_from", None)
     except (ValueError, AttributeError):
         print(f"results/{path.name} is damaged and left out: run the notebook that writes it again")
         return None
-    different = model_differences(made_from, profile) or ([] if model == scored_model(profile) else ["another tuned model"])
+    different = model_differences(made_from, profile) or (
+        [] if made_from.get("tuned") == scored_model(profile) else ["another tuned model"]
+    )
     if different:
         print(
             f"results/{path.name} was measured with other settings ({'; '.join(different)}) and is left out: run its notebook again"

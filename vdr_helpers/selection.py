@@ -26,7 +26,7 @@ class Fetched(dict):
 def choose_negatives(
     row: dict, row_of_id: dict[str, int], fingerprints: list, count: int, taken: set, dirt: Counter
 ) -> list[int]:
-    """The first ``count`` usable hard negatives of a row, as row numbers of the source, hardest first.
+    """The first ``count`` usable hard negatives of a row, as row numbers of the source, in its order.
 
     Skipped and counted in ``dirt``: ids that resolve to nothing, images that do not open, a copy of the row's own page (it would be
     punished for being right), and pages whose fingerprint is in ``taken``. May return fewer than ``count``.
@@ -84,6 +84,8 @@ def choose_rows(
             if negatives:
                 train.append({"number": number, "negatives": negatives})
                 taken |= {fingerprints[number], fingerprints[negatives[0]]}
+            else:
+                dirt["row without a usable negative"] += 1
         else:
             avoided = taken if distinct_eval_pages else set()
             negatives = choose_negatives(row, row_of_id, fingerprints, NEGATIVES_PER_EVAL_ROW, avoided, dirt)

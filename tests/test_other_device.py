@@ -1,0 +1,97 @@
+"""Every cell of every notebook on a device that is not the CPU (``off_cpu.py``), and the lines that would stop on a card, refused."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cells import NOTEBOOKS, edited_sources
+from on_card import run_course
+
+NUMBERS = sorted(path.name[:2] for path in NOTEBOOKS.glob("[0-9]*.ipynb"))
+REFUSAL = "Expected all tensors to be on the same device"
+
+
+@pytest.fixture(scope="module")
+def course(source, tmp_path_factory):
+    """One row per cell that ran, of all seven notebooks on the tests' device: the tiny profile, 24 training rows."""
+    return run_course(NUMBERS, tmp_path_factory.mktemp("card"), VDR_DATASET=str(source), VDR_ROWS="24:8")
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_every_cell_runs_on_a_device_that_is_not_the_cpu(course, number):
+    rows = [row for row in course if row["notebook"] == number]
+    failed = [f"cell {row['cell']}: {row['error']}" for row in rows if row["error"]]
+    assert not failed, failed[0]
+    assert len(rows) == len(edited_sources(number))
+
+
+def test_the_models_were_on_that_device(course):
+    """Where nothing lay on the card, nothing was proven."""
+    for number in NUMBERS:
+        assert max(row["peak"] for row in course if row["notebook"] == number) > 15e6, f"notebook {number} held no model there"
+
+
+# What stood in notebook 03 before, and what stands there now: each old line stops the notebook on a card.
+OLD_LINES = {
+    "targets on the CPU": ("own_page = torch.arange(len(batch), device=logits.device)", "own_page = torch.arange(len(batch))"),
+    "features on the CPU": (
+        '[batch_to_device(model.preprocess(list(batch[name])), model.device) for name in ("query", "image", "negative_0")]',
+        '[model.preprocess(list(batch[name])) for name in ("query", "image", "negative_0")]',
+    ),
+    "pixels on the CPU": ('pixel_values = columns[1]["pixel_values"]', 'pixel_values = columns[1]["pixel_values"].cpu()'),
+}
+
+
+@pytest.mark.parametrize("what", OLD_LINES)
+def test_a_line_that_stops_on_a_card_stops_here(source, tmp_path, what):
+    now, before = OLD_LINES[what]
+    rows = run_course(["03"], tmp_path, changes={"03": {"edits": [(now, before)]}}, VDR_DATASET=str(source), VDR_ROWS="24:8")
+    assert REFUSAL in rows[-1]["error"]
+    assert before in rows[-1]["source"] or not rows[-1]["source"].startswith("import os"), "it stops where the line stands"
+    assert len(rows) < len(edited_sources("03"))
+
+
+CHECKS = """
+import torch
+import sentence_transformers
+from off_cpu import NAME, insert_card
+
+card = insert_card()
+there, here = torch.ones(3, 4).to(NAME), torch.ones(3, 4)
+
+
+def refused(work):
+    try:
+        work()
+    except (RuntimeError, TypeError):
+        return True
+    return False
+
+
+assert there.device.type == NAME and (there * 2).device == there.device and not there.is_cpu
+assert there.cpu().device.type == "cpu" and there.to("cpu").numpy().shape == (3, 4)
+assert torch.zeros(2, device=NAME).device.type == NAME and torch.zeros_like(there).device.type == NAME
+assert refused(lambda: there + here) and refused(lambda: there @ here.T) and refused(lambda: torch.cat([there, here]))
+assert refused(lambda: there.numpy()) and refused(lambda: here[torch.tensor([0]).to(NAME)])
+assert not refused(lambda: there * torch.tensor(2.0)) and not refused(lambda: there[torch.tensor([0, 1])])
+assert not refused(lambda: here.copy_(there))
+
+layer = torch.nn.Linear(4, 2).to(NAME)
+layer(there).sum().backward()
+assert layer.weight.grad.device.type == NAME
+optimizer = torch.optim.AdamW(layer.parameters())
+optimizer.step()
+assert optimizer.state[layer.weight]["exp_avg"].device.type == NAME
+
+before = card.bytes_now
+large = torch.ones(1000, 1000, device=NAME)
+assert card.bytes_now - before == 4_000_000
+del large
+assert card.bytes_now == before and card.bytes_peak >= before + 4_000_000
+"""
+
+
+def test_the_device_refuses_what_a_card_refuses_and_counts_its_bytes():
+    run = subprocess.run([sys.executable, "-c", CHECKS], cwd=Path(__file__).parent, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-2000:]

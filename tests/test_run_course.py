@@ -5,21 +5,15 @@ import json
 import os
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
 import pytest
 
 from vdr_helpers import run_course, run_pages
-
-
-@dataclass
-class FakeProfile:
-    """The two attributes of a profile that the run needs."""
-
-    output_dir: Path
-    name: str = "tiny"
+from vdr_helpers.evaluation import save_results
+from vdr_helpers.profiles import load_profile
 
 
 def write_notebook(folder: Path, name: str, *sources: str) -> None:
@@ -30,12 +24,10 @@ def write_notebook(folder: Path, name: str, *sources: str) -> None:
 @pytest.fixture
 def course(tmp_path, monkeypatch):
     """A folder for notebooks and a profile whose results 03 and 05 are there already."""
-    profile = FakeProfile(tmp_path / "outputs" / "tiny")
-    results = profile.output_dir / "results"
-    results.mkdir(parents=True)
+    profile = load_profile("tiny")
     scores = {"base": {"8": 0.21, "256": 0.614}, "finetuned": {"8": 0.72, "256": 0.75}}
-    (results / "truncation.json").write_text(json.dumps(scores))
-    (results / "training.json").write_text(json.dumps({"train_seconds": 98.5}))
+    save_results(profile, "truncation", scores)
+    save_results(profile, "training", {"train_seconds": 98.5})
     monkeypatch.setattr(run_course, "load_profile", lambda: profile)
     monkeypatch.setattr(run_course, "describe_device", lambda: "CPU, 2 cores")
     notebooks = tmp_path / "notebooks"
@@ -96,6 +88,20 @@ def test_a_failure_names_notebook_cell_and_error_and_shows_no_scores(course, cap
     assert summary["ndcg_at_10"] == {"base": {}, "finetuned": {}}
 
 
+def test_scores_of_other_settings_and_damaged_files_are_left_out(course, monkeypatch, capsys):
+    notebooks, profile = course
+    write_notebook(notebooks, "00_first.ipynb", "print()")
+    monkeypatch.setattr(run_course, "load_profile", lambda: replace(profile, train_rows=96))
+    (profile.output_dir / "results" / "training.json").write_text('{"train_sec')
+    (profile.output_dir / "summary.json").write_text('{"minutes": {"00_fi')
+    assert run_course.main(["--notebooks", str(notebooks)]) == 0
+    printed = capsys.readouterr().out
+    assert "results/truncation.json was measured with other settings (train_rows: 2048 there, 96 asked for)" in printed
+    assert "results/training.json is damaged" in printed
+    summary = json.loads((profile.output_dir / "summary.json").read_text())
+    assert (summary["ndcg_at_10"]["base"], summary["train_seconds"]) == ({}, None)
+
+
 def test_a_later_run_says_how_long_a_notebook_took_before(course, capsys):
     notebooks, profile = course
     write_notebook(notebooks, "00_first.ipynb", "print()")
@@ -154,8 +160,7 @@ def test_only_picks_by_number_and_rejects_an_unknown_one(course, capsys):
     assert "no notebook starts with '07'; there are 00_first, 04_fifth, 06_last" in capsys.readouterr().err
 
 
-def test_no_notebooks_says_where_it_looked(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(run_course, "load_profile", lambda: FakeProfile(tmp_path))
+def test_no_notebooks_says_where_it_looked(tmp_path, capsys):
     assert run_course.main(["--notebooks", str(tmp_path)]) == 2
     assert str(tmp_path) in capsys.readouterr().err
 

@@ -20,6 +20,7 @@ from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from vdr_helpers.evaluation import load_results
 from vdr_helpers.profiles import OUTPUTS_VARIABLE, load_profile
 from vdr_helpers.run_pages import score_rows, store_outputs, write_html, write_index
 
@@ -116,8 +117,11 @@ def execute(notebook_file: Path, output_dir: Path) -> Result:
 
 
 def read_json(file: Path) -> dict:
-    """The content of a JSON file, or ``{}`` when it is not there."""
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    """The content of a JSON file, or ``{}`` when it is not there or damaged: this run writes it anew."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def describe_device() -> str:
@@ -143,13 +147,13 @@ def package_versions() -> dict[str, str]:
 def summarise(profile, results: list[Result], keep_earlier: bool) -> dict:
     """What ``summary.json`` holds; with ``keep_earlier`` the minutes of notebooks that an earlier run executed are kept.
 
-    The scores come from the files that notebooks 03 and 05 write under ``results/``; they are left out when a notebook failed.
+    The scores come from what notebooks 03 and 05 keep under ``results/``; they are left out when a notebook failed, and when they belong
+    to other settings than these.
     """
     failed = {result.notebook.stem: result.error for result in results if result.error}
     minutes = read_json(profile.output_dir / "summary.json").get("minutes", {}) if keep_earlier else {}
     minutes |= {result.notebook.stem: round(result.seconds / 60, 2) for result in results}
-    scores = {} if failed else read_json(profile.output_dir / "results" / "truncation.json")
-    training = {} if failed else read_json(profile.output_dir / "results" / "training.json")
+    scores, training = ({} if failed else load_results(profile, name) or {} for name in ("truncation", "training"))
     return {
         "profile": profile.name,
         "versions": package_versions(),

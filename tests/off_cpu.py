@@ -82,7 +82,9 @@ def tensors_in(values) -> list[torch.Tensor]:
 
 
 def refuse(what) -> None:
-    raise RuntimeError(f"Expected all tensors to be on the same device, but found at least two devices, {NAME}:0 and cpu! ({what})")
+    raise RuntimeError(
+        f"Expected all tensors to be on the same device, but found at least two devices, {NAME}:0 and cpu! ({what})"
+    )
 
 
 class Operators(TorchDispatchMode):
@@ -134,7 +136,9 @@ class Calls(TorchFunctionMode):
         if function is torch.Tensor.get_device:
             return 0 if holds(args[0]) else -1
         if function in TO_NUMPY and holds(args[0]):
-            raise TypeError(f"can't convert {NAME}:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory first.")
+            raise TypeError(
+                f"can't convert {NAME}:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory first."
+            )
         if function == SET_GRADIENT and args[1] is not None and holds(args[0]) != holds(args[1]):
             refuse("the gradient of a weight")
         if function is torch.Tensor.backward:
@@ -181,6 +185,7 @@ class Calls(TorchFunctionMode):
 def half_precision_on_cpu() -> None:
     """Autocast and gradient scaling that are asked for on the card are the CPU's, which has both number formats."""
     from accelerate import accelerator
+    from transformers import training_args
 
     plain = torch.autocast.__init__
 
@@ -188,7 +193,19 @@ def half_precision_on_cpu() -> None:
         plain(self, "cpu" if device_type == NAME else device_type, *args, **kwargs)
 
     torch.autocast.__init__ = autocast
+    training_args.is_torch_bf16_gpu_available = lambda: True
     accelerator.get_grad_scaler = lambda distributed_type=None, **settings: torch.amp.GradScaler(NAME, **settings)
+
+
+def optimizers_find_it() -> None:
+    """Optimizers sort their tensors by device in C++, past both modes: correct the device that it names."""
+    plain = torch._C._group_tensors_by_device_and_dtype
+
+    def sort(*args):
+        groups = plain(*args)
+        return {(lists[0][0].device, dtype): (lists, indices) for (_, dtype), (lists, indices) in groups.items()}
+
+    torch._C._group_tensors_by_device_and_dtype = sort
 
 
 def insert_card() -> Card:
@@ -207,6 +224,7 @@ def insert_card() -> Card:
     os.environ["ACCELERATE_TORCH_DEVICE"] = f"{NAME}:0"  # accelerate's and the trainer's own way to name a device
     model.get_device_name = lambda: NAME
     half_precision_on_cpu()
+    optimizers_find_it()
     card = Card()
     card.device = torch.device(NAME, 0)
     Operators(card).__enter__()

@@ -14,17 +14,27 @@ import subprocess
 import sys
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 import cells
 import IPython.display
 
+from vdr_helpers.profiles import PROFILES
 
-def run_course(numbers: list[str], outputs: Path, card: list | None = None, changes: dict | None = None, **environment) -> list[dict]:
+# What is made small in a profile after fit_to_card has decided for the real one: widths of the tiny model, pages of nine tokens.
+SMALL = {name: getattr(PROFILES["tiny"], name) for name in ("matryoshka_dims", "truncate_dim")}
+SMALL |= {"max_pixels": 96 * 96, "mini_batch_num_tokens": 120, "dataloader_num_workers": 0}
+
+
+def run_course(
+    numbers: list[str], outputs: Path, card: list | None = None, changes: dict | None = None, **environment
+) -> list[dict]:
     """Run notebooks in order; returns a dictionary for every cell that ran: ``notebook``, ``cell`` (code cells from 1), ``source``,
     ``error`` (empty, or its last lines), ``kept`` and ``peak`` in bytes on the card, ``seconds``.
 
-    ``card``: name, compute capability and GiB of the card that ``fit_to_card`` finds; ``changes``: see ``cells.edited_sources``, by
+    ``card``: name, compute capability and GiB of the card that ``fit_to_card`` finds; :data:`SMALL` makes the profile small after it has
+    decided. ``changes``: see ``cells.edited_sources``, by
     notebook. A notebook ends at its first error, the course goes on. Raises ``RuntimeError`` when the process itself fails.
     """
     job = {"numbers": numbers, "outputs": str(outputs), "card": card, "changes": changes or {}}
@@ -64,7 +74,8 @@ def main() -> None:
     job, card = json.loads(sys.argv[1]), insert_card()
     if job["card"]:
         name, capability, memory_gib = job["card"]
-        device.present_card = lambda: device.Card(name, tuple(capability), memory_gib)
+        found, decide = device.Card(name, tuple(capability), memory_gib), device.fit_to_card
+        device.fit_to_card = lambda profile: replace(decide(profile, found), **SMALL)
     outputs = Path(job["outputs"])
     outputs.mkdir(parents=True, exist_ok=True)
     os.chdir(outputs)

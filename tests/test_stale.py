@@ -252,16 +252,27 @@ def test_a_hub_model_from_another_base_says_so():
     assert evaluation.finetuned_model(other)[1].endswith("trained from Qwen/Qwen3-VL-Embedding-2B, not from your base")
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "modules.json", "1_Pooling/config.json"])
-def test_a_damaged_tuned_model_is_named_by_its_file(own, name):
-    folder = save_model(own, model_settings(own))
-    (folder / "1_Pooling").mkdir()
-    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode": "lasttoken"}')
-    evaluation.finetuned_model(own)
-    cut(folder / name)
-    with pytest.raises(
-        ValueError, match=f"^{name} of the tuned model in outputs/tiny/finetuned cannot be read to the end: delete"
-    ):
+@pytest.mark.parametrize("damage", [cut, Path.unlink])
+@pytest.mark.parametrize("name", ["model.safetensors", "chat_template.jinja", "config_sentence_transformers.json"])
+def test_a_damaged_tuned_model_is_named_by_its_file(own, name, damage):
+    """The libraries' errors name no file; without the prompts' file there is no error at all, and other embeddings."""
+    from vdr_helpers.checkpoints import save_model_whole
+
+    shipped, folder = Path(own.finetuned_model), own.output_dir / "finetuned"
+
+    class Saved:
+        def save_pretrained(self, path, create_model_card):
+            shutil.copytree(shipped, path)
+
+    save_model_whole(Saved(), folder, model_settings(own))
+    assert evaluation.finetuned_model(own) == (str(folder), "your own, from notebook 03")
+    damage(folder / name)
+    gone = (
+        "finetuned holds no Sentence Transformers model"
+        if not list(folder.rglob("*.safetensors"))
+        else f"{name} of the tuned model"
+    )
+    with pytest.raises((ValueError, FileNotFoundError), match=f"^{gone}.*delete the folder and run notebook 03 again"):
         evaluation.finetuned_model(own)
 
 

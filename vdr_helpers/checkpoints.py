@@ -8,7 +8,8 @@ import shutil
 from pathlib import Path
 
 from vdr_helpers.batches import page_keys
-from vdr_helpers.stamps import write_stamp
+from vdr_helpers.files import file_sizes
+from vdr_helpers.stamps import STAMP, write_stamp
 
 # Arguments that change what is shown, kept or waited for, but no number of the result; all others belong to the run.
 NOT_THE_RESULT = ("output_dir", "run_name", "report_to", "project", "disable_tqdm", "push_to_hub", "do_eval", "use_cpu")
@@ -82,12 +83,12 @@ def last_checkpoint(folder: str | Path) -> str | None:
 def save_model_whole(model, folder: str | Path, made_from: dict) -> None:
     """``save_pretrained`` beside the target, then move: ``folder`` holds the whole old model or the whole new one, never a half.
 
-    ``made_from``: the settings that the model came from (``vdr_helpers.stamps``), kept with it.
+    ``made_from``: the settings that the model came from (``vdr_helpers.stamps``), kept with it and with the length of every file.
     """
     folder = Path(folder)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(str(partial), create_model_card=False)
-    write_stamp(partial, made_from)
+    write_stamp(partial, made_from | {"files": file_sizes(partial, STAMP)})
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

@@ -7,9 +7,9 @@ import json
 from importlib.metadata import version
 from pathlib import Path
 
-from vdr_helpers.files import write_whole
+from vdr_helpers.files import file_sizes, write_whole
 from vdr_helpers.profiles import PROFILES, Profile
-from vdr_helpers.stamps import data_differences, differences, model_differences, model_key, model_settings, read_stamp
+from vdr_helpers.stamps import STAMP, data_differences, differences, model_differences, model_key, model_settings, read_stamp
 
 
 def retrieval_inputs(eval_dataset) -> tuple[dict, dict, dict]:
@@ -113,8 +113,8 @@ def is_named(profile: Profile) -> bool:
 def finetuned_model(profile: Profile) -> tuple[str, str]:
     """``(path or hub id, where it came from)``: the one that ``VDR_FINETUNED`` names, else your own from notebook 03, else the shipped one.
 
-    Raises ``FileNotFoundError`` when your own folder is not a Sentence Transformers model, and ``ValueError`` when a file of the model is
-    damaged, or the model was made from another base, or your own from other data than the profile's; the differences are named.
+    Raises ``FileNotFoundError`` when your own folder is not a Sentence Transformers model, and ``ValueError`` when a file of it has another
+    length than when it was saved, or the model was made from another base, or your own from other data than the profile's; the differences are named.
     """
     own = profile.output_dir / "finetuned"
     if is_named(profile):
@@ -123,35 +123,20 @@ def finetuned_model(profile: Profile) -> tuple[str, str]:
         return shipped_model(profile)
     if not (own / "modules.json").exists() or not list(own.rglob("*.safetensors")):
         raise FileNotFoundError(f"{own.name} holds no Sentence Transformers model: delete the folder and run notebook 03 again")
-    different = model_differences(read_stamp(own), profile)
+    stamp, sizes = read_stamp(own), file_sizes(own, STAMP)
+    different = model_differences(stamp, profile)
     if different:
         raise ValueError(
             f"the tuned model in outputs/{profile.name}/{own.name} belongs to other settings than these ({'; '.join(different)}): run "
             "notebook 03 again, put the settings back, or set VDR_OUTPUTS to another folder, and restart the kernel"
         )
-    damaged = damaged_files(own)
+    damaged = [name for name, size in stamp.get("files", {}).items() if sizes.get(name) != size]
     if damaged:
         raise ValueError(
-            f"{', '.join(damaged)} of the tuned model in outputs/{profile.name}/{own.name} cannot be read to the end: "
-            "delete the folder and run notebook 03 again"
+            f"{', '.join(damaged)} of the tuned model in outputs/{profile.name}/{own.name} was cut, changed or deleted: delete the "
+            "folder and run notebook 03 again"
         )
     return str(own), "your own, from notebook 03"
-
-
-def damaged_files(folder: Path) -> list[str]:
-    """The weight and JSON files of a saved model that were cut or emptied; the libraries' own errors do not say which file it is."""
-    from safetensors import SafetensorError, safe_open
-
-    damaged = []
-    for path in sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".json")):
-        try:
-            if path.suffix == ".json":
-                json.loads(path.read_text(encoding="utf-8"))
-            else:
-                safe_open(str(path), framework="pt")
-        except (SafetensorError, ValueError, OSError):
-            damaged.append(path.relative_to(folder).as_posix())
-    return damaged
 
 
 def shipped_model(profile: Profile) -> tuple[str, str]:

@@ -73,7 +73,7 @@ VARIATIONS: dict[tuple[str, int], dict] = {
     ("03", 2): {
         "below": [
             (
-                "loss = MatryoshkaLoss(",
+                "matryoshka_weights=[1] * len(profile.matryoshka_dims)",
                 "loss = CachedMultipleNegativesRankingLoss(model, mini_batch_size=profile.mini_batch_size)",
             )
         ],

@@ -1,0 +1,113 @@
+"""The words that the generated pages and queries are made of, and which of them the base model never saw.
+
+Every list is split in two: ``SHARED`` words appear in pre-training *and* in the course's corpus, ``HELD_OUT`` words only in
+the course's corpus. Pre-training adds invented words of its own (see :func:`invented_word`), so that the base model learns to read
+letters rather than to recognise a closed list. Notebook 02 shows the pages that come out of these words.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class WordList:
+    """One kind of word: what pre-training may use, and what only the course's corpus uses."""
+
+    shared: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+    @property
+    def course(self) -> tuple[str, ...]:
+        """All words of this kind that the course's corpus draws from."""
+        return self.shared + self.held_out
+
+
+FIRST_NAMES = WordList(
+    shared=(
+        "Alder", "Arden", "Basalt", "Beacon", "Birch", "Calder", "Cobalt", "Corvid", "Delmar", "Drift", "Ember", "Fenwick",
+        "Garnet", "Harbor", "Hazel", "Indigo", "Juniper", "Kestrel", "Larch", "Lumen", "Marlow", "Nordvik", "Ochre", "Pallas",
+        "Quarry", "Rowan", "Saffron", "Tamar", "Umber", "Vesper",
+    ),
+    held_out=("Aspen", "Cedar", "Dunmore", "Falcon", "Granite", "Linden", "Mistral", "Orchid", "Solace", "Willow"),
+)  # fmt: skip
+SECOND_NAMES = WordList(
+    shared=("Energy", "Foods", "Marine", "Rail", "Health", "Optics", "Timber", "Water", "Steel", "Paper", "Tools", "Ports"),
+    held_out=("Motors", "Textiles", "Airways", "Chemie"),
+)
+METRICS = WordList(
+    shared=(
+        "Revenue", "Net profit", "Water use", "Staff", "Accidents", "Exports", "Orders", "Complaints", "Patents", "Rent",
+        "Recycling", "Fuel cost", "Visitors", "Wages", "Deliveries", "Dividend",
+    ),
+    held_out=("Emissions", "Training hours", "Insurance", "Returns", "Donations"),
+)  # fmt: skip
+ITEMS = WordList(
+    shared=(
+        "Pumps", "Valves", "Bearings", "Helmets", "Ladders", "Filters", "Cables", "Pallets", "Gloves", "Sensors", "Gears",
+        "Hoses", "Lamps", "Mixers",
+    ),
+    held_out=("Drills", "Boilers", "Magnets", "Batteries"),
+)  # fmt: skip
+REGIONS = WordList(
+    shared=("Lisbon", "Oslo", "Turin", "Ghent", "Porto", "Malmo", "Graz", "Lyon", "Cork", "Bergen"),
+    held_out=("Tallinn", "Zagreb", "Seville"),
+)
+YEARS = tuple(range(2008, 2026))
+QUARTERS = ("Q1", "Q2", "Q3", "Q4")
+FILLER_WORDS = (
+    "the of and to in for on with from by during after before while under over across board review plan unit site team group "
+    "market quarter target result change method survey sample record notice policy budget office supply demand season "
+    "figure section annex note table index measure process quality risk cost value growth standard average total minor major"
+).split()
+INVENTED_PARTS = (
+    "ba be bo bra bri cal cor dan del dor el fa fen gal gor hel il jor ka kel lan lor ma mer mon na nel nor ol or pa per ra ren "
+    "rin ro sa sel sor ta tel tor ul va ven vor wal wen zan"
+).split()
+
+# {organisation} {subject} {year} {region}: the answer itself (a number, a direction) is on the page, never in the query.
+METRIC_QUERIES = WordList(
+    shared=(
+        "What was the {subject} of {organisation} in {year}?",
+        "{organisation} {subject} {year}",
+        "How high was {subject} at {organisation} in {year}?",
+        "Find the {year} {subject} of {organisation}",
+        "What did {organisation} {region} report as {subject} for {year}?",
+    ),
+    held_out=(
+        "Which page gives {organisation}'s {subject} during {year}?",
+        "I need the {subject} number that {organisation} published for {year}",
+        "How much {subject} did {organisation} record in {region} in {year}?",
+    ),
+)
+CHART_QUERIES = WordList(  # only for pages with a chart
+    shared=(
+        "Did {subject} at {organisation} rise or fall in {year}?",
+        "Show the {subject} chart of {organisation} for {year}",
+        "{subject} by quarter, {organisation}, {year}",
+    ),
+    held_out=(
+        "In {year}, how did {subject} develop at {organisation}?",
+        "Was {year} a good year for {organisation} in terms of {subject}?",
+    ),
+)
+ITEM_QUERIES = WordList(
+    shared=(
+        "How many {subject} did {organisation} order in {year}?",
+        "{organisation} {subject} {year} price",
+        "Price of {subject} at {organisation} in {year}",
+        "{subject} sold by {organisation} in {region}, {year}",
+    ),
+    held_out=(
+        "What did {organisation} pay for {subject} in {year}?",
+        "In {year}, what quantity of {subject} was on the {organisation} list?",
+        "Where can I read about {subject} from {organisation}, {year} edition?",
+    ),
+)
+GERMAN_QUERY = "Wie hoch war {subject} bei {organisation} im Jahr {year}?"
+
+
+def invented_word(rng: random.Random) -> str:
+    """A pronounceable word of two or three parts, such as ``"Kelmondor"``; pre-training uses it as a name or a subject."""
+    return "".join(rng.choice(INVENTED_PARTS) for _ in range(rng.choice((2, 2, 3)))).capitalize()

@@ -17,10 +17,10 @@ from functools import partial
 
 from tiny_seeds import RESULT, load_base, matryoshka, score, train
 
-from vdr_helpers.architecture import LORA
-from vdr_helpers.dataset import load_prepared
+from tools.run_course import package_versions
+from tools.sizing import LORA
 from vdr_helpers.profiles import Profile, load_profile, quiet_progress_bars
-from vdr_helpers.run_course import package_versions
+from vdr_helpers.splits import load_prepared
 
 # name: (fields of the profile that differ, columns left out, how the contrastive loss is wrapped)
 CHOICES = {

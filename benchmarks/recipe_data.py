@@ -13,7 +13,7 @@ from PIL import Image as PillowImage
 from sentence_transformers import SentenceTransformer
 
 from vdr_helpers import corpus as generator
-from vdr_helpers.dataset import presize
+from vdr_helpers.pages import presize
 from vdr_helpers.profiles import Profile
 
 CORPUS_PAGES = 1500  # the published evaluation corpus

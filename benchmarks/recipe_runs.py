@@ -19,10 +19,8 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss, MatryoshkaLoss
 from sentence_transformers.sentence_transformer.training_args import BatchSamplers
 
-from vdr_helpers.batches import PixelsInFormat, page_keys, page_paths
-from vdr_helpers.matryoshka import OnePassMatryoshkaEvaluator
-from vdr_helpers.patch_embedding import use_matrix_product
 from vdr_helpers.profiles import Profile
+from vdr_helpers.training import OnePassMatryoshkaEvaluator, PixelsInFormat, page_keys, page_paths, use_matrix_product
 
 BUDGET_PAGES = 16  # pages per forward pass of the course's recipe where the profile names no token budget
 

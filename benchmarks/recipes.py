@@ -23,8 +23,8 @@ from pathlib import Path
 import recipe_data
 import recipe_runs
 
+from tools.run_course import describe_device, package_versions
 from vdr_helpers.profiles import load_profile, quiet_progress_bars
-from vdr_helpers.run_course import describe_device, package_versions
 
 RESULTS = Path(__file__).parent / "results"
 TOLERANCE = 5e-3  # of a loss or a metric: rounding may swap two pages of nearly equal score

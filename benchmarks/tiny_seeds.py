@@ -20,11 +20,11 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss, MatryoshkaLoss
 from sentence_transformers.sentence_transformer.training_args import BatchSamplers
 
-from vdr_helpers.dataset import load_prepared
+from tools.run_course import package_versions
 from vdr_helpers.evaluation import retrieval_inputs
-from vdr_helpers.patch_embedding import use_matrix_product
 from vdr_helpers.profiles import Profile, load_profile, quiet_progress_bars
-from vdr_helpers.run_course import package_versions
+from vdr_helpers.splits import load_prepared
+from vdr_helpers.training import use_matrix_product
 
 RESULT = Path(__file__).resolve().parent.parent / "assets" / "measured" / "tiny_seeds.json"
 

@@ -25,7 +25,7 @@ def own_outputs(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def source(tmp_path_factory):
     """The folder of a small generated source, drawn once (620 pages)."""
-    from vdr_helpers.corpus import build_source
+    from tiny_vdr.corpus import build_source
 
     return build_source(tmp_path_factory.mktemp("corpus") / "source", **SMALL)
 
@@ -44,7 +44,7 @@ def processor():
 @pytest.fixture
 def random_model(processor):
     """A fresh model of the tiny architecture with random weights in single precision."""
-    from vdr_helpers.tiny_model import build_model
+    from tiny_vdr.model import build_model
 
     return build_model(seed=0)
 

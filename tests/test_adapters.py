@@ -9,11 +9,10 @@ import torch
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
 
-from vdr_helpers.architecture import LORA
-from vdr_helpers.checkpoints import save_model_whole
-from vdr_helpers.dataset import load_prepared
-from vdr_helpers.prepare import prepare
+from tools.sizing import LORA
 from vdr_helpers.profiles import load_profile
+from vdr_helpers.splits import load_prepared, prepare
+from vdr_helpers.training import save_model_whole
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "03_finetune.ipynb"
 

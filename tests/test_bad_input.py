@@ -172,7 +172,7 @@ def test_an_unknown_profile_ends_the_headless_run_in_one_line():
 def test_a_dataset_with_other_columns_is_named_before_work_starts(tmp_path, small_profile):
     from datasets import Dataset
 
-    from vdr_helpers.prepare import prepare
+    from vdr_helpers.splits import prepare
 
     folder = tmp_path / "foreign" / "en"
     folder.mkdir(parents=True)
@@ -186,7 +186,7 @@ def test_a_dataset_with_other_columns_is_named_before_work_starts(tmp_path, smal
 
 
 def test_more_rows_than_the_source_has(tmp_path, small_profile):
-    from vdr_helpers.prepare import prepare
+    from vdr_helpers.splits import prepare
 
     with pytest.raises(ValueError, match="asks for 5000 and 20: lower train_rows or eval_rows"):
         prepare(dataclasses.replace(small_profile, train_rows=5000), tmp_path / "data")

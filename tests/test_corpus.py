@@ -6,9 +6,9 @@ from collections import Counter
 
 import pytest
 
+from tiny_vdr.corpus import SourceBuilder, build_source, plan_rows, shared_facts, vary
+from tiny_vdr.sheet import Page
 from vdr_helpers import corpus, pages, pretrain_batches, vocabulary
-from vdr_helpers.corpus import SourceBuilder, build_source, plan_rows, shared_facts, vary
-from vdr_helpers.sheet import Page
 
 SIZES = (40, 90)  # families
 SMALL = {"seed": 0, "train_families": 20, "eval_families": 85}
@@ -277,7 +277,7 @@ def test_too_few_families_are_refused(tmp_path, sizes):
 
 
 def test_a_broken_page_does_not_open_and_a_whole_one_does(planned):
-    from vdr_helpers.dataset import page_fingerprint
+    from vdr_helpers.pages import page_fingerprint
 
     broken = next(row for row in planned if row.broken)
     assert page_fingerprint(corpus.encode_page(broken)) is None

@@ -379,7 +379,7 @@ def prepared(source, tmp_path_factory):
     """``(profile, dirt, {split: dataset})`` of the small source."""
     from datasets import load_from_disk
 
-    from vdr_helpers.prepare import prepare
+    from vdr_helpers.splits import prepare
 
     profile = dataclasses.replace(load_profile("tiny"), dataset_name=str(source), train_rows=30, eval_rows=20)
     folder = tmp_path_factory.mktemp("prepared")

@@ -9,11 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from tools.sizing import LORA, describe_card, preset
 from vdr_helpers import device
-from vdr_helpers.architecture import LORA
-from vdr_helpers.device import Card, fit_to_card
-from vdr_helpers.planner import describe_card
-from vdr_helpers.presets import preset
+from vdr_helpers.machine import Card, fit_to_card
 from vdr_helpers.profiles import load_profile
 
 T4 = Card("Tesla T4", (7, 5), 14.56)
@@ -140,7 +138,7 @@ torch.cuda.device_count = lambda: len(os.environ.get("CUDA_VISIBLE_DEVICES", "0,
 torch.cuda.is_initialized = lambda: "started" in sys.argv
 if "stuck" in sys.argv:  # the count of a process that has asked its driver already
     torch.cuda.device_count = lambda: 2
-from vdr_helpers.device import fit_to_card
+from vdr_helpers.machine import fit_to_card
 from vdr_helpers.profiles import load_profile
 fit_to_card(load_profile("tiny"))
 print(os.environ.get("CUDA_VISIBLE_DEVICES"))

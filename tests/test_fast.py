@@ -15,9 +15,7 @@ from sentence_transformers.sentence_transformer.losses import (
     MultipleNegativesRankingLoss,
 )
 
-from vdr_helpers.batches import PixelsInFormat, page_keys, page_paths
-from vdr_helpers.matryoshka import OnePassMatryoshkaEvaluator
-from vdr_helpers.patch_embedding import use_matrix_product
+from vdr_helpers.training import OnePassMatryoshkaEvaluator, PixelsInFormat, page_keys, page_paths, use_matrix_product
 
 DIMS = (256, 192, 128, 64, 32, 16, 8)
 
@@ -96,7 +94,7 @@ def test_a_path_is_encoded_like_its_page(split, tmp_path, random_model):
 def test_pixels_cast_in_the_collator_are_those_the_16_bit_model_computes_on(split, processor):
     from sentence_transformers.base.data_collator import BaseDataCollator
 
-    from vdr_helpers.tiny_model import build_model
+    from tiny_vdr.model import build_model
 
     model = build_model(seed=0).bfloat16()
     plain = BaseDataCollator(preprocess_fn=model.preprocess)

@@ -4,9 +4,9 @@ from collections import Counter
 
 from datasets import Dataset
 
-from vdr_helpers.corpus import plan_rows
+from tiny_vdr.corpus import plan_rows
 from vdr_helpers.profiles import load_profile
-from vdr_helpers.selection import choose_rows
+from vdr_helpers.splits import choose_rows
 from vdr_helpers.stamps import read_stamp
 
 

@@ -17,12 +17,10 @@ import pytest
 from PIL import Image
 
 from vdr_helpers import dataset as steps
-from vdr_helpers.architecture import Architecture
-from vdr_helpers.page_store import PageStore
-from vdr_helpers.prepare import prepare, prepare_preprocessed
+from vdr_helpers.pages import PageStore
 from vdr_helpers.profiles import load_profile
-from vdr_helpers.selection import choose_rows
 from vdr_helpers.source import Source, open_source
+from vdr_helpers.splits import choose_rows, prepare, prepare_preprocessed
 
 STAND_IN = Architecture(
     "stand-in of the real width",
@@ -52,7 +50,7 @@ def table(source) -> pyarrow.Table:
 @pytest.fixture(scope="module")
 def folders(table, tmp_path_factory) -> dict[str, Path]:
     """``source``, ``preprocessed``, ``model`` and ``finetuned``: what the environment variables of ``full`` are set to."""
-    from vdr_helpers.rehearsal import build_base
+    from tools.rehearsal import build_base
 
     root = tmp_path_factory.mktemp("stand-ins")
     write_shards(table, root / "vdr-source" / "en", shards=4, group_rows=40)

@@ -10,8 +10,8 @@ import pytest
 from cells import edited_sources
 from on_card import SMALL, run_course
 
-from vdr_helpers.architecture import TINY, image_tokens
-from vdr_helpers.terms import GIB, PAGE_SIZE, PAGE_TEXT_TOKENS, activation_bytes, state_terms
+from tiny_vdr.model import TINY
+from tools.sizing import GIB, PAGE_SIZE, PAGE_TEXT_TOKENS, activation_bytes, image_tokens, state_terms
 
 CARDS = {  # name, compute capability, GiB; what the planner lets it train, in which format; the notebooks that are run
     "A100": (("NVIDIA A100-SXM4-80GB", (8, 0), 79.0), False, "bfloat16", ("03", "04", "05", "06")),

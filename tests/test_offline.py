@@ -14,9 +14,9 @@ def refuse(*arguments, **options):
 socket.socket.connect = socket.socket.connect_ex = socket.create_connection = socket.getaddrinfo = refuse
 
 from sentence_transformers import SentenceTransformer
-from vdr_helpers.pages import draw_page
+from tiny_vdr.pages import draw_page
 from vdr_helpers.profiles import load_profile
-from vdr_helpers.sheet import Page
+from tiny_vdr.sheet import Page
 
 profile = load_profile("tiny")
 model = SentenceTransformer(profile.base_model, device="cpu", model_kwargs=profile.model_kwargs)

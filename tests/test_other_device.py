@@ -8,8 +8,8 @@ import pytest
 from cells import NOTEBOOKS, edited_sources
 from on_card import run_course
 
-from vdr_helpers.architecture import TINY
-from vdr_helpers.planner import GIB, state_terms
+from tiny_vdr.model import TINY
+from tools.sizing import GIB, state_terms
 
 NUMBERS = sorted(path.name[:2] for path in NOTEBOOKS.glob("[0-9]*.ipynb"))
 REFUSAL = "Expected all tensors to be on the same device"

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tiny_vdr.model import QWEN3_VL_2B, SMALL, TINY
+from tools.sizing import GIB, cards, image_tokens, plan, preset
 from vdr_helpers import computer, planner, presets, receipts, terms
-from vdr_helpers.architecture import QWEN3_VL_2B, SMALL, TINY, image_tokens
-from vdr_helpers.planner import cards, plan
-from vdr_helpers.presets import preset
 from vdr_helpers.profiles import PROFILES
-from vdr_helpers.terms import GIB
 
 FULL = PROFILES["full"]
 H100 = {"device": "NVIDIA H100 80GB HBM3", "card": "H100", "memory_gib": 79.1, "capability": [9, 0]}
@@ -30,8 +28,8 @@ def test_parameters_are_those_of_the_real_class(model):
     import torch
     from transformers import AutoTokenizer, Qwen3VLModel
 
+    from tiny_vdr.model import build_config
     from vdr_helpers.profiles import shipped
-    from vdr_helpers.tiny_model import build_config
 
     config = build_config(model, AutoTokenizer.from_pretrained(shipped("assets/tiny-base")))
     with torch.device("meta"):
@@ -75,8 +73,8 @@ def random_network(model):
     import torch
     from transformers import AutoTokenizer, Qwen3VLModel
 
+    from tiny_vdr.model import build_config
     from vdr_helpers.profiles import shipped
-    from vdr_helpers.tiny_model import build_config
 
     torch.manual_seed(0)
     return Qwen3VLModel(build_config(model, AutoTokenizer.from_pretrained(shipped("assets/tiny-base"))))
@@ -418,7 +416,7 @@ def test_the_table_of_the_free_card_is_what_its_command_prints():
 
 def test_the_free_cards_run_is_hidden_from_the_setup_cell():
     """With one of these variables the second cell of each notebook would install the course once more."""
-    from vdr_helpers.badges import SETUP_CELL
+    from tools.badges import SETUP_CELL
 
     page = (Path(__file__).parent.parent / "docs" / "free_card.md").read_text(encoding="utf-8")
     hidden = set(re.findall(r"env -u (\w+) -u (\w+) python -m vdr_helpers.run_course", page)[0])

@@ -20,10 +20,9 @@ import nbformat
 import pytest
 from huggingface_hub import ModelCard
 
-from vdr_helpers.architecture import LORA
-from vdr_helpers.model_card import hub_name, licence
+from tools.sizing import LORA
 from vdr_helpers.profiles import PROFILES, load_profile
-from vdr_helpers.publish import NoTokenError, explain_failure, hub_token, merge_adapters, private_details
+from vdr_helpers.publish import NoTokenError, explain_failure, hub_name, hub_token, licence, merge_adapters, private_details
 from vdr_helpers.stamps import data_settings, write_stamp
 
 ROOT = Path(__file__).resolve().parent.parent

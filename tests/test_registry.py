@@ -12,11 +12,10 @@ import torch
 import transformers
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
+from tiny_vdr.pages import draw_page
+from tiny_vdr.sheet import Page
 from vdr_helpers import registry
-from vdr_helpers.pages import draw_page
-from vdr_helpers.published import published
-from vdr_helpers.registry import as_markdown, find, load_listed_model, models, write_docs
-from vdr_helpers.sheet import Page
+from vdr_helpers.published import as_markdown, find, load_listed_model, models, published, write_docs
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "models.md"
 TWIN, REMOTE = "proven on a twin", "needs remote code (not provable offline)"

@@ -7,14 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from tiny_vdr.corpus import build_source, enlarged_size
+from tiny_vdr.model import QWEN3_VL_2B, SMALL, build_config
+from tools.rehearsal import MEAN_SCALE, build_base, chosen_size, is_current, small_settings
+from tools.sizing import PAGE_SIZE, read_receipt
 from vdr_helpers import rehearsal, rehearsal_runs
-from vdr_helpers.architecture import QWEN3_VL_2B, SMALL
-from vdr_helpers.corpus import build_source, enlarged_size
 from vdr_helpers.profiles import PROFILES, load_profile, shipped
-from vdr_helpers.receipts import read_receipt
-from vdr_helpers.rehearsal import MEAN_SCALE, build_base, chosen_size, is_current, small_settings
-from vdr_helpers.terms import PAGE_SIZE
-from vdr_helpers.tiny_model import build_config
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +87,8 @@ def test_the_profile_is_the_published_setting_on_fewer_rows():
 
 
 def test_pages_have_the_published_mean_size():
-    from vdr_helpers.corpus import plan_rows
-    from vdr_helpers.pages import LANDSCAPE
+    from tiny_vdr.corpus import plan_rows
+    from tiny_vdr.pages import LANDSCAPE
 
     pages = [row.page for row in plan_rows(0, 20, 85)]
     sizes = [enlarged_size(*((560, 400) if page.layout in LANDSCAPE else (400, 560)), page.seed, MEAN_SCALE) for page in pages]
@@ -130,7 +128,7 @@ def test_a_half_built_base_is_never_taken_for_a_whole_one(base, tmp_path, monkey
 
 
 def test_load_profile_builds_model_and_pages_once_and_notebook_02_prepares_them(small, base, tmp_path, monkeypatch):
-    from vdr_helpers.dataset import load_prepared
+    from vdr_helpers.splits import load_prepared
 
     drawn = []
 
@@ -178,7 +176,7 @@ def test_the_trainer_is_notebook_03s(measured, tmp_path):
     import torch
     from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
 
-    from vdr_helpers.batches import PixelsInFormat
+    from vdr_helpers.training import PixelsInFormat
 
     model = measured.load("bfloat16")
     by_class = model[0].auto_model.visual.patch_embed.forward.__func__

@@ -18,8 +18,7 @@ from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 from PIL import Image
 
 from vdr_helpers import page_store
-from vdr_helpers.dataset import LARGEST_PAGE, open_page, read_page
-from vdr_helpers.page_store import PageStore, bar, fetch_pages
+from vdr_helpers.pages import LARGEST_PAGE, PageStore, bar, fetch_pages, open_page, read_page
 from vdr_helpers.source import Source, open_source
 
 ROWS = 23

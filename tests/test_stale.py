@@ -14,11 +14,11 @@ from safetensors.torch import save_file
 
 from vdr_helpers import dataset as steps
 from vdr_helpers import evaluation
-from vdr_helpers.page_store import PageStore
-from vdr_helpers.prepare import prepare, prepare_preprocessed
+from vdr_helpers.pages import PageStore
 from vdr_helpers.profiles import load_profile
 from vdr_helpers.source import open_source
-from vdr_helpers.stamps import (
+from vdr_helpers.splits import prepare, prepare_preprocessed
+from vdr_helpers.stamps import (  # fmt: skip
     data_settings,
     differences,
     model_settings,
@@ -26,7 +26,7 @@ from vdr_helpers.stamps import (
     read_stamp,
     used_revisions,
     write_stamp,
-)  # fmt: skip
+)
 
 
 def cut(file):
@@ -256,7 +256,7 @@ def test_a_hub_model_from_another_base_says_so():
 @pytest.mark.parametrize("name", ["model.safetensors", "chat_template.jinja", "config_sentence_transformers.json"])
 def test_a_damaged_tuned_model_is_named_by_its_file(own, name, damage):
     """The libraries' errors name no file; without the prompts' file there is no error at all, and other embeddings."""
-    from vdr_helpers.checkpoints import save_model_whole
+    from vdr_helpers.training import save_model_whole
 
     shipped, folder = Path(own.finetuned_model), own.output_dir / "finetuned"
 

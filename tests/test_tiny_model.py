@@ -12,11 +12,11 @@ from PIL import Image
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import cos_sim
 
+from tiny_vdr.pages import draw_page
+from tiny_vdr.sheet import Page
 from vdr_helpers import pretrain, pretrain_batches, vocabulary
-from vdr_helpers.pages import draw_page
-from vdr_helpers.patch_embedding import use_matrix_product
 from vdr_helpers.profiles import load_profile, shipped
-from vdr_helpers.sheet import Page
+from vdr_helpers.training import use_matrix_product
 
 QUERY = "What was the revenue of Alder Energy in 2014?"
 SYSTEM = "<|im_start|>system\nRepresent the user's input.<|im_end|>\n<|im_start|>user\n"
@@ -87,7 +87,7 @@ def test_a_batch_of_unequal_lengths_gives_what_each_gives_alone(random_model):
 
 
 def test_the_seed_decides_the_weights_and_leaves_the_generator_alone(processor):
-    from vdr_helpers.tiny_model import build_model
+    from tiny_vdr.model import build_model
 
     torch.manual_seed(5)
     expected = torch.rand(3)

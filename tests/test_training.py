@@ -10,9 +10,9 @@ from sentence_transformers.sentence_transformer.losses import (
     MultipleNegativesRankingLoss,
 )
 
+from tiny_vdr.pages import draw_page
+from tiny_vdr.sheet import Page
 from vdr_helpers import training
-from vdr_helpers.pages import draw_page
-from vdr_helpers.sheet import Page
 
 SCORE = "eval_vdr-eval-hard_cosine_ndcg@10"
 LOG = [

@@ -18,9 +18,9 @@ from pathlib import Path
 from PIL.Image import Image, Resampling
 
 from tiny_vdr import vocabulary
-from vdr_helpers.files import is_as_written, write_index
 from tiny_vdr.pages import CHART_LAYOUTS, ITEM_LAYOUTS, METRIC_LAYOUTS, TABLE_LAYOUTS, draw_page
 from tiny_vdr.sheet import Page
+from vdr_helpers.stamps import is_as_written, write_index
 
 NEGATIVES_PER_ROW = 16  # as in the real dataset
 VERSION = 8  # raise it when the same seed would give other pages, so that a cached corpus is built anew

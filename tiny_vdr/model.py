@@ -103,9 +103,7 @@ def build_processor():
     )
 
 
-def build_config(
-    model: Sizes, tokenizer, initializer_range: float = 0.02, rope_theta: float = 5_000_000, longest: int = 262_144
-):
+def build_config(model: Sizes, tokenizer, initializer_range: float = 0.02, rope_theta: float = 5_000_000, longest: int = 262_144):
     """The ``Qwen3VLConfig`` of these widths; what is left out of the call is as in the 2B model's. Special tokens are ``tokenizer``'s."""
     from transformers import Qwen3VLConfig
 

@@ -70,7 +70,9 @@ class Losses(torch.nn.Module):
         self.caption_head = torch.nn.Linear(WIDTH, len(CAPTION_WORDS))
         self.merged: torch.Tensor | None = None
         model[0].auto_model.visual.merger.register_forward_hook(self._keep)
-        patch_embed = model[0].auto_model.visual.patch_embed  # a convolution of separate patches: the product below is the same, faster
+        patch_embed = model[
+            0
+        ].auto_model.visual.patch_embed  # a convolution of separate patches: the product below is the same, faster
         patch_embed.forward = lambda pixels: functional.linear(pixels, patch_embed.proj.weight.flatten(1), patch_embed.proj.bias)
         self.page_inputs = model.preprocess([Image.new("RGB", PAGE_SIZE, "white")])
 

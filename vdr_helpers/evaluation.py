@@ -7,9 +7,18 @@ import json
 from importlib.metadata import version
 from pathlib import Path
 
-from vdr_helpers.files import file_sizes, write_whole
 from vdr_helpers.profiles import PROFILES, Profile
-from vdr_helpers.stamps import STAMP, data_differences, differences, model_differences, model_key, model_settings, read_stamp
+from vdr_helpers.stamps import (
+    STAMP,
+    data_differences,
+    differences,
+    file_sizes,
+    model_differences,
+    model_key,
+    model_settings,
+    read_stamp,
+    write_whole,
+)
 
 
 def retrieval_inputs(eval_dataset) -> tuple[dict, dict, dict]:

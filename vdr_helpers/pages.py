@@ -1,136 +1,213 @@
-"""Draw one page screenshot: report, table, invoice, data sheet, slide, letter or dashboard (notebook 02 shows them).
-
-A page is 400 x 560 pixels, so that a person can read it and the tiny profile's ``max_pixels`` has something to shrink. What a query
-asks about (organisation, subject, year) is set in large type on a baseline grid of 40 pixels; small type is filler. Colour, typeface and layout are
-drawn at random and never tell which page is meant.
-"""
+"""Pages."""
 
 from __future__ import annotations
 
-from PIL import Image
+import hashlib
+import io
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-from vdr_helpers.sheet import GRID, TYPEFACES, Page, Sheet
+from vdr_helpers.source import Source
+from vdr_helpers.stamps import write_whole
 
-
-def report(sheet: Sheet) -> None:
-    page = sheet.page
-    sheet.draw.rectangle((0, 0, sheet.width, 6), fill=sheet.colour)
-    sheet.line(page.organisation, size=30)
-    sheet.line(f"{page.region} report {page.year}", size=26, bold=False)
-    sheet.columns(sheet.y + sheet.rng.choice((64, 104)))
-    sheet.line(page.subjects[0], size=29)
-    sheet.chart(sheet.margin, sheet.y + 4, sheet.width - sheet.margin, sheet.y + 144)
-    sheet.y += 152
-    sheet.columns(sheet.height - sheet.margin)
-
-
-def table(sheet: Sheet) -> None:
-    page = sheet.page
-    sheet.y = sheet.rng.choice((GRID, 2 * GRID))
-    sheet.line(f"Key figures {page.year}", size=29)
-    sheet.line(page.organisation, size=28, fill=sheet.colour)
-    sheet.filler(sheet.margin, sheet.y + 4, sheet.width - sheet.margin, sheet.y + 70)
-    sheet.y += 76
-    sheet.table(page.subjects, ruled=True)
-    sheet.line(f"Site: {page.region}", size=25, bold=False)
-    sheet.columns(sheet.height - sheet.margin)
+LARGEST_PAGE = 50_000_000  # pixels; a larger image in a dataset is a mistake or a decompression bomb
+PAGE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")  # Pillow knows more; some of them start other programs
 
 
-def invoice(sheet: Sheet) -> None:
-    page = sheet.page
-    sheet.y = sheet.rng.choice((GRID, 2 * GRID))
-    sheet.line(f"Invoice {page.year}", size=31, fill=sheet.colour)
-    sheet.line(page.organisation, size=28)
-    sheet.line(page.region, size=25, bold=False)
-    sheet.filler(sheet.margin, sheet.y + 4, sheet.width * 0.7, sheet.y + 70)
-    sheet.y += 76
-    sheet.table(page.subjects, ruled=False)
-    sheet.filler(sheet.margin, max(sheet.y, sheet.height - 110), sheet.width - sheet.margin, sheet.height - sheet.margin)
+def open_page(data: bytes):
+    """The decoded RGB page, upright and on white. Raises ``ValueError`` with the reason, and nothing else, whatever the bytes are.
 
-
-def datasheet(sheet: Sheet) -> None:
-    page = sheet.page
-    sheet.draw.rectangle((0, 0, sheet.width, 2 * GRID), fill=sheet.colour)
-    sheet.line(page.organisation, size=29, fill=(255, 255, 255))
-    sheet.y += sheet.rng.choice((0, GRID))
-    sheet.line(page.subjects[0], size=31)
-    sheet.line(f"Data sheet {page.year}", size=26, bold=False)
-    sheet.draw.ellipse((sheet.margin, sheet.y + 6, sheet.width * 0.48, sheet.y + 112), outline=sheet.colour, width=6)
-    sheet.filler(sheet.width * 0.54, sheet.y + 6, sheet.width - sheet.margin, sheet.y + 112)
-    sheet.y += 120
-    sheet.table(page.subjects[1:], ruled=True)
-    sheet.line(f"Site: {page.region}", size=25, bold=False)
-    sheet.columns(sheet.height - sheet.margin)
-
-
-def slide(sheet: Sheet) -> None:
-    page = sheet.page
-    sheet.line(f"{page.subjects[0]} {page.year}", size=32)
-    sheet.draw.line((sheet.margin, sheet.y, sheet.width - sheet.margin, sheet.y), fill=sheet.colour, width=4)
-    sheet.y += sheet.rng.choice((0, GRID))
-    sheet.line(page.organisation, size=29, bold=False)
-    top, middle = sheet.y + 8, sheet.width * 0.55
-    sheet.chart(sheet.margin, top, middle, sheet.height - sheet.margin)
-    for _ in range(3):
-        sheet.draw.ellipse((middle + 22, sheet.y + 18, middle + 29, sheet.y + 25), fill=sheet.colour)
-        sheet.filler(middle + 38, sheet.y + 12, sheet.width - sheet.margin, sheet.y + 52)
-        sheet.y += 52
-    sheet.key(page.region, x=middle + 20, size=26, bold=False)
-
-
-def letter(sheet: Sheet) -> None:
-    page = sheet.page
-    sheet.line(page.organisation, x=100, size=28)
-    sheet.line(f"{page.region}, {page.year}", x=160, size=25, bold=False)
-    sheet.columns(sheet.y + sheet.rng.choice((64, 104)))
-    sheet.line(f"Re: {page.subjects[0]}", size=28)
-    sheet.columns(sheet.height - 84)
-    sheet.draw.line((sheet.margin, sheet.height - 40, sheet.margin + 120, sheet.height - 60), fill=sheet.colour, width=3)
-
-
-def dashboard(sheet: Sheet) -> None:
-    page = sheet.page
-    sheet.draw.rectangle((0, 0, 12, sheet.height), fill=sheet.colour)
-    sheet.line(page.organisation, size=29)
-    half = sheet.width / 2
-    for left, label in ((sheet.margin, str(page.year)), (half + 4, page.region)):
-        sheet.draw.rectangle((left, 2 * GRID, left + half - sheet.margin - 8, 3 * GRID), outline=sheet.colour, width=2)
-        sheet.key(label, x=left + 10, size=28, room=half - sheet.margin - 24)
-    sheet.y = 3 * GRID + 1
-    sheet.line(page.subjects[0], size=29)
-    sheet.chart(sheet.margin, sheet.y, sheet.width - sheet.margin, sheet.height - sheet.margin)
-
-
-def flashcard(sheet: Sheet) -> None:
-    page = sheet.page
-    lines = [page.organisation, page.subjects[0], str(page.year), page.region]
-    for place, text in enumerate(lines):
-        sheet.y = place * 3 * GRID + GRID * sheet.rng.randrange(3)
-        sheet.key(text, size=30)
-
-
-PORTRAIT = {
-    "report": report,
-    "table": table,
-    "invoice": invoice,
-    "datasheet": datasheet,
-    "letter": letter,
-    "flashcard": flashcard,
-}
-LANDSCAPE = {"slide": slide, "dashboard": dashboard}
-METRIC_LAYOUTS = ("report", "table", "slide", "letter", "dashboard")
-ITEM_LAYOUTS = ("invoice", "datasheet")
-TABLE_LAYOUTS = ("table", "invoice", "datasheet")  # a query may ask about any row
-CHART_LAYOUTS = ("report", "slide", "dashboard")
-HELD_OUT_LAYOUTS = ("letter", "dashboard")  # pre-training never draws these
-
-
-def draw_page(page: Page, typefaces: int = len(TYPEFACES)) -> tuple[Image.Image, list[tuple[str, float, float, float, float]]]:
-    """Draw ``page``: an RGB image of 400 x 560 pixels (slides and dashboards 560 x 400) and its large lines.
-
-    The same ``page`` always gives the same pixels for one Pillow version; ``typefaces`` keeps to the first few (pre-training starts
-    with one). Raises ``KeyError`` for an unknown layout.
+    The size is checked before the pixels are unpacked, and only :data:`PAGE_FORMATS` are tried. A camera's note of how the page was held
+    (EXIF) is followed, as ``datasets.Image`` does; what is transparent becomes white, as in the model's own image processor.
     """
-    sheet = Sheet(page, page.layout in LANDSCAPE, typefaces)
-    (LANDSCAPE | PORTRAIT)[page.layout](sheet)
-    return sheet.image, sheet.key_lines
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(io.BytesIO(data), formats=PAGE_FORMATS) as image:
+            width, height = image.size
+            if width * height <= LARGEST_PAGE:
+                image = ImageOps.exif_transpose(image)
+                if not image.has_transparency_data:
+                    return image.convert("RGB")
+                paper = Image.new("RGBA", image.size, "white")
+                return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
+    except Exception as error:  # a damaged file can raise nearly anything inside a decoder, and must not stop the run
+        raise ValueError(f"does not open ({type(error).__name__})") from error
+    raise ValueError(f"has {width} x {height} pixels, the limit is {LARGEST_PAGE:,}")
+
+
+def fingerprint(page) -> str:
+    """SHA-1 of an RGB page's size and pixels; equal pages under two ids share it."""
+    return hashlib.sha1(str(page.size).encode() + page.tobytes(), usedforsecurity=False).hexdigest()
+
+
+def page_fingerprint(data: bytes) -> str | None:
+    """:func:`fingerprint` of an image file's bytes, or ``None`` if it does not open."""
+    try:
+        return fingerprint(open_page(data))
+    except ValueError:
+        return None
+
+
+def read_page(image: dict | None, processor) -> tuple[str | None, bytes | str]:
+    """``(fingerprint of the page, PNG bytes of the presized page)`` of an undecoded image, or ``(None, why it was skipped)``."""
+    if not image or not image.get("bytes"):
+        return None, "has no image"
+    buffer = io.BytesIO()
+    try:
+        page = open_page(image["bytes"])
+        presize(page, processor).save(buffer, "PNG", compress_level=1)
+    except ValueError as error:  # smart_resize refuses a page that is more than 200 times as long as wide
+        return None, str(error)
+    return fingerprint(page), buffer.getvalue()
+
+
+def presize(image, processor):
+    """The page at the size that the processor would make of it, so that its own resize becomes the identity.
+
+    ``image``: a PIL page of any size; ``processor``: the model's (its ``image_processor`` holds ``max_pixels``). Returns an RGB PIL
+    page. The processor's ``pixel_values`` are bit-identical before and after (``tests/test_dataset.py``); notebook 02 shows why it
+    pays: every later read decodes a small page.
+    """
+    from torchvision.transforms.v2 import functional
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+    settings = processor.image_processor
+    image = image.convert("RGB")
+    height, width = smart_resize(
+        image.height,
+        image.width,
+        factor=settings.patch_size * settings.merge_size,
+        min_pixels=settings.size["shortest_edge"],
+        max_pixels=settings.size["longest_edge"],
+    )
+    if height * width > settings.size["longest_edge"] or max(height, width) > 200 * min(height, width):
+        return image  # so thin that no size in multiples of 32 fits: the processor's resize would not be the identity on it
+    pixels = functional.pil_to_tensor(image)
+    resized = functional.resize(pixels, [height, width], interpolation=functional.InterpolationMode.BICUBIC, antialias=True)
+    return functional.to_pil_image(resized)
+
+
+READERS = 3  # row groups that are read at once, if they are small
+BYTES_AT_ONCE = 256 * 2**20  # stored bytes of the row groups that are read at once; a larger one is read alone
+COPIES = 3  # a page lies in the store, in train or eval, and in full
+PROGRESS_PAGES = 1000
+
+
+class PageStore:
+    """A folder of presized pages. ``fingerprints``: ``{page number: SHA-1 of the original's pixels, None where it does not open}``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.fingerprints: dict[int, str | None] = {}
+        self.sizes: dict[int, int] = {}  # page number: bytes of its PNG file
+        self.problems: dict[int, str] = {}  # page number: why it was skipped
+        for file in sorted(folder.glob("group-*.json")):
+            try:
+                self._take(json.loads(file.read_text(encoding="utf-8")))
+            except ValueError:
+                print(f"{folder.name}/{file.name} is damaged: its pages are fetched again")
+                file.unlink()
+        damaged = [number for number in self.fingerprints if not self._is_whole(number)]
+        for number in damaged:
+            del self.fingerprints[number]
+        if damaged:
+            print(f"{len(damaged)} page files of {folder.name} are damaged or gone, {damaged[0]:06d}.png first: fetched again")
+
+    def _is_whole(self, number: int) -> bool:
+        """Whether a page's file has the length that its index gives; true for a page that was skipped."""
+        path = self.path(number)
+        return path is None or Path(path).exists() and Path(path).stat().st_size == self.sizes[number]
+
+    def path(self, number: int) -> str | None:
+        """The page's PNG file, for ``datasets.Image``; ``None`` where the page does not open. ``KeyError`` if it was not fetched."""
+        return None if self.fingerprints[number] is None else str(self.folder / f"{number:06d}.png")
+
+    def add(self, group: int, pages: dict[int, tuple[str | None, bytes | str]]) -> None:
+        """Keep a row group's pages: ``{number: (fingerprint, PNG bytes)}``, or ``(None, reason)`` for a page that was skipped."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for number, (fingerprint, content) in pages.items():
+            if fingerprint is not None:
+                write_whole(self.folder / f"{number:06d}.png", content)
+        index = self.folder / f"group-{group:05d}.json"
+        entries = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
+        entries |= {str(number): [f, len(content) if f else content] for number, (f, content) in pages.items()}
+        write_whole(index, json.dumps(entries).encode())
+        self._take(entries)
+
+    def _take(self, entries: dict[str, list]) -> None:
+        for number, (fingerprint, size_or_problem) in entries.items():
+            self.fingerprints[int(number)] = fingerprint
+            (self.problems if fingerprint is None else self.sizes)[int(number)] = size_or_problem
+
+    def mean_bytes(self) -> float:
+        """Mean size of the pages kept so far; 0 when there are none."""
+        return sum(self.sizes.values()) / len(self.sizes) if self.sizes else 0.0
+
+
+def check_free_disk(folder: Path, needed: float) -> None:
+    """Raise ``OSError`` with both figures and the way out when ``needed`` bytes do not fit on the disk of ``folder``."""
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        raise OSError(
+            f"the pages need about {needed / 1e9:.1f} GB more under outputs, {free / 1e9:.1f} GB are free: make room, set VDR_OUTPUTS "
+            "to a folder on a larger disk, or try fewer rows first (VDR_ROWS=1000:100)"
+        )
+
+
+def bar(done: int, total: int) -> str:
+    """A line of progress: ``[####----] 1,000 of 2,000 pages``."""
+    filled = 20 * done // max(total, 1)
+    return f"[{'#' * filled}{'-' * (20 - filled)}] {done:,} of {total:,} pages"
+
+
+def fetch_pages(
+    source: Source, numbers: Iterable[int], store: PageStore, processor, columns: tuple[str, ...] = ("image",), progress=print
+) -> None:
+    """Fetch these pages, shrink them to what the model sees, and keep them in ``store``; those that it holds are not fetched again.
+
+    A page's number is ``source row * len(columns) + column``; with the one column ``image`` it is the row's own number. A line of
+    progress is printed every 1,000 pages. After the first row group the size of the rest is estimated from the pages at hand, and
+    ``OSError`` stops the run if the disk is too small for it. A page that does not open is kept as such and listed in ``problems``.
+    """
+    wanted = sorted(set(numbers))
+    missing = [number for number in wanted if number not in store.fingerprints]
+    by_row: dict[int, list[int]] = {}
+    for number in missing:
+        by_row.setdefault(number // len(columns), []).append(number)
+    groups = list(source.groups_of(by_row).items())
+    done = len(wanted) - len(missing)
+    for mark in range(PROGRESS_PAGES, done + 1, PROGRESS_PAGES):
+        progress(bar(mark, len(wanted)))
+    largest = max((source.bytes_of(columns, [group]) for group, _ in groups), default=0)
+    threads = READERS if READERS * largest <= BYTES_AT_ONCE else 1
+    stopped = threading.Event()
+
+    def fetch_group(group: int, rows: list[int]) -> int:
+        """Read, shrink and keep one row group's pages; returns their number. A piece at a time, so that a large group fits in memory."""
+        rest = iter(rows)
+        for records in source.read_pieces(group, rows, columns):
+            images = {n: record[columns[n % len(columns)]] for record in records for n in by_row[next(rest)]}
+            pages = shrinkers.map(lambda image: read_page(image, processor), images.values())
+            store.add(group, dict(zip(images, pages, strict=True)))
+            if stopped.is_set():
+                break
+        return sum(len(by_row[row]) for row in rows)
+
+    with ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as shrinkers, ThreadPoolExecutor(threads) as readers:
+        try:
+            for some in (groups[:1], groups[1:]):  # from the first one's pages the size of the rest is estimated
+                if store.sizes:
+                    check_free_disk(store.folder, (len(wanted) - done) * store.mean_bytes() * COPIES)
+                for count in readers.map(lambda group: fetch_group(*group), some):
+                    for mark in range(done // PROGRESS_PAGES + 1, (done + count) // PROGRESS_PAGES + 1):
+                        progress(bar(mark * PROGRESS_PAGES, len(wanted)))
+                    done += count
+        finally:
+            stopped.set()

@@ -38,7 +38,7 @@ if {{"COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"}} & set(os.environ):
         raise RuntimeError("COURSE, the course's address, is unset: run `python -m vdr_helpers.badges <address>` in a clone")
     keep = [f"{{name}}=={{version(name)}}" for name in ("torch", "torchvision", "numpy")]
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", COURSE, *keep], check=True)
-from vdr_helpers.device import fit_to_card
+from vdr_helpers.machine import fit_to_card
 from vdr_helpers.profiles import describe, load_profile, quiet_progress_bars
 
 quiet_progress_bars()

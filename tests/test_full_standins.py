@@ -22,7 +22,7 @@ from vdr_helpers.profiles import load_profile
 from vdr_helpers.source import Source, open_source
 from vdr_helpers.splits import choose_rows, prepare, prepare_preprocessed
 
-STAND_IN = Architecture(
+STAND_IN = Sizes(
     "stand-in of the real width",
     hidden_size=2048, intermediate_size=256, layers=1, heads=4, key_value_heads=2, head_dim=64, vocabulary=1536,
     vision_hidden=64, vision_intermediate=128, vision_depth=1, vision_heads=2, position_embeddings=256, deepstack=(0,),

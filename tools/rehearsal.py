@@ -36,7 +36,7 @@ TRAIN_FAMILIES, EVAL_FAMILIES = 70, 335  # families of near-duplicates; 4 querie
 VERSION = 2  # raise it when the same settings would give another model or other pages
 
 
-def chosen_size() -> Architecture:
+def chosen_size() -> Sizes:
     """The 2B model's widths, or the small ones with ``VDR_REHEARSAL=small``. Raises ``ValueError`` for another value."""
     value = os.environ.get(SIZE_VARIABLE) or "true"
     if value not in ("true", "small"):
@@ -58,7 +58,7 @@ def move_into_place(partial: Path, folder: Path, stamp: dict) -> Path:
     return folder
 
 
-def build_base(folder: Path, model: Architecture, seed: int = 0) -> Path:
+def build_base(folder: Path, model: Sizes, seed: int = 0) -> Path:
     """A Sentence Transformers folder of this architecture with random weights (2B: 4.3 GB, bfloat16), unless it is there already.
 
     Weights are drawn on the GPU where there is one. Tokenizer, processor and chat template are the tiny base's. Returns ``folder``.
@@ -177,7 +177,7 @@ class Rehearsal:
     """Measures one architecture on this machine; every method appends one run to ``receipt`` and prints it."""
 
     def __init__(
-        self, profile: Profile, model: Architecture, base: Path, receipt: Path | None, batch: int, steps: int, fp16: bool = False
+        self, profile: Profile, model: Sizes, base: Path, receipt: Path | None, batch: int, steps: int, fp16: bool = False
     ) -> None:
         import torch
 

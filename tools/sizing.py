@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from tiny_vdr.model import QWEN3_VL_2B, TINY
+from tiny_vdr import model
+from tiny_vdr.model import Sizes
 from vdr_helpers.pages import COPIES
 from vdr_helpers.profiles import PROFILES, Profile, assets_folder, outputs_folder
 from vdr_helpers.stamps import write_whole
@@ -29,24 +30,8 @@ LORA_RANK = 32  # the same report: rank 32, alpha 32
 LORA = {"r": LORA_RANK, "lora_alpha": LORA_RANK, "target_modules": list(LORA_MODULES)}  # arguments of peft.LoraConfig
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """Widths and depths of a ``Qwen3VLModel`` (no language head). Field names follow its ``Qwen3VLConfig``."""
-
-    name: str
-    hidden_size: int
-    intermediate_size: int
-    layers: int
-    heads: int
-    key_value_heads: int
-    head_dim: int
-    vocabulary: int
-    vision_hidden: int
-    vision_intermediate: int
-    vision_depth: int
-    vision_heads: int
-    position_embeddings: int
-    deepstack: tuple[int, ...]
+class Architecture(Sizes):
+    """:class:`tiny_vdr.model.Sizes` with what follows from them."""
 
     @property
     def query_width(self) -> int:
@@ -130,27 +115,7 @@ class Architecture:
         return blocks + attention + 2 * PATCH_VALUES * width * patches + 2 * self.merger_parameters * patches / PATCHES_PER_TOKEN
 
 
-# The public config of the 2B model: huggingface.co/interlive/STRIDE-R003-PMDM-Qwen3-VL-2B/blob/main/config.json, a model of the same
-# architecture whose config was read (text part and vision depth, width, deepstack); the other vision numbers as in the 4B's config,
-# which has the same tower, and in sgl-jax's Qwen3VLVisionConfig. Its parameters are the "2.1B" of the published card.
-QWEN3_VL_2B = Architecture(
-    name="Qwen3-VL 2B",
-    hidden_size=2048,
-    intermediate_size=6144,
-    layers=28,
-    heads=16,
-    key_value_heads=8,
-    head_dim=128,
-    vocabulary=151_936,
-    vision_hidden=1024,
-    vision_intermediate=4096,
-    vision_depth=24,
-    vision_heads=16,
-    position_embeddings=2304,
-    deepstack=(5, 11, 17),
-)
-TINY = Architecture("tiny", 256, 768, 2, 4, 2, 64, 1536, 128, 512, 4, 4, 256, (1,))
-SMALL = Architecture("small (for tests on a CPU)", 64, 128, 2, 4, 2, 16, 2048, 32, 64, 3, 2, 64, (0, 1))
+QWEN3_VL_2B, TINY, SMALL = (Architecture(**vars(sizes)) for sizes in (model.QWEN3_VL_2B, model.TINY, model.SMALL))
 
 
 def image_tokens(width: int, height: int, max_pixels: int) -> int:
@@ -190,7 +155,7 @@ def in_short(terms: Iterable[Term]) -> str:
     return ", ".join(f"{term.name} {term.gib:.1f}" for term in sorted(terms, key=lambda term: -term.gib) if term.gib >= 0.1)
 
 
-def architecture_of(profile: Profile) -> Architecture:
+def architecture_of(profile: Profile) -> Sizes:
     """The model's widths: the 2B model's where the profile's embeddings have 2,048 numbers, else the tiny model's."""
     return QWEN3_VL_2B if profile.matryoshka_dims[0] == QWEN3_VL_2B.hidden_size else TINY
 

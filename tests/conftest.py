@@ -33,10 +33,10 @@ def source(tmp_path_factory):
 @pytest.fixture(scope="session")
 def processor():
     """``build_processor()``; training its tokenizer takes seconds, so ``build_model`` is given this one for the whole session."""
-    from vdr_helpers import tiny_model
+    from tiny_vdr import model
 
-    patch, built = pytest.MonkeyPatch(), tiny_model.build_processor()
-    patch.setattr(tiny_model, "build_processor", lambda: built)
+    patch, built = pytest.MonkeyPatch(), model.build_processor()
+    patch.setattr(model, "build_processor", lambda: built)
     yield built
     patch.undo()
 

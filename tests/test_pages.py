@@ -6,7 +6,7 @@ import random
 import pytest
 
 from tiny_vdr.sheet import GRID, LONG, SHORT, Page
-from vdr_helpers import pages, vocabulary
+from tiny_vdr import pages, vocabulary
 
 ALL_LAYOUTS = [*pages.PORTRAIT, *pages.LANDSCAPE]
 COURSE_LAYOUTS = [*pages.METRIC_LAYOUTS, *pages.ITEM_LAYOUTS]

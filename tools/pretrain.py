@@ -1,0 +1,92 @@
+"""Make the base model of the ``tiny`` profile from random weights: ``make pretrain``, at most two hours on two cores.
+
+Runs :func:`tiny_vdr.pretrain.pretrain`, scores the result on the course's 300 queries and 1,500 pages, and writes its card. A run that
+was stopped goes on where it was. ``--ship`` puts the result into ``assets/tiny-base``; CONTRIBUTING.md says what follows from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from sentence_transformers import SentenceTransformer
+
+from tiny_vdr.pretrain import STEPS, pretrain
+from vdr_helpers.evaluation import retrieval_inputs
+from vdr_helpers.profiles import assets_folder, load_profile, outputs_folder
+from vdr_helpers.splits import load_prepared
+from vdr_helpers.training import OnePassMatryoshkaEvaluator
+
+CARD = """# The tiny base model
+
+`Qwen3VLModel` with `Qwen3VLProcessor` behind `Transformer`, `Pooling(lasttoken)` and `Normalize`: the classes of
+`Qwen/Qwen3-VL-Embedding-2B` with {weights:,} weights instead of two billion, {width} numbers per embedding, stored in half precision.
+
+- **For**: learning how fine-tuning works on two CPU cores. It reads generated pages only and is of no use on real documents.
+- **Made by** `make pretrain` from random weights: {steps:,} batches of 32 pages, seed {seed}, {minutes:.0f} minutes on {machine}, which
+  other work shared. The schedule is in `tiny_vdr/pretrain.py`, the log of the losses in `pretrain_log.json`; at the end the model
+  found the right page among 32, most of them near-duplicates, in {accuracy:.0%} of the cases.
+- **Trained on** pages drawn by `tiny_vdr/batches.py`: five layouts, shared and invented words. Two layouts, and the words and phrasings
+  marked `held_out` in `tiny_vdr/vocabulary.py`, were never shown.
+- **Loss**: contrastive between queries and pages, of the whole vector and of its first numbers (`Qwen3-VL-Embedding` was trained with
+  Matryoshka dimensions as well), and two that teach reading: which words a page or query names, which characters an image token shows.
+- **NDCG@10** on the course's {queries} queries and {pages:,} pages, measured by the command that made it:
+
+| dimensions | {dims} |
+|---|{rule}|
+| NDCG@10 | {scores} |
+
+- No data of people or organisations: every name and figure is invented. Licence: Apache-2.0.
+"""
+
+
+def score(folder: Path) -> tuple[dict[int, float], int, int, int]:
+    """``({dimension: NDCG@10}, queries, pages, weights)`` of the model in ``folder`` on the eval split of the ``tiny`` profile."""
+    profile = replace(load_profile("tiny"), model_folder=str(folder))
+    model = SentenceTransformer(str(folder), device="cpu", model_kwargs=profile.model_kwargs)
+    queries, corpus, relevant_docs = retrieval_inputs(load_prepared(profile, "eval")[0])
+    dims = profile.matryoshka_dims
+    evaluator = OnePassMatryoshkaEvaluator(queries, corpus, relevant_docs, truncate_dims=dims, batch_size=profile.encode_batch_size)
+    found = evaluator(model)
+    names = {dim: "cosine_ndcg@10" if dim == dims[0] else f"-{dim}d_cosine_ndcg@10" for dim in dims}
+    scores = {dim: found[name] for dim, name in names.items()}
+    return scores, len(queries), len(corpus), sum(weight.numel() for weight in model.parameters())
+
+
+def write_card(folder: Path, seed: int, machine: str) -> None:
+    """Score the model in ``folder`` and write its ``README.md`` from the scores and the log."""
+    log = json.loads((folder / "pretrain_log.json").read_text(encoding="utf-8"))
+    scores, queries, pages, weights = score(folder)
+    card = CARD.format(
+        weights=weights, width=max(scores), steps=log[-1]["step"], minutes=log[-1]["minutes"], machine=machine, seed=seed,
+        accuracy=sum(row["accuracy"] for row in log[-10:]) / 10, queries=queries, pages=pages, dims=" | ".join(map(str, scores)),
+        rule="---|" * (len(scores) - 1) + "---", scores=" | ".join(f"{value:.3f}" for value in scores.values()),
+    )  # fmt: skip
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    print(card)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tools.pretrain", description=__doc__.partition("\n")[0])
+    parser.add_argument("--steps", type=int, default=STEPS, help="batches of 32 pages")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--machine", default=f"two cores ({platform.machine()})", help="how the card names the machine")
+    parser.add_argument("--ship", action="store_true", help="put the finished model into assets/tiny-base")
+    options = parser.parse_args()
+    folder = outputs_folder() / "pretrain"
+    if not (folder / "pretrain_log.json").exists():
+        pretrain(folder, steps=options.steps, seed=options.seed)
+        write_card(folder, options.seed, options.machine)
+    if options.ship:
+        shipped = assets_folder() / "tiny-base"
+        shutil.rmtree(shipped, ignore_errors=True)
+        shutil.copytree(folder, shipped)
+        print("assets/tiny-base is this model now; CONTRIBUTING.md lists what to make anew")
+
+
+if __name__ == "__main__":
+    main()

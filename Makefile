@@ -3,12 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
+NOTEBOOKS := $(sort $(wildcard notebooks/[0-9a][0-9]_*.ipynb))
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
-MINUTES ?= 106
 
 .DEFAULT_GOAL := help
-.PHONY: help setup course test lab notebooks pretrain clean
+.PHONY: help setup course check test lab notebooks pretrain clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -26,13 +25,19 @@ $(STAMP): requirements.txt pyproject.toml
 	@touch $@
 
 course: $(STAMP) ## run all seven notebooks, headless, and print what fine-tuning gained
-	$(BIN)/python -m vdr_helpers.run_course
+	$(BIN)/python -m tools.run_course
 
-# The notebooks run in order and in one process: each one finds what the one before left in an outputs folder that starts empty.
-test: $(STAMP) ## ruff, the tests in tests/, then every notebook against its stored outputs
+check: $(STAMP) ## what an edit needs, in a minute and a half: ruff, spelling, import rules, quick tests, the notebooks as files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/codespell
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/python -m pytest -m "not slow"
+
+# The notebooks run in order and in one process: each one finds what the one before left in an outputs folder that starts empty.
+test: check ## all of check, the slow tests, then every notebook against its stored outputs
+	$(BIN)/python -m pytest -m slow
 	@outputs=$$(mktemp -d) && trap 'rm -rf "$$outputs"' EXIT && \
 	  VDR_OUTPUTS="$$outputs" $(BIN)/python -m pytest --nbval --nbval-current-env \
 	  --nbval-sanitize-with tests/nbval_sanitize.cfg $(NOTEBOOKS)
@@ -41,11 +46,11 @@ lab: $(STAMP) ## open JupyterLab at notebook 00
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
 
 notebooks: $(STAMP) ## for maintainers: run the notebooks and store their outputs in them, to be committed
-	$(BIN)/python -m vdr_helpers.run_course --store
+	$(BIN)/python -m tools.run_course --store
 
-pretrain: $(STAMP) ## pre-train a tiny base model from random weights in outputs/pretrain (106 minutes; MINUTES=… to change that)
-	$(BIN)/python -m vdr_helpers.pretrain --minutes $(MINUTES) --output outputs/pretrain
+pretrain: $(STAMP) ## make the tiny base model from random weights in outputs/pretrain, under two hours; goes on where it was stopped
+	$(BIN)/python -m tools.pretrain
 
 clean: ## remove .venv and caches; outputs/ is yours and stays
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache *.egg-info
-	find vdr_helpers tests notebooks -name __pycache__ -prune -exec rm -rf {} +
+	find vdr_helpers tiny_vdr tools benchmarks tests notebooks -name __pycache__ -prune -exec rm -rf {} +

@@ -1,11 +1,15 @@
-"""Put notebook 03's tuned model into ``assets/tiny-finetuned``, for readers who skip it: ``python -m tools.ship_tuned``."""
+"""Ship what ``make notebooks`` made: notebook 03's tuned model into ``assets/tiny-finetuned`` and the run's scores and minutes into
+``assets/measured/tiny_run.json``: ``python -m tools.ship_tuned``.
+"""
 
 from __future__ import annotations
 
+import json
 import shutil
 
 from vdr_helpers.evaluation import finetuned_model
 from vdr_helpers.profiles import assets_folder, load_profile
+from vdr_helpers.stamps import write_whole
 
 CARD = "README.md"
 
@@ -21,6 +25,10 @@ def main() -> None:
     shutil.rmtree(shipped)
     shutil.copytree(own, shipped)
     (shipped / CARD).write_text(card, encoding="utf-8")
+    summary = json.loads((profile.output_dir / "summary.json").read_text(encoding="utf-8"))
+    run = {"what": "tiny profile, seed 42, the run whose outputs the notebooks store"}
+    run |= {name: summary[name] for name in ("versions", "device", "minutes", "train_seconds", "ndcg_at_10")}
+    write_whole(assets_folder() / "measured" / "tiny_run.json", json.dumps(run, indent=1) + "\n")
     print("assets/tiny-finetuned is notebook 03's tuned model now")
 
 

@@ -1,0 +1,78 @@
+"""Write the README's tables of measured figures from the stored results: ``python -m tools.tables``; a test holds the two together.
+
+Every table stands between ``<!-- name: start -->`` and ``<!-- name: end -->``. ``tiny``: notebook 03's run and three seeds; ``choices``: one
+thing changed at a time; ``recipes``: the published recipe against the course's.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from vdr_helpers.profiles import assets_folder
+from vdr_helpers.published import measured
+from vdr_helpers.stamps import write_whole
+
+ROOT = assets_folder().parent
+README = ROOT / "README.md"
+RECIPES = ROOT / "benchmarks" / "results" / "recipes_tiny.json"
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A markdown table; ``rows`` hold one text per column of ``head``."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows])
+
+
+def tiny_table() -> str:
+    """NDCG@10 by dimension of base, notebook 03's own run and the seeds, and what is kept at the fewest dimensions."""
+    seeds, own = measured("tiny_seeds"), measured("tiny_run")["ndcg_at_10"]["finetuned"]
+    base, runs = seeds["base_ndcg_at_10"], [run["ndcg_at_10"] for run in seeds["runs"]]
+    widest, *_, narrowest = base
+    numbers = ", ".join(str(run["seed"]) for run in seeds["runs"])
+    head = ["Dimensions", "Base", "Fine-tuned, the notebooks' run (seed 42)", f"Fine-tuned, seeds {numbers}"]
+    rows = [[dim, f"{base[dim]:.3f}", f"{own[dim]:.3f}", ", ".join(f"{run[dim]:.3f}" for run in runs)] for dim in base]
+    kept = [f"{scores[narrowest] / scores[widest]:.0%}" for scores in (base, own, *runs)]
+    return markdown(head, [*rows, [f"kept at {narrowest}", *kept[:2], ", ".join(kept[2:])]])
+
+
+def choices_table() -> str:
+    """NDCG@10 at the most and at the fewest dimensions, and seconds of training, for each choice."""
+    choices = measured("choices")["choices"]
+    widest, *_, narrowest = next(iter(choices.values()))["ndcg_at_10"]
+    rows = [
+        [name, f"{run['ndcg_at_10'][widest]:.3f}", f"{run['ndcg_at_10'][narrowest]:.3f}", f"{run['train_seconds']:.0f}"]
+        for name, run in choices.items()
+    ]
+    return markdown(["Choice", f"NDCG@10 at {widest}", f"at {narrowest}", "Training, s"], rows)
+
+
+def recipes_table() -> str:
+    """Seconds of each part in the published recipe and in the course's, and how many times faster it is."""
+    rows = [
+        [
+            part["part"],
+            f"{part['published']:.3g}",
+            f"{part['course']:.3g}",
+            "{ratio:.3g} ({lowest:.3g} to {highest:.3g})".format(**part),
+        ]
+        for part in json.loads(RECIPES.read_text(encoding="utf-8"))["parts"]
+    ]
+    return markdown(["Part", "Published recipe, s", "Course, s", "Times faster (range)"], rows)
+
+
+TABLES = {"tiny": tiny_table, "choices": choices_table, "recipes": recipes_table}
+
+
+def with_tables(text: str) -> str:
+    """The README's ``text`` with every table written anew. Raises ``ValueError`` for a table without its two marks."""
+    for name, table in TABLES.items():
+        start, end = f"<!-- {name}: start -->\n", f"\n<!-- {name}: end -->"
+        if text.count(start) != 1 or text.count(end) != 1:
+            raise ValueError(f"README.md needs {start.strip()!r} and {end.strip()!r} once each, around its table")
+        before, _, rest = text.partition(start)
+        text = before + start + table() + end + rest.partition(end)[2]
+    return text
+
+
+if __name__ == "__main__":
+    write_whole(Path(README), with_tables(README.read_text(encoding="utf-8")))

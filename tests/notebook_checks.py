@@ -3,16 +3,14 @@
 ``test_hygiene.py`` applies them to the course and, to see that each can fail, to bad notebooks built in memory.
 """
 
-import ast
-import builtins
 import json
 import re
+import subprocess
+import sys
 
 import nbformat
-from IPython.core.inputtransformer2 import TransformerManager
 from nbval.plugin import find_comment_markers, find_metadata_tags
 
-ALWAYS_BOUND = {*dir(builtins), "display", "get_ipython", "__name__", "__file__", "__doc__"}
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/svg+xml")
 MACHINE_PATH = re.compile(r"(?<![\w.:-])/(?:root|home|tmp|work|Users|private/var)(?=[/\s\"')\]]|$)|\b[A-Za-z]:\\+Users\b")
 EMBEDDED_DATA = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=\s]+")
@@ -163,123 +161,13 @@ def setup_cell(notebook):
 
 
 def binds_every_name_before_use(notebook):
-    """Names are bound by an earlier line at top level; inside a function, anywhere in the notebook."""
-    source = "\n".join(TransformerManager().transform_cell(cell.source) for cell in code_cells(notebook))
-    return [
-        f"line {line} of all code: {name!r} is used before it is bound" for line, name in NameChecker().check(ast.parse(source))
-    ]
-
-
-class NameChecker(ast.NodeVisitor):
-    """Walk a module in the order in which it runs; bodies of functions are looked at last, when all names are known."""
-
-    def __init__(self):
-        self.scopes = [set(ALWAYS_BOUND)]
-        self.later = []
-        self.unbound = []
-
-    def check(self, tree):
-        self.visit(tree)
-        while self.later:
-            self.scopes, body = self.later.pop(0)
-            bound_in = {node.id for part in body for node in ast.walk(part) if isinstance(node, ast.Name) and is_binding(node)}
-            self.scopes[-1] |= bound_in
-            for part in body:
-                self.visit(part)
-        return sorted(set(self.unbound))
-
-    def visit_Name(self, node):
-        if is_binding(node):
-            self.scopes[-1].add(node.id)
-            return
-        if not any(node.id in scope for scope in self.scopes):
-            self.unbound.append((node.lineno, node.id))
-        if isinstance(node.ctx, ast.Del):
-            self.scopes[-1].discard(node.id)
-
-    def visit_Import(self, node):
-        self.scopes[-1] |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-
-    visit_ImportFrom = visit_Import
-
-    def visit_Assign(self, node):
-        self.visit(node.value)
-        for target in node.targets:
-            self.visit(target)
-
-    def visit_AnnAssign(self, node):
-        for part in (node.annotation, node.value, node.target):
-            if part is not None:
-                self.visit(part)
-
-    def visit_AugAssign(self, node):
-        if isinstance(node.target, ast.Name):
-            self.visit(ast.copy_location(ast.Name(node.target.id, ast.Load()), node.target))
-        self.visit(node.value)
-        self.visit(node.target)
-
-    def visit_NamedExpr(self, node):
-        self.visit(node.value)
-        self.visit(node.target)
-
-    def visit_For(self, node):
-        self.visit(node.iter)
-        self.visit(node.target)
-        for part in (*node.body, *node.orelse):
-            self.visit(part)
-
-    visit_AsyncFor = visit_For
-
-    def visit_ExceptHandler(self, node):
-        if node.type is not None:
-            self.visit(node.type)
-        if node.name:
-            self.scopes[-1].add(node.name)
-        for part in node.body:
-            self.visit(part)
-
-    def visit_FunctionDef(self, node):
-        for part in (*node.decorator_list, *node.args.defaults, *(default for default in node.args.kw_defaults if default)):
-            self.visit(part)
-        self.scopes[-1].add(node.name)
-        self.postpone(node.args, node.body)
-
-    visit_AsyncFunctionDef = visit_FunctionDef
-
-    def visit_Lambda(self, node):
-        for part in (*node.args.defaults, *(default for default in node.args.kw_defaults if default)):
-            self.visit(part)
-        self.postpone(node.args, [node.body])
-
-    def postpone(self, arguments, body):
-        every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
-        self.later.append(([*self.scopes, {argument.arg for argument in every if argument}], body))
-
-    def visit_ClassDef(self, node):
-        for part in (*node.decorator_list, *node.bases, *(keyword.value for keyword in node.keywords)):
-            self.visit(part)
-        self.scopes.append(set())
-        for part in node.body:
-            self.visit(part)
-        self.scopes.pop()
-        self.scopes[-1].add(node.name)
-
-    def visit_comprehension_expression(self, node):
-        self.scopes.append(set())
-        for generator in node.generators:
-            self.visit(generator.iter)
-            self.visit(generator.target)
-            for condition in generator.ifs:
-                self.visit(condition)
-        for part in (node.key, node.value) if isinstance(node, ast.DictComp) else (node.elt,):
-            self.visit(part)
-        self.scopes.pop()
-
-    visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = visit_comprehension_expression
-
-
-def is_binding(node):
-    return isinstance(node.ctx, ast.Store)
+    """Names are bound by an earlier line at top level; inside a function, anywhere in the notebook. The judge is ruff's F821."""
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select=F821", "--output-format=json"]
+    command += ["--stdin-filename=notebook.ipynb", "-"]
+    python = notebook.metadata | {"language_info": {"name": "python"}}  # without it ruff passes the notebook over
+    text = nbformat.writes(nbformat.from_dict({**notebook, "metadata": python}))
+    run = subprocess.run(command, input=text, capture_output=True, text=True)
+    return [f"cell {found['cell']}: {found['message']}" for found in json.loads(run.stdout)]
 
 
 NOTEBOOK_CHECKS = (

@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from vdr_helpers import run_course, run_pages
+from tools import run_course, run_pages
 from vdr_helpers.evaluation import save_results
 from vdr_helpers.profiles import load_profile
 

@@ -20,7 +20,6 @@ from PIL.Image import Image, Resampling
 from tiny_vdr import vocabulary
 from tiny_vdr.pages import CHART_LAYOUTS, ITEM_LAYOUTS, METRIC_LAYOUTS, TABLE_LAYOUTS, draw_page
 from tiny_vdr.sheet import Page
-from vdr_helpers.stamps import is_as_written, write_index
 
 NEGATIVES_PER_ROW = 16  # as in the real dataset
 VERSION = 8  # raise it when the same seed would give other pages, so that a cached corpus is built anew
@@ -207,7 +206,7 @@ def build_source(
     workers: int = 2,
     mean_scale: float | None = None,
 ) -> Path:
-    """Build the source dataset in ``folder`` (about 4,400 pages, under a minute on two cores) unless it is there already.
+    """Draw the source dataset into ``folder`` (about 4,400 pages, under a minute on two cores); what was there is replaced.
 
     ``mean_scale`` enlarges the pages, as the ``rehearsal`` profile does. Written beside the target and moved into place at the
     end, so that an interrupted build is never whole. Returns ``folder``. Raises ``ValueError`` for too few families.
@@ -215,12 +214,6 @@ def build_source(
     from datasets import Dataset, Features, List, Value
     from datasets import Image as ImageColumn
 
-    stamp = {"version": VERSION, "seed": seed, "train_families": train_families, "eval_families": eval_families}
-    stamp |= {"mean_scale": mean_scale} if mean_scale else {}
-    if is_as_written(folder, "corpus.json", stamp):
-        return folder
-    if (folder / "corpus.json").exists():
-        print(f"{folder.name} is damaged or was drawn with other settings: its pages are drawn anew")
     if train_families < 20 or eval_families < 85:
         raise ValueError("build_source needs at least 20 train and 85 eval families to hold the dirt that notebook 02 looks for")
     rows = plan_rows(seed, train_families, eval_families)
@@ -244,7 +237,6 @@ def build_source(
         "---\nconfigs:\n- config_name: en\n  data_files:\n  - split: train\n    path: en/train-*.parquet\n---\n"
         "Generated page screenshots in the schema of `llamaindex/vdr-multilingual-train`. Every name and figure is invented.\n"
     )
-    write_index(partial, "corpus.json", stamp)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return folder

@@ -6,6 +6,7 @@ as JSON from standard input and prints one JSON line for each.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import os
@@ -42,6 +43,31 @@ def edited_sources(number: str, edits=(), below=(), more: str = "") -> list[str]
             else:
                 sources.insert(at[0] + 1, new)
     return sources + ([more] if more else [])
+
+
+def definitions(number: str, *names: str) -> dict:
+    """The functions and constants called ``names`` as a notebook's cells define them, executed alone: ``{name: object}``.
+
+    Imports at the top level of the cells are executed first. ``ValueError`` for a name that no cell, or more than one, defines.
+    """
+    tree = ast.parse(
+        "\n".join(line for source in edited_sources(number) for line in source.split("\n") if not line.startswith("%"))
+    )
+    defined = [(made, node) for node in tree.body for made in names_of(node)]
+    for name in names:
+        if [made for made, _ in defined].count(name) != 1:
+            raise ValueError(f"notebook {number} defines {name!r} {[made for made, _ in defined].count(name)} times, not once")
+    wanted = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom) or set(names_of(node)) & set(names)]
+    space: dict = {}
+    exec(compile(ast.Module(wanted, []), f"notebook {number}", "exec"), space)
+    return {name: space[name] for name in names}
+
+
+def names_of(node: ast.stmt) -> list[str]:
+    """What a top-level statement defines: a function, a class, or the one plain name that is assigned."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return [node.name]
+    return [node.targets[0].id] if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) else []
 
 
 def run_cells(number: str, outputs: Path, **changes) -> dict:

@@ -1,4 +1,4 @@
-"""The tiny base model: the classes of ``Qwen/Qwen3-VL-Embedding-2B``, 3.8 million weights instead of two billion.
+"""The tiny base model: the classes of ``Qwen/Qwen3-VL-Embedding-2B``, 3,779,456 weights instead of 2,127,532,032.
 
 ``Qwen3VLModel`` + ``Qwen3VLProcessor`` behind Sentence Transformers' ``Transformer`` -> ``Pooling(lasttoken)`` -> ``Normalize``.
 The weights come from ``make pretrain`` (:mod:`tiny_vdr.pretrain`); notebook 01 walks through the result.
@@ -6,9 +6,12 @@ The weights come from ``make pretrain`` (:mod:`tiny_vdr.pretrain`); notebook 01 
 
 from __future__ import annotations
 
+import json
 import random
+import shutil
 import tempfile
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from tiny_vdr import vocabulary
 
@@ -72,7 +75,9 @@ QWEN3_VL_2B = Sizes(
     deepstack=(5, 11, 17),
 )
 TINY = Sizes("tiny", 256, 768, 2, 4, 2, 64, 1536, 128, 512, 4, 4, 256, (1,))
-SMALL = Sizes("small (for tests on a CPU)", 64, 128, 2, 4, 2, 16, 2048, 32, 64, 3, 2, 64, (0, 1))
+SMALL = Sizes("small", 64, 128, 2, 4, 2, 16, 2048, 32, 64, 3, 2, 64, (0, 1))
+
+SIZES = {sizes.name: sizes for sizes in (QWEN3_VL_2B, TINY, SMALL)}
 
 
 def build_processor():
@@ -158,3 +163,29 @@ def build_model(seed: int = 0):
         transformer = Transformer(folder, processing_kwargs={"chat_template": {"add_generation_prompt": True}})
         pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode="lasttoken")
         return SentenceTransformer(modules=[transformer, pooling, Normalize()], device="cpu")
+
+
+def save_random_model(folder: Path, sizes: Sizes, like: Path, seed: int = 0) -> None:
+    """Write a Sentence Transformers folder of these sizes with random bfloat16 weights; they are drawn on the GPU where there is one.
+
+    ``like``: the tiny base's folder, whose tokenizer, processor, chat template and modules it gets. The tokenizer's vocabulary is padded
+    to ``sizes.vocabulary`` rows of the embedding table.
+    """
+    import torch
+    from transformers import AutoTokenizer, Qwen3VLModel
+
+    not_its_own = shutil.ignore_patterns("*.safetensors", "config.json", "README.md", "pretrain_log.json")
+    shutil.copytree(
+        like, folder, ignore=lambda at, names: not_its_own(at, names) if Path(at) == like else set(), dirs_exist_ok=True
+    )
+    pooling = folder / "1_Pooling" / "config.json"
+    settings = json.loads(pooling.read_text(encoding="utf-8")) | {"embedding_dimension": sizes.hidden_size}
+    pooling.write_text(json.dumps(settings, indent=1), encoding="utf-8")
+    before = torch.get_default_dtype()
+    with torch.random.fork_rng(), torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        torch.manual_seed(seed)
+        try:
+            torch.set_default_dtype(torch.bfloat16)
+            Qwen3VLModel(build_config(sizes, AutoTokenizer.from_pretrained(like))).save_pretrained(folder)
+        finally:
+            torch.set_default_dtype(before)

@@ -50,7 +50,9 @@ def score(folder: Path) -> tuple[dict[int, float], int, int, int]:
     model = SentenceTransformer(str(folder), device="cpu", model_kwargs=profile.model_kwargs)
     queries, corpus, relevant_docs = retrieval_inputs(load_prepared(profile, "eval")[0])
     dims = profile.matryoshka_dims
-    evaluator = OnePassMatryoshkaEvaluator(queries, corpus, relevant_docs, truncate_dims=dims, batch_size=profile.encode_batch_size)
+    evaluator = OnePassMatryoshkaEvaluator(
+        queries, corpus, relevant_docs, truncate_dims=dims, batch_size=profile.encode_batch_size
+    )
     found = evaluator(model)
     names = {dim: "cosine_ndcg@10" if dim == dims[0] else f"-{dim}d_cosine_ndcg@10" for dim in dims}
     scores = {dim: found[name] for dim, name in names.items()}

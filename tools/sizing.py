@@ -1,24 +1,23 @@
-"""The model in numbers: parameters, floating-point operations and stored bytes per token, from the widths of its config.
+"""What fits which card, worked out once: ``python -m tools.sizing`` writes ``assets/sizing.json``, which the setup cell looks things up in.
 
-The planner (notebook 00) and the rehearsal use it. Nothing is imported from transformers; ``tests/test_planner.py`` compares the
-parameters with the real class and the bytes with what PyTorch's autograd really keeps.
+Parameters, floating-point operations and stored bytes per token follow from the widths of a config; ``tests/test_planner.py`` compares
+the parameters with the real class and the bytes with what PyTorch's autograd really keeps. Receipts of ``tools.rehearsal`` take the
+place of computed figures where there are some. Notebook a2 does the sum again in a few lines, from the coefficients in the file.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import platform
-import shutil
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
 from tiny_vdr import model
 from tiny_vdr.model import Sizes
-from vdr_helpers.pages import COPIES
+from vdr_helpers.machine import BYTES, GIB, PREFETCH, card_choice, disk_needs, sizing
 from vdr_helpers.profiles import PROFILES, Profile, assets_folder, outputs_folder
 from vdr_helpers.stamps import write_whole
 
@@ -128,11 +127,9 @@ def image_tokens(width: int, height: int, max_pixels: int) -> int:
     return rows * columns
 
 
-GIB = 2**30
 PAGE_SIZE = (1416, 1648)  # mean page of the published training data, in pixels (model card, dataset statistics)
 QUERY_TOKENS = 36  # mean of the published card: 36.31 tokens
 PAGE_TEXT_TOKENS = 21  # the chat template around a page, counted in notebook 01
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
@@ -216,36 +213,13 @@ def activation_bytes(model: Architecture, tokens_per_page: int, lora: bool, weig
     return language + vision + tokens_per_page * model.stored_bytes_per_image_token()
 
 
-PREFETCH = 2  # batches that each worker process holds ready, the default of PyTorch's DataLoader
-PNG_SHARE = (
-    0.35  # assumed share of its raw size that a page keeps as PNG (tiny: 0.23); notebook 02 estimates again from the first pages
-)
 RAM_ALLOWANCE_GIB = 4.0  # assumed
 
 
-def trained_bytes(model: Architecture, lora: bool, weights: str) -> int:
-    """Bytes of the weights that are trained: adapters in float32, or all weights in their own format."""
-    return model.lora_parameters * 4 if lora else model.parameters * BYTES[weights]
-
-
 def disk_terms(profile: Profile, lora: bool, weights: str) -> tuple[Term, ...]:
-    """What the seven notebooks leave on the disk at most, in GiB. The dataset itself is read over the network and not kept.
-
-    ``weights``: number format of the loaded weights. While a checkpoint is written, the one before it still lies there.
-    """
-    model, size = architecture_of(profile), BYTES[weights]
-    trained, whole = trained_bytes(model, lora, weights), model.parameters * size
-    from_hub = 2 * 2 * model.parameters * (profile.model_folder is None and not profile.model_name.startswith("assets/"))
-    pages, page = 2 * profile.train_rows + 5 * profile.eval_rows, 3 * image_tokens(*PAGE_SIZE, profile.max_pixels) * 32**2
-    vectors = 2 * 6 * profile.eval_rows * model.hidden_size * 4
-    return (
-        Term("downloaded models", from_hub / GIB, "computed", "base and published tuned model, 2 bytes a weight"),
-        Term("pages", pages * COPIES * PNG_SHARE * page / GIB, "assumed", f"{pages:,} x {COPIES} copies, {PNG_SHARE:.0%} of raw"),
-        Term("checkpoints", 2 * 3 * trained / GIB, "computed", "two, each of the trained weights and two moments for them"),
-        Term("tuned model", trained / GIB, "computed", "of notebook 03: the trained weights"),
-        Term("published model", whole / GIB, "computed", "of notebook 06: all weights"),
-        Term("embeddings", vectors / GIB, "computed", "of base and tuned model, notebooks 04 and 05"),
-    )
+    """:func:`vdr_helpers.machine.disk_needs` as terms, for all weights or LoRA in this number format."""
+    asked = replace(profile, adapters=(LORA,) if lora else (), model_kwargs=profile.model_kwargs | {"dtype": weights})
+    return tuple(Term(kind, gib, "assumed" if kind == "pages" else "computed", "") for kind, gib in disk_needs(asked).items())
 
 
 def ram_terms(profile: Profile, weights: str) -> tuple[Term, ...]:
@@ -263,23 +237,6 @@ def ram_terms(profile: Profile, weights: str) -> tuple[Term, ...]:
         ),
         Term("batches ahead", ahead / GIB, "computed", how),
         Term("allowance", RAM_ALLOWANCE_GIB, "assumed", "Python, PyTorch, CUDA's libraries, pages being opened"),
-    )
-
-
-def disk_problem(profile: Profile, terms: tuple[Term, ...], folder: Path, free_gib: float | None = None) -> str | None:
-    """A line when :func:`disk_terms` do not fit on the disk of ``folder``; what this profile has there already counts as there.
-
-    ``free_gib``: free space, measured at ``folder`` when left out.
-    """
-    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    free = shutil.disk_usage(place).free / GIB if free_gib is None else free_gib
-    there = sum(file.stat().st_size for file in profile.output_dir.rglob("*") if file.is_file()) / GIB
-    need = max(0.0, total(terms) - there)
-    if free >= need:
-        return None
-    return (
-        f"{free:.1f} GiB free, {need:.1f} GiB needed ({in_short(terms)}): free some, set VDR_OUTPUTS to another disk (and HF_HOME "
-        "for the downloads), or take fewer rows (VDR_ROWS)"
     )
 
 
@@ -378,10 +335,7 @@ class Plan:
     minutes_high: float
     time_source: str
     time_how: str
-    warnings: tuple[str, ...]
     pages_per_pass: int
-    ram: tuple[Term, ...]
-    disk: tuple[Term, ...]
 
     @property
     def gib(self) -> float:
@@ -399,20 +353,17 @@ class Plan:
         return "computed, not measured" if not measured else "activations measured, the rest computed"
 
     def explain(self) -> str:
-        """Every term on a line, then the time and the warnings."""
+        """Every term on a line, then the time."""
         lines = [f"{term.gib:6.1f} GiB  {term.name} ({term.source}): {term.how}" for term in self.terms]
         verdict = "fits" if self.fits else "does not fit"
         lines.append(f"{self.gib:6.1f} GiB  together, of {self.limit_gib:.1f}: {verdict} ({self.source})")
-        for terms, where in ((self.ram, "of the computer's memory"), (self.disk, "on the disk")):
-            lines.append(f"{total(terms):6.1f} GiB  {where} (computed and assumed): {in_short(terms)}")
         lines.append(f"{self.minutes:6.0f} min  {self.time_source}: {self.time_how}")
-        return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
+        return "\n".join(lines)
 
 
-@cache
 def cards() -> dict:
-    """The cards of ``assets/cards.json``: name, total memory in MiB, compute capability, published dense peak in TFLOPS, sources."""
-    return json.loads((assets_folder() / "cards.json").read_text(encoding="utf-8"))["cards"]
+    """The cards of ``assets/sizing.json``: name, total memory in MiB, compute capability, published dense peak in TFLOPS, sources."""
+    return sizing()["cards"]
 
 
 def find_card(key: str | dict) -> dict:
@@ -420,7 +371,7 @@ def find_card(key: str | dict) -> dict:
     if isinstance(key, dict):
         return key
     if key not in cards():
-        raise ValueError(f"unknown card {key!r}: choose one of {', '.join(cards())}, or add it to assets/cards.json")
+        raise ValueError(f"unknown card {key!r}: choose one of {', '.join(cards())}, or add it to assets/sizing.json")
     return cards()[key]
 
 
@@ -444,7 +395,6 @@ def plan(
     lora: bool = False,
     weights: str | None = None,
     receipts: list[dict] | None = None,
-    free_disk_gib: float | None = None,
 ) -> Plan:
     """Memory in GiB and minutes of the profile's training on ``card`` (see :func:`describe_card`), every term explained.
 
@@ -508,12 +458,8 @@ def plan(
             f"{(training + evaluation) / 1e15:,.0f} x 10^15 operations at {share:.0%} of {found['peak_tflops']} TFLOPS, assumed "
             f"({low:.0f} to {high:.0f} min at {highest:.0%} to {lowest:.0%}); the processor's work on the pages is not in it"
         )
-    disk = disk_terms(profile, lora, weights)
-    warning = disk_problem(profile, disk, profile.output_dir, free_disk_gib)
     limit = found["memory_mib"] / 1024
-    warnings = tuple(text for text in (warning,) if text)
-    return Plan(found["name"], tuple(terms), limit, ceiling / share, low, high, time_source, time_how, warnings, pages,
-                ram_terms(profile, weights), disk)  # fmt: skip
+    return Plan(found["name"], tuple(terms), limit, ceiling / share, low, high, time_source, time_how, pages)
 
 
 def run_efficiency(run: dict) -> float:
@@ -521,32 +467,11 @@ def run_efficiency(run: dict) -> float:
     return run["flops_per_step"] / run["seconds_per_step"] / (cards()[run["hardware"]["card"]]["peak_tflops"] * 1e12)
 
 
-AMPERE = (8, 0)  # first compute capability with bfloat16 units, and the lowest that FlashAttention 2 runs on
 MARGIN = 0.9  # share of the card that a figure without a receipt may fill; assumed, an estimate can be a tenth off
-
-
-@dataclass(frozen=True)
-class Preset:
-    """``settings`` is ``None`` where nothing fits; else arguments by where they go, in Sentence Transformers' and PEFT's own names."""
-
-    card: str
-    settings: dict | None
-    plan: Plan  # of the settings, or of the smallest one tried
-    reasons: tuple[str, ...]
-
-
-def fits_safely(result: Plan) -> bool:
-    """Whether a plan fits: with measured activations on the whole card, else with :data:`MARGIN` to spare."""
-    measured = any(term.source == "measured" for term in result.terms)
-    return result.gib <= result.limit_gib * (1.0 if measured else MARGIN)
-
-
-def candidates(modern: bool) -> list[tuple[bool, str]]:
-    """``(lora, dtype of the weights)`` in the order in which a card is asked: all weights first.
-
-    Weights that are trained under float16 autocast stay float32, because the gradient scaler refuses float16 gradients.
-    """
-    return [(False, "bfloat16"), (True, "bfloat16")] if modern else [(False, "float32"), (True, "float16")]
+CANDIDATES = {  # (LoRA, format of the weights) in the order in which a card is asked. A gradient scaler refuses float16 gradients.
+    "bfloat16": [(False, "bfloat16"), (True, "bfloat16")],
+    "float16": [(False, "float32"), (True, "float16")],
+}
 
 
 def budgets(profile: Profile) -> list[int]:
@@ -556,117 +481,90 @@ def budgets(profile: Profile) -> list[int]:
     return [largest, *(pages * page for pages in range((largest - 1) // page, 0, -1))]
 
 
-def settings_for(profile: Profile, modern: bool, lora: bool, weights: str, budget: int) -> dict:
-    """The arguments of one choice; ``lora`` holds ``peft.LoraConfig`` arguments or ``None``."""
-    batch = profile.per_device_train_batch_size
-    return {
-        "model_kwargs": {"dtype": weights, "attn_implementation": "sdpa"},
-        "training_arguments": {
-            "bf16": modern,
-            "fp16": not modern,
-            "per_device_train_batch_size": batch,
-            "learning_rate": profile.adapter_learning_rate if lora else profile.learning_rate,
+def settings_of(generation: str, profile: Profile, receipts: list[dict] | None = None) -> list[dict]:
+    """The settings that :func:`vdr_helpers.machine.card_choice` looks through for cards with bfloat16 units (or without), in order."""
+    card = {"name": generation, "memory_mib": 0, "capability": [8, 0] if generation == "bfloat16" else [7, 5], "peak_tflops": 1}
+    found = []
+    for lora, weights in CANDIDATES[generation]:
+        for budget in budgets(profile):
+            result = plan(card, profile, mini_batch_num_tokens=budget, lora=lora, weights=weights, receipts=receipts)
+            measured = any(term.source == "measured" for term in result.terms)
+            found.append(
+                {"lora": lora, "dtype": weights, "mini_batch_num_tokens": budget, "pages": result.pages_per_pass}
+                | {"gib": round(result.gib, 3), "share": 1.0 if measured else MARGIN, "source": result.source}
+            )
+    return found
+
+
+def coefficients(model: Architecture, tokens: int) -> dict:
+    """What notebook a2 needs to add up memory and operations of a model, for pages of ``tokens`` image tokens."""
+    page, query = tokens + PAGE_TEXT_TOKENS, QUERY_TOKENS
+    forward = {
+        "language": model.language_flops(page),
+        "vision": model.vision_flops(4 * tokens),
+        "query": model.language_flops(query),
+    }
+    kept = {
+        weights: {
+            "language": (page * model.stored_bytes_per_token(BYTES[weights])),
+            "vision": round(activation_bytes(model, tokens, False, weights) - activation_bytes(model, tokens, True, weights)),
+        }
+        for weights in BYTES
+    }
+    return {"bytes_kept_per_page": kept, "operations": forward}
+
+
+def build(receipts: list[dict] | None = None) -> dict:
+    """The contents of ``assets/sizing.json``; ``cards`` and their sources are written by hand and stay, all else is computed."""
+    full = PROFILES["full"]
+    tokens = image_tokens(*PAGE_SIZE, full.max_pixels)
+    by_hand = {name: value for name, value in sizing().items() if name.endswith("_source") or name == "cards"}
+    return by_hand | {
+        "what": "written by python -m tools.sizing; memory in GiB of 2^30 bytes, the cards and their sources by hand",
+        "page": {"width": PAGE_SIZE[0], "height": PAGE_SIZE[1], "image_tokens": tokens, "text_tokens": PAGE_TEXT_TOKENS},
+        "allowance_gib": ALLOWANCE_GIB,
+        "efficiency": [min(EFFICIENCY_RANGE), EFFICIENCY, max(EFFICIENCY_RANGE)],
+        "lora": LORA,
+        "models": {
+            str(model.hidden_size): {"name": model.name, "parameters": model.parameters, "lora_parameters": model.lora_parameters}
+            for model in (QWEN3_VL_2B, TINY, SMALL)
         },
-        "loss": {"mini_batch_size": batch, "mini_batch_num_tokens": budget},
-        "lora": dict(LORA) if lora else None,
+        **coefficients(QWEN3_VL_2B, tokens),
+        "settings": {generation: settings_of(generation, full, receipts) for generation in CANDIDATES},
     }
 
 
-def preset(card: str | dict, profile: Profile | None = None, receipts: list[dict] | None = None) -> Preset:
-    """The first setting that the planner finds to fit on ``card`` (a key or a description), and why; ``profile``: ``full`` if left out.
-
-    ``settings["lora"]``: the vision tower and the language model stay as they are, small float32 matrices beside them are trained.
-    Raises ``ValueError`` for an unknown card.
-    """
-    profile = profile or PROFILES["full"]
-    receipts = load_receipts() if receipts is None else receipts
-    found = find_card(card)
-    capability = ".".join(map(str, found["capability"]))
-    modern = tuple(found["capability"]) >= AMPERE
-    if modern:
-        reasons = [f"bfloat16: {found['name']} has units for it (compute capability {capability}, 8.0 or higher)"]
-    else:
-        reasons = [f"float16 autocast: bfloat16 needs compute capability 8.0, {found['name']} has {capability}"]
-    attention = "FlashAttention 2 would run too, when you ask for it" if modern else "FlashAttention 2 needs 8.0"
-    reasons.append(f"SDPA attention, PyTorch's own: runs on every card; {attention}")
-    for lora, weights in candidates(modern):
-        for budget in budgets(profile):
-            chosen = plan(card, profile, mini_batch_num_tokens=budget, lora=lora, weights=weights, receipts=receipts)
-            if fits_safely(chosen):
-                break
-        else:
-            what = "LoRA" if lora else f"training all weights ({weights})"
-            reasons.append(
-                f"not {what}: {chosen.gib:.1f} GiB at one page per pass, {chosen.limit_gib:.1f} on the card ({chosen.source})"
-            )
-            continue
-        settings = settings_for(profile, modern, lora, weights, budget)
-        if lora:
-            rate = f"{settings['training_arguments']['learning_rate']:g} instead of {profile.learning_rate:g}"
-            reasons.append(f"LoRA on the language model, at a learning rate of {rate}: adapters hardly learn at the lower one")
-            reasons.append("trained weights in float32, a gradient scaler refuses float16 ones")
-            reasons.append("the vision tower is frozen, so it keeps nothing for a backward pass")
-        else:
-            reasons.append(f"all weights, loaded and trained in {weights}, as the published script does")
-        pages = f"{chosen.pages_per_pass} page{'s' if chosen.pages_per_pass > 1 else ''}"
-        reasons.append(f"{budget:,} tokens ({pages}) per pass: {chosen.gib:.1f} of {chosen.limit_gib:.1f} GiB ({chosen.source})")
-        return Preset(found["name"], settings, chosen, tuple(reasons))
-    return Preset(found["name"], None, chosen, tuple(reasons))
-
-
-def plan_table(profile: Profile | None = None, receipts: list[dict] | None = None):
-    """A pandas table, one row per card: what its preset trains, GiB needed and there, minutes, and where the figures come from."""
-    import pandas
-
-    rows = []
-    for card in cards():
-        choice = preset(card, profile, receipts)
-        result, settings = choice.plan, choice.settings
-        trains = "nothing fits" if settings is None else "LoRA" if settings["lora"] else "all weights"
-        low, high = f"{result.minutes_low:,.0f}", f"{result.minutes_high:,.0f}"
-        rows.append(
-            {
-                "card": find_card(card)["name"],
-                "trains": trains,
-                "format": settings["model_kwargs"]["dtype"] if settings else "–",
-                "pages per pass": result.pages_per_pass,
-                "GiB needed": f"{result.gib:.1f}",
-                "GiB there": f"{result.limit_gib:.1f}",
-                "GPU minutes": low if low == high else f"{low} to {high}",
-                "memory": result.source,
-                "minutes": result.time_source,
-            }
-        )
-    return pandas.DataFrame(rows).set_index("card")
-
-
-def rows_table(card: str, receipts: list[dict] | None = None, workers: int = 2) -> str:
+def rows_table(card: str) -> str:
     """A markdown table for ``full`` on ``card`` at 1,000 and 10,000 training rows: what it trains and what it needs of the machine.
 
-    ``workers``: processes that open pages ahead. Raises ``ValueError`` for an unknown card, and where nothing fits it.
+    With two processes that open pages ahead. Raises ``ValueError`` for an unknown card, and where nothing fits it.
     """
+    found, choice = find_card(card), choice_for(card)
+    if not choice["fits"]:
+        raise ValueError(f"nothing fits {found['name']}: {choice['gib']:.1f} GiB at one page per pass with LoRA")
     columns = ("Rows", "Pages", "Trains", "Tokens per pass", "GPU minutes", "Card, GiB", "Computer's memory, GiB", "Disk, GiB")
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for train_rows, eval_rows in ((1000, 100), (10_000, 300)):
-        size = {"train_rows": train_rows, "eval_rows": eval_rows, "monitor_rows": eval_rows, "dataloader_num_workers": workers}
-        choice = preset(card, replace(PROFILES["full"], **size), receipts)
-        if choice.settings is None:
-            raise ValueError(f"nothing fits {choice.card}: {choice.reasons[-1]}")
-        result, pages = choice.plan, 2 * train_rows + 5 * eval_rows
-        tokens = choice.settings["loss"]["mini_batch_num_tokens"]
+        rows = {"train_rows": train_rows, "eval_rows": eval_rows, "monitor_rows": eval_rows}
+        size = replace(PROFILES["full"], **rows, dataloader_num_workers=2)
+        tokens, lora, weights = choice["mini_batch_num_tokens"], choice["lora"], choice["dtype"]
+        result = plan(card, size, mini_batch_num_tokens=tokens, lora=lora, weights=weights)
         cells = [
             f"{train_rows:,} : {eval_rows}",
-            f"{pages:,}",
-            "LoRA" if choice.settings["lora"] else "all weights",
+            f"{2 * train_rows + 5 * eval_rows:,}",
+            "LoRA" if lora else "all weights",
             f"{tokens:,}",
         ]
         cells += [f"{result.minutes_low:,.0f} to {result.minutes_high:,.0f}", f"{result.gib:.1f} of {result.limit_gib:.1f}"]
-        lines.append(f"| {' | '.join([*cells, f'{total(result.ram):.1f}', f'{total(result.disk):.1f}'])} |")
+        cells += [f"{total(terms):.1f}" for terms in (ram_terms(size, weights), disk_terms(size, lora, weights))]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
-    print(rows_table(*sys.argv[1:2] or ["T4"], receipts=[]))
+def choice_for(card: str) -> dict:
+    """:func:`vdr_helpers.machine.card_choice` for a card of the list."""
+    found = find_card(card)
+    return card_choice(tuple(found["capability"]), found["memory_mib"] / 1024)
 
 
 def hardware() -> dict:
@@ -683,3 +581,18 @@ def hardware() -> dict:
         "memory_gib": round(properties.total_memory / GIB, 2),
         "capability": [properties.major, properties.minor],
     }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Write ``assets/sizing.json`` from the architecture and the shipped receipts; with ``--table CARD`` print a card's table instead."""
+    parser = argparse.ArgumentParser(prog="python -m tools.sizing", description=main.__doc__)
+    parser.add_argument("--table", metavar="CARD", help=f"one of {', '.join(cards())}")
+    asked = parser.parse_args(arguments)
+    if asked.table:
+        print(rows_table(asked.table))
+        return
+    write_whole(assets_folder() / "sizing.json", json.dumps(build(), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

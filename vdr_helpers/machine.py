@@ -1,37 +1,83 @@
-"""What the machine at hand decides for a profile that asks: number format, attention, tokens per pass, LoRA, worker processes.
+"""The setup cell of every notebook: the profile, fitted to the machine at hand, and the doctor of notebook 00.
 
-What fits a card is :func:`vdr_helpers.presets.preset`'s answer, the one that notebook 00 prints; :func:`fit_to_card` puts it into the
-profile and prints every reason.
+What fits which card is not worked out here: ``python -m tools.sizing`` computes ``assets/sizing.json`` and this module looks it up.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
+import logging
 import os
 import shutil
 import sys
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
-from tools.sizing import (
-    AMPERE,
-    PREFETCH,
-    batch_bytes,
-    budgets,
-    candidates,
-    describe_card,
-    disk_problem,
-    disk_terms,
-    preset,
-    settings_for,
-)
-from vdr_helpers.profiles import Profile, outputs_folder
+from vdr_helpers.pages import COPIES
+from vdr_helpers.profiles import Profile, assets_folder, load_profile, outputs_folder
+from vdr_helpers.stamps import is_as_written, whole_folder, write_index
 
+GIB = 2**30
+AMPERE = (8, 0)  # first compute capability with bfloat16 units, and the lowest that FlashAttention 2 runs on
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 ATTENTION_VARIABLE = "VDR_ATTENTION"
-FLASH_ATTENTION = "kernels-community/flash-attn2"  # the name under which transformers takes FlashAttention 2 from ``kernels``
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 SHARED_MEMORY = Path("/dev/shm")  # where worker processes hand over their batches; not on macOS and Windows
+PREFETCH = 2  # batches that each worker process holds ready, the default of PyTorch's DataLoader
+PNG_SHARE = 0.35  # assumed share of its raw size that a page keeps as PNG; notebook 02 estimates again from the first pages
+PACKAGE = "vdr-course"
+LIBRARIES = ("sentence-transformers", "transformers", "torch", "torchvision", "datasets", "accelerate", "numpy", "pillow")
+
+
+def start(name: str | None = None) -> Profile:
+    """The profile ``name`` (else ``$VDR_PROFILE``, else ``tiny``), fitted to this machine; prints why, and where the notebook runs.
+
+    On the ``rehearsal`` profiles the model of random weights is built first, once. Raises what :func:`vdr_helpers.profiles.load_profile`
+    and :func:`fit_to_card` raise.
+    """
+    quiet_progress_bars()
+    profile = load_profile(name)
+    use_first_card()
+    build_random_weights(profile)
+    profile = fit_to_card(profile)
+    versions = package_versions()
+    libraries = " | ".join(f"{library} {versions[library].split('+')[0]}" for library in ("sentence-transformers", "torch"))
+    print(f"profile {profile.name} | {describe_device().partition(',')[0]} | {libraries}")
+    return profile
+
+
+def quiet_progress_bars() -> None:
+    """Turn off progress bars, which as widgets leave pages that a code host cannot show, but not those of downloads, which take minutes.
+
+    And one notice: that torchvision's decoder of image files will give way to torchcodec's. Both give the same pixels.
+    """
+    import datasets
+    from huggingface_hub.utils import enable_progress_bars
+    from transformers.utils.logging import disable_progress_bar
+
+    datasets.disable_progress_bars()
+    disable_progress_bar()  # turns the hub's off too
+    if os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS") is None:
+        enable_progress_bars()
+    logging.getLogger("transformers.image_utils").setLevel(logging.ERROR)
+
+
+def build_random_weights(profile: Profile) -> None:
+    """Build the model of a ``rehearsal`` profile in ``profile.base_model`` (2B: 4.3 GB), unless it is there whole; else do nothing."""
+    if not profile.random_weights:
+        return
+    from tiny_vdr.model import SIZES, save_random_model
+
+    sizes, folder = SIZES[profile.random_weights], Path(profile.base_model)
+    settings = {"version": 3, "model": sizes.name, "seed": profile.seed}
+    if not is_as_written(folder, "random.json", settings):
+        print(f"building the {sizes.name} architecture with random weights, once")
+        with whole_folder(folder) as partial:
+            save_random_model(partial, sizes, like=assets_folder() / "tiny-base", seed=profile.seed)
+            write_index(partial, "random.json", settings)
 
 
 @dataclass(frozen=True)
@@ -61,107 +107,197 @@ def use_first_card() -> None:
 
 
 def present_card() -> Card:
-    """The first CUDA card of this machine, ``Card("Apple GPU")`` or ``Card("CPU")``; imports torch."""
+    """The first CUDA card of this machine, ``Card("Apple GPU")`` or ``Card("CPU")``."""
     import torch
 
     if not torch.cuda.is_available():
         return Card("Apple GPU" if torch.backends.mps.is_available() else "CPU")
     properties = torch.cuda.get_device_properties(0)
-    return Card(properties.name, (properties.major, properties.minor), properties.total_memory / 2**30)
+    return Card(properties.name, (properties.major, properties.minor), properties.total_memory / GIB)
 
 
-def chosen_attention(card: Card) -> tuple[str, str | None]:
-    """``(attn_implementation, reason)``: SDPA, or what ``VDR_ATTENTION`` names. Compiled code of the hub runs only when it is asked for.
+def describe_device() -> str:
+    """``"NVIDIA L4"``, ``"Apple GPU"`` or ``"CPU, 2 cores"``: the same words in every record of a run."""
+    card = present_card()
+    return f"CPU, {os.cpu_count()} cores" if card.name == "CPU" else card.name
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that decide a result; ``"not installed"`` for one that is missing."""
+    found = {"python": sys.version.split()[0]}
+    for library in LIBRARIES:
+        try:
+            found[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            found[library] = "not installed"
+    return found
+
+
+@cache
+def sizing() -> dict:
+    """``assets/sizing.json``: cards, models in numbers and settings by generation of card, as ``python -m tools.sizing`` wrote them."""
+    return json.loads((assets_folder() / "sizing.json").read_text(encoding="utf-8"))
+
+
+def card_choice(capability: tuple[int, int], memory_gib: float) -> dict:
+    """The first setting of ``full`` that a card has room for, all weights before LoRA and many pages per pass before few.
+
+    ``capability``: CUDA compute capability, which decides the number format; ``memory_gib``: as CUDA reports it. Returns ``lora``,
+    ``dtype``, ``mini_batch_num_tokens``, ``pages`` (per pass), ``gib`` needed, ``source`` of that figure, and ``fits``: false for the
+    smallest setting where none has room. A setting that was not measured must leave a tenth of the card free.
+    """
+    settings = sizing()["settings"]["bfloat16" if tuple(capability) >= AMPERE else "float16"]
+    chosen = next((one for one in settings if one["gib"] <= memory_gib * one["share"]), None)
+    return (chosen or settings[-1]) | {"fits": chosen is not None}
+
+
+def choice_reasons(choice: dict, card: Card, profile: Profile) -> list[str]:
+    """Why :func:`card_choice` chose what it did, a line each."""
+    there = ".".join(map(str, card.capability))
+    reasons = [f"{card.name}: compute capability {there}, {card.memory_gib:.0f} GiB"]
+    modern = card.capability >= AMPERE
+    reasons.append(
+        f"{'bfloat16: it has units' if modern else 'float16 autocast: it has no units'} for bfloat16 (8.0 or higher has)"
+    )
+    if choice["lora"]:
+        least = min(one["gib"] for one in sizing()["settings"]["bfloat16" if modern else "float16"] if not one["lora"])
+        rate = f"{profile.adapter_learning_rate:g} instead of {profile.learning_rate:g}"
+        reasons += [
+            f"not all weights: {least:.1f} GiB at one page per pass",
+            f"LoRA on the language model, in float32, at a learning rate of {rate}: adapters hardly learn at the lower one",
+        ]
+    pages = f"{choice['pages']} page{'s' if choice['pages'] > 1 else ''}"
+    needed = f"{choice['gib']:.1f} of {card.memory_gib:.1f} GiB ({choice['source']})"
+    reasons.append(f"{choice['mini_batch_num_tokens']:,} tokens ({pages}) per pass: {needed}")
+    return reasons if choice["fits"] else [*reasons, "even that may not fit: take a larger card"]
+
+
+def chosen_attention(card: Card) -> str:
+    """``"sdpa"``, PyTorch's own, or what ``VDR_ATTENTION`` names. Compiled code of the hub runs only when it is asked for.
 
     Raises ``ValueError`` for FlashAttention on a card that cannot run it, or without the package that fetches it.
     """
     asked = os.environ.get(ATTENTION_VARIABLE)
     if not asked:
-        return "sdpa", None
+        return "sdpa"
     if "flash" in asked and (card.capability or (0, 0)) < AMPERE:
         raise ValueError(f"{ATTENTION_VARIABLE}: FlashAttention needs a CUDA card of compute capability 8.0 or higher: unset it")
     if "/" in asked and importlib.util.find_spec("kernels") is None:
         raise ValueError(f"{ATTENTION_VARIABLE}={asked} needs the package kernels: pip install kernels, and restart the kernel")
     fetched = ", compiled code that the package kernels fetches from the hub" if "/" in asked else ""
-    return asked, f"attention {asked}{fetched}: you asked for it ({ATTENTION_VARIABLE})"
+    print(f"attention {asked}{fetched}: you asked for it ({ATTENTION_VARIABLE})")
+    return asked
 
 
-def worker_count(profile, weights: str) -> tuple[int, str]:
-    """``(dataloader_num_workers, reason)``: the profile's, as far as processor cores and the shared memory for their batches go."""
+def worker_count(profile: Profile, dtype: str) -> tuple[int, str]:
+    """``(dataloader_num_workers, reason)``: the profile's, as far as processor cores and the shared memory for their batches go.
+
+    A batch is a page and a hard negative per row; each pixel is six numbers (three colours, two frames) in ``dtype``.
+    """
+    batch = 2 * profile.per_device_train_batch_size * profile.max_pixels * 6 * BYTES[dtype]
     limits = {"the profile's": profile.dataloader_num_workers, "processor cores": os.cpu_count() or 1}
-    batch = batch_bytes(profile, weights)
     if SHARED_MEMORY.is_dir():
         limits["by shared memory"] = int(shutil.disk_usage(SHARED_MEMORY).free // (PREFETCH * batch))
-    workers = min(limits.values())
-    listed = ", ".join(f"{name} {limit}" for name, limit in limits.items())
-    return (
-        workers,
-        f"{workers} processes open pages ahead ({listed}; each holds {PREFETCH} batches of {batch / 1e9:.2f} GB)",
-    )
+    workers, listed = min(limits.values()), ", ".join(f"{name} {limit}" for name, limit in limits.items())
+    return workers, f"{workers} processes open pages ahead ({listed}; each holds {PREFETCH} batches of {batch / 1e9:.2f} GB)"
 
 
-def card_settings(card: Card, profile) -> tuple[dict, list[str]]:
-    """:func:`vdr_helpers.presets.preset` for the card at hand; where nothing fits, the smallest setting, with a warning."""
-    choice = preset(describe_card(card.name, card.memory_gib, card.capability), profile)
-    if choice.settings:
-        return choice.settings, list(choice.reasons)
-    modern = card.capability >= AMPERE
-    lora, weights = candidates(modern)[-1]
-    smallest = settings_for(profile, modern, lora, weights, budgets(profile)[-1])
-    return smallest, [*choice.reasons, "LoRA and one page per pass, and even that may not fit (computed): take a larger card"]
-
-
-def fit_to_card(profile, card: Card | None = None):
+def fit_to_card(profile: Profile, card: Card | None = None) -> Profile:
     """``profile`` with what this machine decides: number formats, attention, adapters and their learning rate, token budget, workers.
 
-    Hides all CUDA cards but the first (:func:`use_first_card`, with its ``RuntimeError``). A profile with ``model_from_card=False``
-    (``tiny``) is returned as it is; else every reason is printed. Raises ``ValueError`` as :func:`chosen_attention` does.
+    A profile with ``model_from_card=False`` (``tiny``) is returned as it is; else every reason is printed. Raises ``ValueError`` as
+    :func:`chosen_attention` does.
     """
-    use_first_card()
     if not profile.model_from_card:
         return profile
     card = card or present_card()
-    attention, asked = chosen_attention(card)
+    attention = chosen_attention(card)
     if card.capability is None:
-        settings = settings_for(profile, False, False, "float32", profile.mini_batch_num_tokens)
-        settings["training_arguments"]["fp16"] = False
+        choice = {"lora": False, "dtype": "float32", "mini_batch_num_tokens": profile.mini_batch_num_tokens}
         reasons = [f"{card.name}: no CUDA card, so float32 weights, no autocast, PyTorch's own attention (SDPA)"]
     else:
-        settings, reasons = card_settings(card, profile)
-        reasons.insert(0, f"{card.name}: compute capability {'.'.join(map(str, card.capability))}, {card.memory_gib:.0f} GiB")
-    workers, why = worker_count(profile, settings["model_kwargs"]["dtype"])
-    print("\n".join([*reasons, *([asked] if asked else []), why]))
+        choice = card_choice(card.capability, card.memory_gib)
+        reasons = choice_reasons(choice, card, profile)
+    workers, why = worker_count(profile, choice["dtype"])
+    print("\n".join([*reasons, why]))
     return replace(
         profile,
-        model_kwargs=profile.model_kwargs | settings["model_kwargs"] | {"attn_implementation": attention},
-        adapters=(settings["lora"],) if settings["lora"] else (),
-        mini_batch_num_tokens=settings["loss"]["mini_batch_num_tokens"],
+        model_kwargs=profile.model_kwargs | {"dtype": choice["dtype"], "attn_implementation": attention},
+        adapters=(sizing()["lora"],) if choice["lora"] else (),
+        learning_rate=profile.adapter_learning_rate if choice["lora"] else profile.learning_rate,
+        mini_batch_num_tokens=choice["mini_batch_num_tokens"],
         dataloader_num_workers=workers,
-        **{name: settings["training_arguments"][name] for name in ("bf16", "fp16", "learning_rate")},
+        bf16=card.capability is not None and card.capability >= AMPERE,
+        fp16=card.capability is not None and card.capability < AMPERE,
     )
 
 
-PACKAGE = "vdr-course"
+def disk_needs(profile: Profile) -> dict[str, float]:
+    """What the notebooks leave on the disk at most, in GiB by kind. The dataset itself is read over the network and not kept."""
+    model = sizing()["models"][str(profile.matryoshka_dims[0])]
+    size = BYTES[profile.model_kwargs["dtype"]]
+    whole = model["parameters"] * size
+    trained = model["lora_parameters"] * 4 if profile.adapters else whole
+    from_hub = not (profile.model_folder or profile.random_weights or profile.model_name.startswith("assets/"))
+    pages = 2 * profile.train_rows + 5 * profile.eval_rows
+    kinds = {
+        "downloaded models": from_hub * 2 * 2 * model["parameters"],  # base and published tuned model, two bytes a weight
+        "pages": pages * COPIES * PNG_SHARE * 3 * profile.max_pixels,
+        "checkpoints": 2 * 3 * trained,  # two, each of the trained weights and two moments for them
+        "tuned model": trained,
+        "published model": whole,
+        "embeddings": 2 * 6 * profile.eval_rows * profile.matryoshka_dims[0] * 4,  # of base and tuned model, notebooks 04 and 05
+    }
+    return {kind: needed / GIB for kind, needed in kinds.items()}
 
 
-def requirements() -> list:
-    """What the installed course asks for, as ``packaging`` requirements, without its extras (``pyproject.toml`` is where they are set)."""
-    from packaging.requirements import Requirement
-
-    found = [Requirement(line) for line in importlib.metadata.requires(PACKAGE) or ()]
-    return [requirement for requirement in found if requirement.marker is None or requirement.marker.evaluate({"extra": ""})]
+def check_disk(profile: Profile, folder: Path) -> str | None:
+    """``None`` if ``folder`` can be written and has the room that all notebooks need; what this profile has there already counts."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".doctor"
+        probe.write_text("ok")
+        probe.unlink()
+    except OSError as error:
+        return f"outputs folder cannot be written ({error.strerror}): set VDR_OUTPUTS to a folder of yours"
+    free, needs = shutil.disk_usage(folder).free / GIB, disk_needs(profile)
+    there = sum(file.stat().st_size for file in profile.output_dir.rglob("*") if file.is_file()) / GIB
+    if free >= (needed := max(0.0, sum(needs.values()) - there)):
+        return None
+    largest = ", ".join(f"{kind} {gib:.1f}" for kind, gib in sorted(needs.items(), key=lambda item: -item[1]) if gib >= 0.1)
+    return (
+        f"{free:.1f} GiB free, {needed:.1f} GiB needed ({largest}): free some, set VDR_OUTPUTS to another disk (and HF_HOME for the "
+        "downloads), or take fewer rows (VDR_ROWS)"
+    )
 
 
 def check_package(requirement) -> str | None:
     """``None`` if a ``packaging`` requirement is met by what is installed, else what to do."""
-    name = requirement.name
     try:
-        found = importlib.metadata.version(name)
+        found = importlib.metadata.version(requirement.name)
     except importlib.metadata.PackageNotFoundError:
-        return f"{name} is not installed: pip install '{requirement}', then restart the kernel"
+        return f"{requirement.name} is not installed: pip install '{requirement}', then restart the kernel"
     if not requirement.specifier.contains(found, prereleases=True):
-        return f"{name} {found} is not {requirement.specifier}: pip install -U '{requirement}', then restart the kernel"
+        return (
+            f"{requirement.name} {found} is not {requirement.specifier}: pip install -U '{requirement}', then restart the kernel"
+        )
     return None
+
+
+def check_packages() -> dict[str, str | None]:
+    """What ``pyproject.toml`` asks for, read from the installed course's metadata: a problem per package, or one line for all."""
+    from packaging.requirements import Requirement
+
+    try:
+        asked = [Requirement(line) for line in importlib.metadata.requires(PACKAGE) or ()]
+    except importlib.metadata.PackageNotFoundError:
+        return {
+            "the course's packages": f"{PACKAGE} is not installed: in the clone, pip install -e . (README), then restart the kernel"
+        }
+    asked = [one for one in asked if one.marker is None or one.marker.evaluate({"extra": ""})]
+    found = {str(requirement): check_package(requirement) for requirement in asked}
+    problems = {name: problem for name, problem in found.items() if problem}
+    return problems or {f"{len(found)} packages, each recent enough": None}
 
 
 def check_torchvision() -> str | None:
@@ -176,45 +312,21 @@ def check_torchvision() -> str | None:
     return None
 
 
-def check_disk(profile: Profile, folder: Path) -> str | None:
-    """``None`` if ``folder`` can be written and has the room that all notebooks need with this profile."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".doctor"
-        probe.write_text("ok")
-        probe.unlink()
-    except OSError as error:
-        return f"outputs folder cannot be written ({error.strerror}): set VDR_OUTPUTS to a folder of yours"
-    return disk_problem(profile, disk_terms(profile, bool(profile.adapters), profile.model_kwargs["dtype"]), folder)
-
-
 def check_model(profile: Profile) -> str | None:
     """``None`` if the base model is a hub id or its shipped folder is whole."""
     folder = Path(profile.base_model)
-    if not profile.model_name.startswith("assets/") or (
-        (folder / "modules.json").exists() and list(folder.glob("*.safetensors"))
-    ):
+    if not profile.model_name.startswith("assets/") or (folder / "modules.json").exists() and list(folder.glob("*.safetensors")):
         return None
-    return "the shipped base model is missing: reinstall the course, or make it with python -m vdr_helpers.pretrain"
+    return "the shipped base model is missing: reinstall the course, or make it with make pretrain"
 
 
 def examine(profile: Profile) -> bool:
-    """Print every check as a line and return whether all passed."""
-    checks = {
-        "Python 3.11 or newer": None if sys.version_info >= (3, 11) else "install Python 3.11 and start again from the README"
-    }
-    try:
-        found = {str(requirement): check_package(requirement) for requirement in requirements()}
-        checks |= {name: problem for name, problem in found.items() if problem} or {
-            f"{len(found)} packages, each recent enough": None
-        }
-    except importlib.metadata.PackageNotFoundError:
-        checks["the course's packages"] = (
-            f"{PACKAGE} is not installed: in the clone, pip install -e . (README), then restart the kernel"
-        )
+    """Print every check as a line and return whether all passed (notebook 00)."""
+    python = None if sys.version_info >= (3, 11) else "install Python 3.11 and start again from the README"
+    checks = {"Python 3.11 or newer": python} | check_packages()
     checks["torchvision matches torch"] = check_torchvision()
     checks["base model of this profile"] = check_model(profile)
     checks["outputs folder: writable, enough disk"] = check_disk(profile, outputs_folder())
     for label, problem in checks.items():
         print(f"[OK]   {label}" if problem is None else f"[FAIL] {label}: {problem}")
-    return all(problem is None for problem in checks.values())
+    return not any(checks.values())

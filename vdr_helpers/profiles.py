@@ -1,7 +1,7 @@
-"""Another model, another dataset or fewer rows for a profile, by environment variables; what that changes, and what was really used.
+"""What differs between ``tiny``, ``full`` and ``rehearsal``, as data, and how the environment changes it (every notebook's setup cell).
 
-``VDR_MODEL``, ``VDR_FINETUNED`` and ``VDR_DATASET`` hold a hub id, a hub id with ``@revision``, or a local folder.
-``VDR_ROWS=24:6`` keeps 24 training rows and 6 eval rows, to try a profile before its long run.
+``VDR_PROFILE`` names the profile. ``VDR_MODEL``, ``VDR_FINETUNED`` and ``VDR_DATASET`` hold a hub id, a hub id with ``@revision``, or a
+local folder; ``VDR_ROWS=24:6`` keeps 24 training rows and 6 eval rows, to try a profile before its long run.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from pathlib import Path
 
-VARIABLES = {"VDR_MODEL": "model", "VDR_FINETUNED": "finetuned", "VDR_DATASET": "dataset"}
+VARIABLES = {  # variable: the role it fills, and what the course would otherwise make for it
+    "VDR_MODEL": ("model", {"random_weights": None}),
+    "VDR_FINETUNED": ("finetuned", {}),
+    "VDR_DATASET": ("dataset", {"corpus": None}),
+}
 ROWS_VARIABLE = "VDR_ROWS"
 COMPARED = {  # field: the words before its number, the number's format and the words after, as Profile.deviations prints it
     "train_rows": ("", ",", " training rows"),
@@ -26,25 +29,19 @@ COMPARED = {  # field: the words before its number, the number's format and the 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
-def find_folder(text: str, bases: tuple[Path, ...]) -> Path | None:
-    """The folder that ``text`` names, absolute: as it is, or seen from one of ``bases``; ``None`` if there is none."""
-    for base in bases:
-        folder = base / Path(text).expanduser()
-        if folder.is_dir():
-            return folder.resolve()
-    return None
-
-
 def read_source(variable: str, text: str, bases: tuple[Path, ...]) -> tuple[str, str | None, str | None]:
     """``(name, revision, folder)`` of one variable; a folder's name has no path in it, so that it can be printed and published.
 
     Raises ``FileNotFoundError`` for a path that is no folder and ``ValueError`` for what is neither a folder nor a hub id.
     """
-    folder = find_folder(text, bases)
-    if folder:
-        return f"local folder {folder.name}", None, str(folder)
+
+    def found(path: str) -> list[Path]:
+        return [folder.resolve() for base in bases if (folder := base / Path(path).expanduser()).is_dir()]
+
+    if folders := found(text):
+        return f"local folder {folders[0].name}", None, str(folders[0])
     name, _, revision = text.partition("@")
-    if find_folder(name, bases):
+    if found(name):
         raise ValueError(f"{variable} names a folder with a revision: only a hub id can have one, remove '@{revision}'")
     if text.startswith((".", "/", "~", "\\")) or re.match(r"[A-Za-z]:[\\/]", text):
         raise FileNotFoundError(
@@ -55,84 +52,23 @@ def read_source(variable: str, text: str, bases: tuple[Path, ...]) -> tuple[str,
     return name, revision or None, None
 
 
-def read_rows(text: str) -> tuple[int, int]:
-    """``(train_rows, eval_rows)`` of ``VDR_ROWS``. Raises ``ValueError`` unless it is two positive numbers with a colon between."""
-    if not re.fullmatch(r"[1-9]\d*:[1-9]\d*", text):
-        raise ValueError(f"{ROWS_VARIABLE} must be training rows, a colon and eval rows, such as 24:6, not {text!r}")
-    train_rows, eval_rows = map(int, text.split(":"))
-    return train_rows, eval_rows
-
-
-def with_overrides(profile, environment: Mapping[str, str], bases: tuple[Path, ...]):
+def with_overrides(profile: Profile, environment: Mapping[str, str], bases: tuple[Path, ...]) -> Profile:
     """``profile`` with what the environment asks for; itself when it asks for nothing.
 
     ``bases``: the folders that a relative path may start from. ``Profile.deviations`` says what such a change means for the scores.
     Raises ``ValueError`` or ``FileNotFoundError`` for a value that cannot be used.
     """
     changes: dict = {}
-    for variable, role in VARIABLES.items():
+    for variable, (role, made_here) in VARIABLES.items():
         if environment.get(variable):
             name, revision, folder = read_source(variable, environment[variable], bases)
-            changes |= {f"{role}_name": name, f"{role}_revision": revision, f"{role}_folder": folder}
-    if environment.get(ROWS_VARIABLE):
-        train_rows, eval_rows = read_rows(environment[ROWS_VARIABLE])
+            changes |= {f"{role}_name": name, f"{role}_revision": revision, f"{role}_folder": folder} | made_here
+    if rows := environment.get(ROWS_VARIABLE):
+        if not re.fullmatch(r"[1-9]\d*:[1-9]\d*", rows):
+            raise ValueError(f"{ROWS_VARIABLE} must be training rows, a colon and eval rows, such as 24:6, not {rows!r}")
+        train_rows, eval_rows = map(int, rows.split(":"))
         changes |= {"train_rows": train_rows, "eval_rows": eval_rows, "monitor_rows": min(profile.monitor_rows, eval_rows)}
     return replace(profile, **changes) if changes else profile
-
-
-def deviations(profile, published) -> tuple[str, ...]:
-    """What makes ``profile`` another experiment than ``published`` (the profile ``full`` as it is shipped), a printable phrase each."""
-    said = []
-    for role in ("model", "dataset"):
-        for part in ("name", "revision"):  # another name has revisions of its own
-            mine, theirs = getattr(profile, f"{role}_{part}"), getattr(published, f"{role}_{part}")
-            if mine != theirs:
-                what = role if part == "name" else f"{role} revision"
-                said.append(f"{what} {mine or 'default branch'} instead of {theirs or 'default branch'}")
-                break
-    said += ["LoRA on the language model instead of all weights"] if profile.adapters else []
-    weights, autocast = profile.model_kwargs["dtype"], " under float16 autocast" if profile.fp16 else ""
-    said += [f"{weights} weights{autocast} instead of bfloat16"] if weights != "bfloat16" or autocast else []
-    for name, (before, digits, after) in COMPARED.items():
-        mine, theirs = getattr(profile, name), getattr(published, name)
-        said += [f"{before}{mine:{digits}}{after} instead of {theirs:{digits}}"] if mine != theirs else []
-    return tuple(said)
-
-
-def hub_revision(name: str, kind: str, revision: str | None) -> str:
-    """The commit that a hub id stands for now: 40 hex digits, or a sentence when the hub cannot be asked.
-
-    ``kind``: ``"model"`` or ``"dataset"``. Never raises: a receipt with a gap is better than a run that stops at its end.
-    """
-    from huggingface_hub import HfApi
-
-    if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
-        return revision
-    try:
-        return HfApi().repo_info(name, repo_type=kind, revision=revision).sha
-    except Exception as error:  # no network, no such repository, offline mode: each library has its own class
-        return f"{revision or 'default branch'} (not resolved: {type(error).__name__})"
-
-
-def resolved_revisions(profile) -> dict[str, dict[str, str]]:
-    """``{"model": {"name", "revision"}, "dataset": {...}}`` for the run's receipt ``results/run.json`` (notebook 02 writes it).
-
-    A revision is the full commit on the hub; for a folder of yours it says ``local folder``, for what comes with the course
-    ``shipped with the course`` or ``generated by the course``.
-    """
-    found = {}
-    for role in ("model", "dataset"):
-        name, revision, folder = (getattr(profile, f"{role}_{part}") for part in ("name", "revision", "folder"))
-        if folder:
-            where = "local folder"
-        elif name.startswith("assets/"):
-            where = "shipped with the course"
-        elif name == "generated":
-            where = "generated by the course"
-        else:
-            where = hub_revision(name, role, revision)
-        found[role] = {"name": name, "revision": where}
-    return found
 
 
 PACKAGE = Path(__file__).resolve().parent
@@ -180,27 +116,28 @@ class Profile:
     encode_batch_size: int
     num_train_epochs: float
     learning_rate: float
-    adapter_learning_rate: float  # what vdr_helpers.device puts in learning_rate's place when it chooses LoRA
+    adapter_learning_rate: float  # what vdr_helpers.machine puts in learning_rate's place when it chooses LoRA
     warmup_steps: float  # a share of all steps when below 1
     bf16: bool
     seed: int = 42
     model_kwargs: dict = field(default_factory=dict)
-    bands: dict = field(default_factory=dict)  # (low, high) per checkpoint; README, "What tiny shows", says how they were found
+    bands: dict = field(default_factory=dict)  # (low, high) per checkpoint, around the README's table of seeds
     mini_batch_num_tokens: int | None = None  # tokens per forward pass inside the cached loss; None counts pages only
-    fp16: bool = False  # set by vdr_helpers.device on a card without bfloat16
+    fp16: bool = False  # set by vdr_helpers.machine on a card without bfloat16
     dataloader_num_workers: int = 0  # processes that open and preprocess the next batches while the card computes
-    adapters: tuple[dict, ...] = ()  # arguments of peft.LoraConfig; vdr_helpers.device adds one where all weights do not fit
-    model_from_card: bool = False  # number format, attention and token budget are chosen by vdr_helpers.device
+    adapters: tuple[dict, ...] = ()  # arguments of peft.LoraConfig; vdr_helpers.machine adds one where all weights do not fit
+    model_from_card: bool = False  # number format, attention and token budget are chosen by vdr_helpers.machine
     negatives_per_train_row: int = 1  # hard negatives kept per training row; the loss reads the first
     distinct_eval_pages: bool = False  # drop eval rows that share a page with train or each other; the published split keeps them
     model_revision: str | None = None  # a commit, tag or branch of the hub; None takes the default branch
     finetuned_revision: str | None = None
     dataset_revision: str | None = None
-    preprocessed_name: str | None = None  # the published dataset, split already (python -m vdr_helpers.prepare --preprocessed)
+    preprocessed_name: str | None = None  # the published dataset, split already (python -m tools.prepare --preprocessed)
     model_folder: str | None = None  # a local folder that stands in for the hub id; never printed
     finetuned_folder: str | None = None
     dataset_folder: str | None = None
-    made_by: str | None = None  # a module whose make(profile) builds model and data on first use
+    corpus: dict | None = None  # arguments of tiny_vdr.corpus.build_source where the dataset is generated
+    random_weights: str | None = None  # a name in tiny_vdr.model.SIZES: the base is built from it on first use
 
     def comparable_score(self, ndcg_at_10: float) -> tuple[float, float] | None:
         """``(billions of parameters, score)`` for the figure of published models, or ``None`` where a comparison would mislead."""
@@ -208,8 +145,22 @@ class Profile:
 
     @property
     def deviations(self) -> tuple[str, ...]:
-        """What is not the published setting, a printable phrase each: your variables' doing and, after ``fit_to_card``, the card's."""
-        return deviations(self, PROFILES["full"])
+        """What is not the published setting, a printable phrase each: your variables' doing and, in the setup cell, the card's."""
+        published, said = PROFILES["full"], []
+        for role in ("model", "dataset"):
+            for part in ("name", "revision"):  # another name has revisions of its own
+                mine, theirs = getattr(self, f"{role}_{part}"), getattr(published, f"{role}_{part}")
+                if mine != theirs:
+                    what = role if part == "name" else f"{role} revision"
+                    said.append(f"{what} {mine or 'default branch'} instead of {theirs or 'default branch'}")
+                    break
+        said += ["LoRA on the language model instead of all weights"] if self.adapters else []
+        weights, autocast = self.model_kwargs["dtype"], " under float16 autocast" if self.fp16 else ""
+        said += [f"{weights} weights{autocast} instead of bfloat16"] if weights != "bfloat16" or autocast else []
+        for name, (before, digits, after) in COMPARED.items():
+            mine, theirs = getattr(self, name), getattr(published, name)
+            said += [f"{before}{mine:{digits}}{after} instead of {theirs:{digits}}"] if mine != theirs else []
+        return tuple(said)
 
     @property
     def published_setting(self) -> bool:
@@ -229,12 +180,12 @@ class Profile:
     @property
     def base_model(self) -> str:
         """What ``SentenceTransformer(...)`` is given: the hub id (with ``model_revision``), or the path of a folder."""
-        return self.model_folder or shipped(self.model_name)
+        return str(self.output_dir / "model") if self.random_weights else self.model_folder or shipped(self.model_name)
 
     @property
     def finetuned_model(self) -> str:
         """A tuned model for readers who skip notebook 03: the hub id, or the path of a folder."""
-        return self.finetuned_folder or shipped(self.finetuned_name)
+        return self.finetuned_folder or (self.base_model if self.random_weights else shipped(self.finetuned_name))
 
     def to_dict(self) -> dict:
         """The settings as a dictionary, for printing and for summaries; without paths of this machine."""
@@ -248,6 +199,7 @@ PROFILES = {
         finetuned_name="assets/tiny-finetuned",
         dataset_name="generated",
         dataset_config="en",
+        corpus={},
         matryoshka_dims=tuple(dim // 8 for dim in PUBLISHED_DIMS),
         truncate_dim=128,
         max_pixels=200 * 200,
@@ -320,18 +272,41 @@ PROFILES["rehearsal"] = replace(  # the settings of full: it is what is rehearse
     monitor_rows=20,
     model_revision=None,
     preprocessed_name=None,
-    made_by="vdr_helpers.rehearsal",
+    corpus={
+        "train_families": 70,
+        "eval_families": 335,
+        "mean_scale": 3.2,
+    },  # on average 1,413 x 1,659 pixels; published 1,416 x 1,648
+    random_weights="Qwen3-VL 2B",
     # Random weights promise nothing: these bands catch a score that is not a number, no more.
     bands=dict.fromkeys(("base", "finetuned"), (0.0, 1.0))
     | dict.fromkeys(("gain", "rise"), (-1.0, 1.0))
     | {"kept_finetuned": (0.0, 10.0), "kept_difference": (-10.0, 10.0)},
+)
+PROFILES["rehearsal-small"] = replace(  # the same path on a CPU
+    PROFILES["rehearsal"],
+    name="rehearsal-small",
+    matryoshka_dims=tuple(dim // 32 for dim in PUBLISHED_DIMS),
+    truncate_dim=32,
+    max_pixels=96 * 96,
+    train_rows=24,
+    eval_rows=8,
+    monitor_rows=4,
+    per_device_train_batch_size=8,
+    mini_batch_size=8,
+    mini_batch_num_tokens=120,
+    bf16=False,
+    model_kwargs={"dtype": "float32"},
+    model_from_card=False,
+    corpus={"train_families": 20, "eval_families": 85},
+    random_weights="small",
 )
 
 
 def load_profile(name: str | None = None) -> Profile:
     """The profile called ``name``, or the one in ``$VDR_PROFILE``, or ``tiny``, with the overrides of the environment.
 
-    Raises ``ValueError`` that lists the known names, or what ``vdr_helpers.overrides`` raises for a variable it cannot use.
+    Nothing is built, read or downloaded. Raises ``ValueError`` that lists the known names, and what :func:`with_overrides` raises.
     """
     name = name or os.environ.get("VDR_PROFILE") or "tiny"
     if name not in PROFILES:
@@ -339,34 +314,4 @@ def load_profile(name: str | None = None) -> Profile:
         raise ValueError(
             f"unknown profile {name!r}: set VDR_PROFILE to one of {known} (unset it for 'tiny') and restart the kernel"
         )
-    profile = PROFILES[name]
-    if profile.made_by:
-        profile = import_module(profile.made_by).make(profile)
-    return with_overrides(profile, os.environ, bases=(Path.cwd(), PACKAGE.parent))
-
-
-def quiet_progress_bars() -> None:
-    """Turn off progress bars, which as widgets leave pages that a code host cannot show, but not those of downloads, which take minutes.
-
-    And one notice: that torchvision's decoder of image files will give way to torchcodec's. Both give the same pixels.
-    """
-    import logging
-
-    import datasets
-    from huggingface_hub.utils import enable_progress_bars
-    from transformers.utils.logging import disable_progress_bar
-
-    datasets.disable_progress_bars()
-    disable_progress_bar()  # turns the hub's off too
-    if os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS") is None:
-        enable_progress_bars()
-    logging.getLogger("transformers.image_utils").setLevel(logging.ERROR)
-
-
-def describe(profile: Profile) -> str:
-    """One line that says where a notebook runs: profile, device (GPU, Apple GPU or CPU) and versions."""
-    import sentence_transformers
-    import torch
-
-    device = "GPU" if torch.cuda.is_available() else "Apple GPU" if torch.backends.mps.is_available() else "CPU"
-    return f"profile {profile.name} | {device} | sentence-transformers {sentence_transformers.__version__} | torch {torch.__version__.split('+')[0]}"
+    return with_overrides(PROFILES[name], os.environ, bases=(Path.cwd(), PACKAGE.parent))

@@ -1,6 +1,6 @@
 """Where the course lives, in one place: ``pyproject.toml``. Badges and the cell that installs on Colab and Kaggle follow from it.
 
-``python -m vdr_helpers.badges https://github.com/owner/name`` writes the address into ``pyproject.toml`` and rewrites what
+``python -m tools.badges https://github.com/owner/name`` writes the address into ``pyproject.toml`` and rewrites what
 depends on it: the setup cell of every notebook, the badges below its title, the badges and the clone line in the README. A fork
 runs it once. ``--unset`` takes all of it away again; with neither, everything is rewritten from what ``pyproject.toml`` says, for
 example after a new version. The pinned version is the git tag ``v`` + version, or what ``--ref`` names: a tag, branch or commit.
@@ -35,15 +35,12 @@ if {{"COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"}} & set(os.environ):
     if int(found.split(".")[0]) < 6:
         raise RuntimeError(f"Sentence Transformers {{found}} is loaded: restart the session (menu Runtime or Run), run this first")
     if not COURSE:
-        raise RuntimeError("COURSE, the course's address, is unset: run `python -m vdr_helpers.badges <address>` in a clone")
+        raise RuntimeError("COURSE, the course's address, is unset: run `python -m tools.badges <address>` in a clone")
     keep = [f"{{name}}=={{version(name)}}" for name in ("torch", "torchvision", "numpy")]
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", COURSE, *keep], check=True)
-from vdr_helpers.machine import fit_to_card
-from vdr_helpers.profiles import describe, load_profile, quiet_progress_bars
+from vdr_helpers.machine import start
 
-quiet_progress_bars()
-profile = fit_to_card(load_profile())
-print(describe(profile))"""
+profile = start()"""
 
 
 def clean_address(address: str) -> str:
@@ -109,7 +106,7 @@ def rewrite_notebook(text: str, name: str, address: str | None, ref: str) -> str
     if as_text(notebook) != text:
         raise ValueError(f"{name}: not laid out as Jupyter saves notebooks; open it in JupyterLab, save it, try again")
     title, setup = notebook["cells"][:2]
-    if setup["cell_type"] != "code" or "load_profile()" not in "".join(setup["source"]):
+    if setup["cell_type"] != "code" or "profile = " not in "".join(setup["source"]):
         raise ValueError(f"{name}: the second cell is not the setup cell")
     heading, rest = re.match(r"([^\n]*)(.*)", "".join(title["source"]), re.DOTALL).groups()
     rest = re.sub(rf"\A\n\n{BADGE}(?: {BADGE})*(?=\n|\Z)", "", rest)
@@ -167,7 +164,7 @@ def rewrite(root: Path, change: bool = False, address: str | None = None, ref: s
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns 0, or 2 with one line on what to do."""
-    parser = argparse.ArgumentParser(prog="python -m vdr_helpers.badges", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m tools.badges", description=__doc__.partition("\n")[0])
     where = parser.add_mutually_exclusive_group()
     where.add_argument("address", nargs="?", help="https://github.com/owner/name")
     where.add_argument("--unset", action="store_true", help="take the address and every badge away")

@@ -1,4 +1,4 @@
-"""Pages."""
+"""Pages as the model sees them: opened safely, fingerprinted, presized, and kept as files (notebook 02)."""
 
 from __future__ import annotations
 
@@ -148,6 +148,22 @@ class PageStore:
     def mean_bytes(self) -> float:
         """Mean size of the pages kept so far; 0 when there are none."""
         return sum(self.sizes.values()) / len(self.sizes) if self.sizes else 0.0
+
+
+class Fetched(dict):
+    """Fingerprints of fetched pages. A page not fetched yet counts as good and unlike all others, and is noted in ``unknown``.
+
+    So the rows can be chosen before a page is read (notebook 02): choose, fetch ``unknown``, choose again, until nothing is unknown.
+    The last choice is the one that all fingerprints would give, because it looked at no page that is not known.
+    """
+
+    def __init__(self, fingerprints: dict[int, str | None]) -> None:
+        super().__init__(fingerprints)
+        self.unknown: set[int] = set()
+
+    def __missing__(self, number: int) -> str:
+        self.unknown.add(number)
+        return f"page {number}, not fetched yet"
 
 
 def check_free_disk(folder: Path, needed: float) -> None:

@@ -132,7 +132,7 @@ class Profile:
     model_revision: str | None = None  # a commit, tag or branch of the hub; None takes the default branch
     finetuned_revision: str | None = None
     dataset_revision: str | None = None
-    preprocessed_name: str | None = None  # the published dataset, split already (python -m tools.prepare --preprocessed)
+    preprocessed_name: str | None = None  # the published dataset, split already (python -m tools.prepare)
     model_folder: str | None = None  # a local folder that stands in for the hub id; never printed
     finetuned_folder: str | None = None
     dataset_folder: str | None = None

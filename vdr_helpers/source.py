@@ -2,6 +2,9 @@
 
 A parquet file ends with a footer that says where each **row group** (a block of rows) and each column of it lies. So the small columns
 can be read without the pages, and a page without the rest of its file: on a disk, or from the hub by range requests.
+
+``pyarrow.dataset`` has fragments of row groups as well. It opens a file of the hub with the usual read-ahead, which fetches megabytes of
+pages beside each small column, and does not name a damaged file; hence :class:`Source`, on ``pyarrow.parquet``.
 """
 
 from __future__ import annotations
@@ -14,6 +17,9 @@ from dataclasses import dataclass
 
 import pyarrow
 import pyarrow.parquet
+
+from vdr_helpers.profiles import Profile
+from vdr_helpers.stamps import CORPUS_VERSION, is_as_written, write_index
 
 PIECE_BYTES = 32 * 2**20  # stored bytes of a row group that are unpacked at once
 BUFFER_BYTES = 8 * 2**20  # stored bytes that are asked for at once: few requests over a network, little memory
@@ -62,6 +68,10 @@ class Source:
     def total_bytes(self) -> int:
         """Stored bytes of all columns of all files, from the footers; the files themselves are a little larger."""
         return self.bytes_of(self.column_names, range(len(self.groups)))
+
+    def content(self) -> list:
+        """Names and footers of all files: what tells one source from another."""
+        return [[shard.rsplit("/", 1)[-1], footer.to_dict()] for shard, footer in zip(self.shards, self.footers, strict=True)]
 
     def bytes_of(self, columns: Iterable[str], groups: Iterable[int]) -> int:
         """What reading ``columns`` of these row groups (indices into ``groups``) fetches, in bytes, from the footers."""
@@ -149,6 +159,22 @@ def open_exact(path: str):
 
     filesystem, address = url_to_fs(path)
     return filesystem.open(address, "rb", cache_type="none")
+
+
+def source_path(profile: Profile) -> str:
+    """What ``load_dataset`` and :func:`open_source` are given: a hub id, or a folder; a generated one is drawn on first use (a minute)."""
+    if profile.corpus is None:
+        return profile.dataset_folder or profile.dataset_name
+    from tiny_vdr.corpus import build_source
+
+    # The version is in the folder's name because load_dataset caches by name: a corpus drawn anew must not meet an old cache.
+    folder = profile.output_dir / f"source-v{CORPUS_VERSION}"
+    settings = {"version": CORPUS_VERSION, **profile.corpus}
+    if not is_as_written(folder, "corpus.json", settings):
+        if folder.exists():
+            print(f"{folder.name} is damaged or was drawn with other settings: its pages are drawn anew")
+        write_index(build_source(folder, **profile.corpus), "corpus.json", settings)
+    return str(folder)
 
 
 def open_source(name: str, config: str, revision: str | None = None) -> Source:

@@ -1,27 +1,25 @@
-"""Choices that change the maths, measured on tiny: ``python benchmarks/choices.py`` (about twenty minutes on two cores).
+"""Choices that change the maths, measured on tiny: ``python -m benchmarks.choices`` (about twenty minutes on two cores).
 
 Each is one training run of notebook 03 with one thing changed, same seed and same rows, scored as notebook 05 does. One seed tells
 large effects from none; differences of the size of ``tiny_seeds.json``'s spread say nothing. Writes ``assets/measured/choices.json``
-after every run, so that an interrupted command keeps what it has. ``python benchmarks/choices.py NAME ...`` measures these choices
+after every run, so that an interrupted command keeps what it has. ``python -m benchmarks.choices NAME ...`` measures these choices
 anew and keeps the others.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import platform
 import sys
 from dataclasses import replace
 from functools import partial
 
-from tiny_seeds import RESULT, load_base, matryoshka, score, train
-
-from tools.run_course import package_versions
-from tools.sizing import LORA
-from vdr_helpers.profiles import Profile, load_profile, quiet_progress_bars
+from benchmarks.recipe import load_base, matryoshka, score, train, where_measured
+from vdr_helpers.machine import quiet_progress_bars, sizing
+from vdr_helpers.profiles import Profile, assets_folder, load_profile
 from vdr_helpers.splits import load_prepared
+from vdr_helpers.stamps import write_whole
 
+LORA = sizing()["lora"]
 # name: (fields of the profile that differ, columns left out, how the contrastive loss is wrapped)
 CHOICES = {
     "as notebook 03 trains": ({}, (), matryoshka),
@@ -53,18 +51,16 @@ def main(names: list[str]) -> None:
         raise SystemExit(f"unknown choice {', '.join(sorted(unknown))}: there are {', '.join(CHOICES)}")
     quiet_progress_bars()
     profile = load_profile("tiny")
-    file = RESULT.with_name("choices.json")
+    file = assets_folder() / "measured" / "choices.json"
     result = {
         "what": f"tiny profile, seed {profile.seed}, one thing changed at a time, trained without intermediate evaluations",
-        "versions": package_versions(),
-        "device": f"CPU, {os.cpu_count()} cores, {platform.machine()}",
+        **where_measured(),
         "choices": json.loads(file.read_text(encoding="utf-8"))["choices"] if names else {},
     }
     for name in names or CHOICES:
         changes, left_out, wrap = CHOICES[name]
         result["choices"][name] = measure(profile, changes, left_out, wrap)
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_whole(file, json.dumps(result, indent=1) + "\n")
         scores = result["choices"][name]["ndcg_at_10"]
         print(f"{name:<40}", {dim: round(value, 3) for dim, value in scores.items()}, flush=True)
 

@@ -10,19 +10,15 @@ from pathlib import Path
 
 from datasets import Dataset, Features, Image, Value, load_from_disk
 from PIL import Image as PillowImage
-from sentence_transformers import SentenceTransformer
 
-from vdr_helpers import corpus as generator
+from benchmarks.recipe import load_base
+from tiny_vdr.corpus import plan_rows
+from tiny_vdr.pages import draw_page
 from vdr_helpers.pages import presize
 from vdr_helpers.profiles import Profile
 
 CORPUS_PAGES = 1500  # the published evaluation corpus
 CARD_PAGE = (1416, 1648)  # mean page size of the published card, pixels
-
-
-def load_model(profile: Profile) -> SentenceTransformer:
-    """The base model, as the notebooks load it."""
-    return SentenceTransformer(profile.base_model, model_kwargs=profile.model_kwargs, processor_kwargs=profile.processor_kwargs)
 
 
 def as_png(image) -> dict:
@@ -36,16 +32,16 @@ def make_data(profile: Profile, folder: Path, sizes: dict[str, int], page_size) 
 
     ``sizes``: rows of ``train``, of ``eval``, and of ``epoch``, which has the columns of ``train`` and is only drawn from.
     """
-    processor = load_model(profile).processor
+    processor = load_base(profile).processor
     families = max(20, max(sizes["train"], sizes["epoch"]) // 4 + 10)
-    planned = {row.id: row for row in generator.plan_rows(seed=1, train_families=families, eval_families=sizes["eval"] + 60)}
+    planned = {row.id: row for row in plan_rows(seed=1, train_families=families, eval_families=sizes["eval"] + 60)}
     asked = [row for row in planned.values() if row.query and row.language == "en"]
     seconds, pages = 0.0, {}
 
     def both_sizes(row_id: str) -> tuple[dict, dict]:
         nonlocal seconds
         if row_id not in pages:
-            image = generator.draw_page(planned[row_id].page)[0]
+            image = draw_page(planned[row_id].page)[0]
             if page_size:
                 wide = image.width > image.height
                 image = image.resize(tuple(page_size)[:: -1 if wide else 1], PillowImage.Resampling.LANCZOS)
@@ -75,7 +71,7 @@ def peak_ram_gib() -> float:
 
 def corpus_ram(profile: Profile, folder: Path) -> dict:
     """Peak memory that a corpus of 1,500 pages of the card's mean size adds, as paths of presized pages; 48 of them are encoded."""
-    model = load_model(profile)
+    model = load_base(profile)
     page = load_from_disk(str(folder / "original" / "eval"))[0]["image"].resize(CARD_PAGE)
     file = folder / "page.png"
     presize(page, model.processor).save(file)

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import torch
 from datasets import load_from_disk
-from recipe_data import corpus_ram, load_model, peak_ram_gib
-from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from sentence_transformers import SentenceTransformerTrainer
 from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
-from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss, MatryoshkaLoss
 from sentence_transformers.sentence_transformer.training_args import BatchSamplers
 
+from benchmarks.recipe import build_trainer, contrastive_loss, load_base, matryoshka
+from benchmarks.recipe_data import corpus_ram, peak_ram_gib
 from vdr_helpers.profiles import Profile
-from vdr_helpers.training import OnePassMatryoshkaEvaluator, PixelsInFormat, page_keys, page_paths, use_matrix_product
+from vdr_helpers.training import OnePassMatryoshkaEvaluator, page_keys, page_paths, use_matrix_product
 
 BUDGET_PAGES = 16  # pages per forward pass of the course's recipe where the profile names no token budget
 
@@ -42,7 +42,7 @@ class Recipe:
         self.train, self.eval, self.epoch = (load_from_disk(str(data / kind / name)) for name in ("train", "eval", "epoch"))
         self.dims = list(profile.matryoshka_dims)
         self.page_encodes = 0
-        self.model = load_model(profile)
+        self.model = load_base(profile)
         self.model[0].register_forward_pre_hook(self.count)
 
     def count(self, module, arguments) -> None:
@@ -50,38 +50,26 @@ class Recipe:
         self.page_encodes += 0 if grids is None else len(grids)
 
     def build_loss(self):
-        inner = CachedMultipleNegativesRankingLoss(self.model, **self.mini_batches())
-        return MatryoshkaLoss(self.model, inner, matryoshka_dims=self.dims, matryoshka_weights=[1] * len(self.dims))
+        return matryoshka(self.profile, self.model, contrastive_loss(self.profile, self.model, **self.mini_batches()))
 
     def sampled(self) -> NoDuplicatesBatchSampler:
         return NoDuplicatesBatchSampler(self.epoch, self.batch_size, False, generator=torch.Generator().manual_seed(1), seed=1)
 
-    def trainer(self, folder: str, **extra) -> SentenceTransformerTrainer:
-        args = SentenceTransformerTrainingArguments(
-            output_dir=folder,
-            num_train_epochs=1,
-            per_device_train_batch_size=self.batch_size,
-            per_device_eval_batch_size=self.batch_size,
-            learning_rate=self.profile.learning_rate,
-            warmup_steps=0.1,
-            bf16=self.profile.bf16,
-            batch_sampler=self.sampler(),
-            eval_strategy="steps",
-            eval_steps=0.1,
-            save_strategy="no",
-            logging_steps=1,
-            report_to="none",
-            disable_tqdm=True,
-            seed=self.profile.seed,
-            **extra.pop("args", {}),
-        )
-        return SentenceTransformerTrainer(
-            model=self.model, args=args, train_dataset=self.train, loss=self.build_loss(), evaluator=self.evaluator(), **extra
-        )
+    def trainer(self, folder: str, parts: dict | None = None, **changes) -> SentenceTransformerTrainer:
+        evaluating = {
+            "eval_strategy": "steps",
+            "eval_steps": 0.1,
+            "per_device_eval_batch_size": self.batch_size,
+            "logging_steps": 1,
+        }
+        settings = {"num_train_epochs": 1, "per_device_train_batch_size": self.batch_size, "warmup_steps": 0.1, **evaluating}
+        settings |= {"batch_sampler": self.sampler(), **changes}
+        parts = {"evaluator": self.evaluator(), **(parts or {})}
+        return build_trainer(self.profile, self.model, self.train, self.build_loss(), folder, parts=parts, **settings)
 
 
 class Published(Recipe):
-    """The card's script: nothing shared, one page at a time."""
+    """The card's script: nothing shared, one page at a time, the library's own data collator."""
 
     def mini_batches(self) -> dict:
         return {"mini_batch_size": 1}
@@ -105,7 +93,7 @@ class Published(Recipe):
     def whole_run(self) -> tuple[list[dict], dict[str, float]]:
         self.evaluator()(self.model)
         with tempfile.TemporaryDirectory() as folder:
-            trainer = self.trainer(folder, eval_dataset=self.eval)
+            trainer = self.trainer(folder, parts={"eval_dataset": self.eval, "data_collator": None})
             trainer.train()
         self.evaluator()(self.model)
         return trainer.state.log_history, self.sweep()
@@ -118,11 +106,6 @@ class Course(Recipe):
         super().__init__(*arguments)
         self.epoch = page_keys(self.epoch)  # made once; every epoch draws from them
         use_matrix_product(self.model)
-
-    def trainer(self, folder: str, **extra) -> SentenceTransformerTrainer:
-        trainer = super().trainer(folder, **extra)
-        trainer.data_collator = PixelsInFormat(trainer.data_collator, self.model.dtype)
-        return trainer
 
     def mini_batches(self) -> dict:
         tokens = self.profile.mini_batch_num_tokens
@@ -157,7 +140,7 @@ class Course(Recipe):
 
     def whole_run(self) -> tuple[list[dict], dict[str, float]]:
         with tempfile.TemporaryDirectory() as folder:
-            trainer = self.trainer(folder, args={"eval_on_start": True})
+            trainer = self.trainer(folder, eval_on_start=True)
             trainer.train()
         last = [entry for entry in trainer.state.log_history if "eval_pages_cosine_ndcg@10" in entry][-1]
         return trainer.state.log_history, {str(dim): last[f"eval_{name}_cosine_ndcg@10"] for dim, name in self.names().items()}

@@ -1,4 +1,4 @@
-"""Two ways to run one experiment: ``python benchmarks/recipes.py`` (about thirteen minutes on two CPU cores with the tiny profile).
+"""Two ways to run one experiment: ``python -m benchmarks.recipes`` (about thirteen minutes on two CPU cores with the tiny profile).
 
 **published**: the training script of the model card as its facts describe it: original pages, one page per forward pass
 (``mini_batch_size=1``, evaluation ``batch_size=1``), ``NO_DUPLICATES`` on decoded pages, an evaluation-loss pass beside the evaluator,
@@ -20,11 +20,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-import recipe_data
-import recipe_runs
-
-from tools.run_course import describe_device, package_versions
-from vdr_helpers.profiles import load_profile, quiet_progress_bars
+from benchmarks import recipe_data, recipe_runs
+from benchmarks.recipe import where_measured
+from vdr_helpers.machine import describe_device, quiet_progress_bars
+from vdr_helpers.profiles import load_profile
+from vdr_helpers.stamps import write_whole
 
 RESULTS = Path(__file__).parent / "results"
 TOLERANCE = 5e-3  # of a loss or a metric: rounding may swap two pages of nearly equal score
@@ -40,9 +40,9 @@ PARTS = {
 
 def run_worker(recipe: str, options: argparse.Namespace, data: Path) -> dict:
     """One run of one recipe in a process of its own; its figures as a dictionary. Raises ``RuntimeError`` with its last lines."""
-    command = [sys.executable, __file__, "--worker", recipe, "--data", str(data)]
+    command = [sys.executable, "-m", "benchmarks.recipes", "--worker", recipe, "--data", str(data)]
     command += ["--batch-size", str(options.batch_size), "--parts-only"][: 3 if options.parts_only else 2]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     if done.returncode:
         raise RuntimeError(f"the {recipe} run failed:\n" + done.stderr[-2000:])
     return json.loads(done.stdout.splitlines()[-1])
@@ -126,9 +126,8 @@ def main() -> None:
     result = {
         "what": "the published recipe and the course's, same model, rows, seed and steps; medians over alternating runs",
         "profile": profile.name,
-        "device": device,
+        **where_measured(),
         "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "versions": package_versions(),
         "settings": {
             name: getattr(options, name) for name in ("rows", "eval_rows", "epoch_rows", "batch_size", "repeats", "page_size")
         },
@@ -144,7 +143,7 @@ def main() -> None:
         "presize_seconds": presize_seconds,
     }
     options.output.mkdir(exist_ok=True)
-    (options.output / f"recipes_{profile.name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_whole(options.output / f"recipes_{profile.name}.json", json.dumps(result, indent=1) + "\n")
     draw(rows, device).savefig(options.output / f"recipes_{profile.name}.png", facecolor="white")
     for row in rows:
         print(

@@ -10,7 +10,6 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-
 from vdr_helpers.evaluation import save_results
 from vdr_helpers.pages import fetch_pages
 from vdr_helpers.profiles import Profile, load_profile

@@ -1,24 +1,24 @@
-"""Pages without their pixels, or with half of them: keys for batches, paths for the corpus, pixels in the model's number format.
-
-Notebook 03 uses and checks all three.
-"""
+"""What notebook 03 trains with beside Sentence Transformers' own parts; appendix a1 derives and checks what makes it faster."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MethodType
 
+import torch
+from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
+from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator, SequentialEvaluator
 from transformers import TrainerCallback
 
 from vdr_helpers import figures
-from vdr_helpers.stamps import STAMP, file_sizes, write_stamp, write_whole
+from vdr_helpers.stamps import STAMP, file_sizes, whole_folder, write_stamp, write_whole
 
 
 def page_keys(dataset):
@@ -74,19 +74,26 @@ def page_paths(dataset, folder: str | Path):
     return Dataset.from_dict(columns)
 
 
-class PixelsInFormat:
-    """A data collator whose pixels come in the model's number format: the cast that the model makes first, made before they travel.
+def no_duplicates_by_key(dataset, **settings):
+    """The library's ``NoDuplicatesBatchSampler`` on :func:`page_keys` instead of pages: the same batches, and no page is opened.
 
-    ``collator``: the trainer's own; ``dtype``: ``model.dtype``. With 16-bit weights a batch takes half the transfer and half the memory
-    and the model computes on the same numbers; with 32-bit weights nothing changes. Everything else is passed through.
+    A function with a name, because checkpoints save the arguments and a ``lambda`` cannot be saved (appendix a1 checks the batches).
+    """
+    return NoDuplicatesBatchSampler(page_keys(dataset), **settings)
+
+
+@dataclass
+class PixelsInFormat(SentenceTransformerDataCollator):
+    """The trainer's data collator with pixels in the model's number format: the cast that the model makes first, made before they travel.
+
+    ``preprocess_fn``: ``model.preprocess``; ``dtype``: ``model.dtype``. With 16-bit weights a batch takes half the transfer and half the
+    memory and the model computes on the same numbers (appendix a1); with 32-bit weights nothing changes.
     """
 
-    def __init__(self, collator, dtype) -> None:
-        self.collator, self.dtype = collator, dtype
-        self.valid_label_columns = collator.valid_label_columns  # the trainer asks its collator for these
+    dtype: torch.dtype = torch.float32
 
     def __call__(self, rows: list[dict]) -> dict:
-        features = self.collator(rows)
+        features = super().__call__(rows)
         return {name: value.to(self.dtype) if name.endswith("pixel_values") else value for name, value in features.items()}
 
 
@@ -326,10 +333,6 @@ def save_model_whole(model, folder: str | Path, made_from: dict) -> None:
 
     ``made_from``: the settings that the model came from (``vdr_helpers.stamps``), kept with it and with the length of every file.
     """
-    folder = Path(folder)
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(str(partial), create_model_card=False)
-    write_stamp(partial, made_from | {"files": file_sizes(partial, STAMP)})
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    with whole_folder(Path(folder)) as partial:
+        model.save_pretrained(str(partial), create_model_card=False)
+        write_stamp(partial, made_from | {"files": file_sizes(partial, STAMP)})

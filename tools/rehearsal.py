@@ -104,8 +104,7 @@ class Rehearsal:
             profile, model, contrastive_loss(profile, model, mini_batch_size=self.batch, mini_batch_num_tokens=budget)
         )
         clock = Clock(torch.cuda.synchronize if self.cuda else lambda: None)
-        # Every step gets the same rows, so nothing would be left to draw without duplicates.
-        changes = {"max_steps": self.steps, "logging_steps": 1, "batch_sampler": "batch_sampler", **changes}
+        changes = {"max_steps": self.steps, "logging_steps": 1, **changes}
         rows = concatenate_datasets([self.dataset] * self.steps)
         return build_trainer(profile, model, rows, loss, folder, parts={"callbacks": [clock]}, **changes), clock.times
 

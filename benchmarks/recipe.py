@@ -90,7 +90,7 @@ def train(profile: Profile, train_dataset, seed: int, wrap=matryoshka) -> tuple[
 
 def score(model: SentenceTransformer, profile: Profile, eval_dataset) -> dict[int, float]:
     """NDCG@10 at every dimension, from one encoding of the pages, as notebook 05 scores."""
-    queries, corpus, relevant_docs = retrieval_inputs(eval_dataset)
+    queries, corpus, relevant_docs, _ = retrieval_inputs(eval_dataset)
     pages = model.encode_document(list(corpus.values()), batch_size=profile.encode_batch_size, convert_to_tensor=True)
     scores = {}
     for dim in profile.matryoshka_dims:

@@ -48,7 +48,7 @@ def score(folder: Path) -> tuple[dict[int, float], int, int, int]:
     """``({dimension: NDCG@10}, queries, pages, weights)`` of the model in ``folder`` on the eval split of the ``tiny`` profile."""
     profile = replace(load_profile("tiny"), model_folder=str(folder))
     model = SentenceTransformer(str(folder), device="cpu", model_kwargs=profile.model_kwargs)
-    queries, corpus, relevant_docs = retrieval_inputs(load_prepared(profile, "eval")[0])
+    queries, corpus, relevant_docs, _ = retrieval_inputs(load_prepared(profile, "eval")[0])
     dims = profile.matryoshka_dims
     evaluator = OnePassMatryoshkaEvaluator(
         queries, corpus, relevant_docs, truncate_dims=dims, batch_size=profile.encode_batch_size

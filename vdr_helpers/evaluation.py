@@ -21,27 +21,38 @@ from vdr_helpers.stamps import (
 )
 
 
-def retrieval_inputs(eval_dataset) -> tuple[dict, dict, dict]:
-    """``(queries, corpus, relevant_docs)`` for ``InformationRetrievalEvaluator`` from an eval split (notebook 03 builds them).
+def retrieval_inputs(eval_dataset) -> tuple[dict, dict, dict, dict]:
+    """``(queries, corpus, relevant_docs, hard_negatives)`` of an eval split; the first three are what ``InformationRetrievalEvaluator`` takes.
 
-    ``queries``: ``{"q0": text}``; ``corpus``: ``{"q0-positive": page, "q0-negative_0": page, ...}``; ``relevant_docs``:
-    ``{"q0": {"q0-positive"}}``. Raises ``ValueError`` for an empty split, an empty query or a split without ``negative_0``.
+    As notebook 03 builds them. ``queries``: ``{"q0": text}``; ``corpus``: ``{"q0-positive": page, "q0-negative_0": page, ...}``;
+    ``relevant_docs``: ``{"q0": {"q0-positive"}}``; ``hard_negatives``: ``{"q0": {"q0-negative_0", ...}}``. Raises ``ValueError`` for an
+    empty split, an empty query or a split without ``negative_0``.
     """
     names = [name for name in eval_dataset.column_names if name.startswith("negative_")]
     if not names:
         raise ValueError("this split has no column negative_0: pass the eval split of notebook 02")
     if len(eval_dataset) == 0:
         raise ValueError("the eval split is empty: run notebook 02 with eval_rows of at least 1")
-    queries, corpus, relevant_docs = {}, {}, {}
+    queries, corpus, relevant_docs, hard_negatives = {}, {}, {}, {}
     for i, row in enumerate(eval_dataset):
         if not row["query"] or not row["query"].strip():
             raise ValueError(f"row {i} has an empty query: filter it out, an empty query matches nothing")
-        queries[f"q{i}"] = row["query"]
+        queries[f"q{i}"], relevant_docs[f"q{i}"] = row["query"], {f"q{i}-positive"}
         corpus[f"q{i}-positive"] = row["image"]
-        relevant_docs[f"q{i}"] = {f"q{i}-positive"}
-        for name in names:
-            corpus[f"q{i}-{name}"] = row[name]
-    return queries, corpus, relevant_docs
+        negatives = {f"q{i}-{name}": row[name] for name in names}
+        corpus |= negatives
+        hard_negatives[f"q{i}"] = set(negatives)
+    return queries, corpus, relevant_docs, hard_negatives
+
+
+def ranks(similarities, right_pages: list[int], equal_in_front: bool = False):
+    """The rank of each query's right page, 1 for the first place (notebook 04 takes it apart).
+
+    ``similarities``: tensor of shape (queries, pages); ``right_pages``: the column of each query's right page. Pages exactly as similar
+    as the right one count behind it, or in front of it with ``equal_in_front``.
+    """
+    own = similarities[range(len(right_pages)), right_pages][:, None]
+    return (similarities >= own).sum(dim=1) if equal_in_front else (similarities > own).sum(dim=1) + 1
 
 
 def content_of(page) -> bytes:
@@ -88,7 +99,7 @@ def embed_once(model, queries: list[str], pages: list, profile: Profile):
     anything, and they are encoded anew. A file that does not open is named and made anew. Raises ``ValueError`` for no queries or pages.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file, save
 
     if not queries or not pages:
         raise ValueError(
@@ -107,9 +118,7 @@ def embed_once(model, queries: list[str], pages: list, profile: Profile):
         "pages": model.encode_document(pages, **settings).float().cpu().contiguous(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(made, str(partial))
-    partial.replace(path)
+    write_whole(path, save(made))
     return made["queries"], made["pages"]
 
 

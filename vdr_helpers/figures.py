@@ -120,19 +120,16 @@ def page_row(pages: Sequence, titles: Sequence[str], kinds: Sequence[str], headi
     return figure
 
 
-def ranking(similarities, page_ids: list[str], pages: Sequence, query_id: str, heading: str = "", best: int = 5):
+def ranking(similarities, pages: Sequence, kinds: Sequence[str], heading: str = "", best: int = 5):
     """The ``best`` pages of one query side by side, and after them the right one where it stands further back, each with its rank.
 
-    ``similarities``: tensor of shape (pages,), one per entry of ``page_ids`` and ``pages``. The right page is ``"<query_id>-positive"``,
-    its hard negatives are ``"<query_id>-negative_0"`` and so on, as ``evaluation.retrieval_inputs`` names them.
+    ``similarities``: tensor of shape (pages,); ``kinds``: for each of ``pages`` how it is labelled, ``"positive"`` for the right one.
     """
     order = similarities.argsort(descending=True).tolist()
-    right = page_ids.index(f"{query_id}-positive")
-    shown = order[:best] + [right] * (right not in order[:best])
-    names = {f"{query_id}-positive": "positive"}
-    kinds = [names.get(page_ids[i], "hard negative" if page_ids[i].startswith(f"{query_id}-") else "other") for i in shown]
-    titles = [f"rank {order.index(i) + 1}, {similarities[i]:.2f}" for i in shown]
-    return page_row([pages[i] for i in shown], titles, kinds, heading=heading, height=min(3, 0.8 + 10 / len(shown)))
+    shown = order[:best] + [place for place in order[best:] if kinds[place] == "positive"][:1]
+    titles = [f"rank {order.index(place) + 1}\nscore {similarities[place]:.2f}" for place in shown]
+    height = min(3, 0.8 + 10 / len(shown))
+    return page_row([pages[i] for i in shown], titles, [kinds[i] for i in shown], heading=heading, height=height)
 
 
 def truncation_curve(

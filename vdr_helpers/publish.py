@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vdr_helpers.profiles import Profile, assets_folder
@@ -41,34 +41,19 @@ class NoTokenError(RuntimeError):
     """There is no Hugging Face token on this machine; the message says where to put one."""
 
 
-def _secret_of_colab() -> str | None:
-    from google.colab import userdata
-
-    return userdata.get(SECRET)
-
-
-def _secret_of_kaggle() -> str | None:
-    from kaggle_secrets import UserSecretsClient
-
-    return UserSecretsClient().get_secret(SECRET)
-
-
 def hub_token() -> str:
-    """The token for the hub: ``$HF_TOKEN``, else the secret of that name on Colab or Kaggle, else the one of ``hf auth login``.
+    """The token for the hub: what ``huggingface_hub.get_token`` finds (``$HF_TOKEN``, a secret on Colab, ``hf auth login``), else Kaggle's.
 
     Hand it on, do not print it. Raises :class:`NoTokenError` when there is none; a refused secret counts as none.
     """
     from huggingface_hub import get_token
 
-    stores = {"COLAB_RELEASE_TAG": _secret_of_colab, "KAGGLE_KERNEL_RUN_TYPE": _secret_of_kaggle}
-    token = os.environ.get(SECRET, "").strip()
-    for variable, read in stores.items():
-        if not token and variable in os.environ:
-            try:
-                token = (read() or "").strip()
-            except Exception:  # each platform has its own errors for "no such secret" and "access refused"
-                token = ""
-    token = token or get_token()
+    token = get_token()
+    if not token and "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
+        with suppress(Exception):  # Kaggle's client has errors of its own for "no such secret" and "access refused"
+            from kaggle_secrets import UserSecretsClient
+
+            token = (UserSecretsClient().get_secret(SECRET) or "").strip()
     if not token:
         raise NoTokenError(NO_TOKEN)
     return token

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from vdr_helpers.profiles import PACKAGE, PROFILES, Profile, assets_folder
+from vdr_helpers.profiles import PROFILES, Profile, assets_folder
 
 
 @cache
@@ -25,8 +25,8 @@ def published() -> dict:
 def measured(name: str) -> dict:
     """What this project measured once and keeps: ``assets/measured/<name>.json``; its ``what`` says on which profile and seeds.
 
-    ``"choices"``: one thing changed at a time (``python benchmarks/choices.py``). ``"tiny_seeds"``: three training seeds
-    (``python benchmarks/tiny_seeds.py``). Scores are NDCG@10 by dimension; JSON makes the dimensions strings. Notebooks 04 and 05 show
+    ``"choices"``: one thing changed at a time (``python -m benchmarks.choices``). ``"tiny_seeds"``: three training seeds
+    (``python -m benchmarks.tiny_seeds``). Scores are NDCG@10 by dimension; JSON makes the dimensions strings. Notebooks 04 and 05 show
     them as stored controls. Raises ``ValueError`` for another name.
     """
     file = assets_folder() / "measured" / f"{name}.json"
@@ -111,7 +111,7 @@ def find(name: str) -> ListedModel:
     if name.lower() in known:
         return known[name.lower()]
     close = dict.fromkeys(known[key].model for key in difflib.get_close_matches(name.lower(), known, n=4, cutoff=0.4))
-    hint = f"Did you mean {' or '.join(close)}?" if close else "vdr_helpers.registry.models() lists them."
+    hint = f"Did you mean {' or '.join(close)}?" if close else "vdr_helpers.published.models() lists them."
     raise ValueError(f"{name!r} is none of the twenty models of the published table. {hint}")
 
 
@@ -142,39 +142,3 @@ def load_listed_model(name: str, allow_remote_code: bool = False, model_name: st
     settings["model_kwargs"] = {"use_safetensors": True} | settings.get("model_kwargs", {})
     trusted = allow_remote_code and entry.needs_remote_code
     return SentenceTransformer(source, trust_remote_code=trusted, **settings)
-
-
-def revision_cell(entry: ListedModel) -> str:
-    """The revision as ``docs/models.md`` shows it: the first seven characters of a commit, a pull request's name, or ``not pinned``."""
-    if not entry.revision:
-        return "not pinned"
-    return f"`{entry.revision[:7]}`" if COMMIT.fullmatch(entry.revision) else f"`{entry.revision}` (not a commit)"
-
-
-def as_markdown() -> str:
-    """The registry as the two tables of ``docs/models.md``: what can be said of each model, then the notes."""
-    head = "| Model | Published NDCG@10 | Parameters | Dimension | Licence | Revision | Trained on the source | Status |"
-    lines = [head, "|---|---|---|---|---|---|---|---|"]
-    for entry in models():
-        numbers = [f"{entry.ndcg_at_10:.3f}", entry.parameters, f"{entry.dimension:,}"]
-        words = [entry.licence, revision_cell(entry), entry.trained_on_source or "not known", entry.status]
-        lines.append(f"| {' | '.join([entry.model, *numbers, *words])} |")
-    lines += ["", "| Model | transformers class | Notes |", "|---|---|---|"]
-    for entry in models():
-        family = f"`{registry()['families'][entry.family]}`" if entry.family else "its own"
-        lines.append(f"| {entry.model} | {family} | {entry.notes} |")
-    return "\n".join(lines) + "\n"
-
-
-def write_docs(path: Path) -> None:
-    """Put the tables of :func:`as_markdown` between the two markers of ``docs/models.md``. Raises ``ValueError`` without markers."""
-    text = path.read_text(encoding="utf-8")
-    start, end = "<!-- registry: start -->\n", "<!-- registry: end -->"
-    if start not in text or end not in text:
-        raise ValueError(f"{path.name} has no lines {start.strip()!r} and {end!r} to write the tables between")
-    before, rest = text.split(start, 1)
-    path.write_text(before + start + as_markdown() + end + rest.split(end, 1)[1], encoding="utf-8")
-
-
-if __name__ == "__main__":
-    write_docs(PACKAGE.parent / "docs" / "models.md")

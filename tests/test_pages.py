@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from tiny_vdr.sheet import GRID, LONG, SHORT, Page
 from tiny_vdr import pages, vocabulary
+from tiny_vdr.sheet import GRID, LONG, SHORT, Page
 
 ALL_LAYOUTS = [*pages.PORTRAIT, *pages.LANDSCAPE]
 COURSE_LAYOUTS = [*pages.METRIC_LAYOUTS, *pages.ITEM_LAYOUTS]

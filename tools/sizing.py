@@ -506,12 +506,13 @@ def coefficients(model: Architecture, tokens: int) -> dict:
     }
     kept = {
         weights: {
-            "language": (page * model.stored_bytes_per_token(BYTES[weights])),
+            "language": page * model.stored_bytes_per_token(BYTES[weights]),
             "vision": round(activation_bytes(model, tokens, False, weights) - activation_bytes(model, tokens, True, weights)),
         }
         for weights in BYTES
     }
-    return {"bytes_kept_per_page": kept, "operations": forward}
+    copies = 2 * (model.layers * model.layer_matrices + model.vision_parameters)
+    return {"bytes_kept_per_page": kept, "autocast_copies": copies, "operations": forward}
 
 
 def build(receipts: list[dict] | None = None) -> dict:

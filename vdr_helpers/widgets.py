@@ -87,32 +87,27 @@ def search_box(search: Callable[[str], tuple[object, str]], query: str):
     return ipywidgets.VBox([ipywidgets.HBox([field, button]), message, picture])
 
 
-def plan_box(describe: Callable[..., str], cards: list[str]):
-    """Card, page size, rows per step, tokens per pass and LoRA above the text that ``describe`` returns for them (notebook 00).
+def plan_box(describe: Callable[..., str]):
+    """What is trained, its number format, pages per pass and rows per step, above the text of ``describe`` for them (appendix a2).
 
-    ``describe(card, max_pixels=..., batch=..., mini_batch_num_tokens=..., lora=...)``; a ``ValueError`` is shown as its message.
+    ``describe(lora, dtype, pages, rows)`` returns text of several lines.
     """
     import ipywidgets
 
-    def slider(label: str, options: list, value):
+    def slider(label: str, options: list[int], value: int):
         style = {"description_width": "110px"}
         return ipywidgets.SelectionSlider(options=options, value=value, description=label, continuous_update=False, style=style)
 
     controls = {
-        "card": ipywidgets.Dropdown(options=cards, value=cards[0], description="card"),
-        "max_pixels": slider("page size", [(f"{side} x {side}", side * side) for side in (400, 600, 800, 1000)], 600 * 600),
-        "batch": slider("rows per step", [16, 32, 64], 64),
-        "mini_batch_num_tokens": slider("tokens per pass", [400, 1400, 2800, 5600], 1400),
         "lora": ipywidgets.Checkbox(value=False, description="LoRA"),
+        "dtype": ipywidgets.Dropdown(options=["bfloat16", "float16", "float32"], description="weights in"),
+        "pages": slider("pages per pass", [1, 2, 3, 4, 6, 8, 12, 15, 24, 32, 64], 15),
+        "rows": slider("rows per step", [16, 32, 64, 128], 64),
     }
     text = ipywidgets.HTML()
 
     def redraw(_=None) -> None:
-        values = {name: control.value for name, control in controls.items()}
-        try:
-            answer = describe(values.pop("card"), **values)
-        except ValueError as error:
-            answer = str(error)
+        answer = describe(**{name: control.value for name, control in controls.items()})
         text.value = f'<pre role="status">{html.escape(answer)}</pre>'
 
     for control in controls.values():

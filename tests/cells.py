@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import io
 import json
 import os
 import sys
 import traceback
 from pathlib import Path
+from types import SimpleNamespace
 
 import IPython.display
 import nbformat
@@ -68,6 +70,41 @@ def names_of(node: ast.stmt) -> list[str]:
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         return [node.name]
     return [node.targets[0].id] if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) else []
+
+
+PREPARES = (  # what stands in the cells of notebook 02 that make the splits, without those that only look at them
+    "rows = source.read_columns", "def choose_negatives", "def choose_train", "def choose_eval", "def choose_rows", "plan = Fetched",
+    "while wanted:", "splits = {}", "made_from = data_settings",
+)  # fmt: skip
+
+
+def chooser(rows, **settings) -> dict:
+    """Notebook 02's ``choose_negatives`` and ``choose_rows`` for these rows; ``settings``: the profile's fields that they read.
+
+    ``choose_rows`` returns lists of ``[row, its hard negatives...]``; ``rows`` gives columns by name and rows by number.
+    """
+    usual = {"train_rows": 1, "eval_rows": 1, "negatives_per_train_row": 4, "distinct_eval_pages": True}
+    space = {"rows": rows, "profile": SimpleNamespace(**(usual | settings))}
+    with contextlib.redirect_stdout(io.StringIO()):
+        for source in edited_sources("02"):
+            if any(part in source for part in PREPARES[1:5]):
+                exec(compile(source, "notebook 02", "exec"), space)
+    return space
+
+
+def prepare(profile, *more: str) -> dict:
+    """The splits of ``profile``, by the cells of notebook 02 themselves; returns their names: ``train_rows``, ``dirt``, ``store`` ...
+
+    ``more``: what stands in further cells to run. What a cell raises is raised here.
+    """
+    sources, space = edited_sources("02"), {"profile": profile, "__name__": "__main__"}
+    plain = ast.parse("\n".join(line for source in sources for line in source.split("\n") if not line.startswith("%")))
+    imports = [node for node in plain.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    exec(compile(ast.Module(imports, []), "imports of notebook 02", "exec"), space)
+    for source in sources:
+        if any(part in source for part in (*PREPARES, *more)):
+            exec(compile(source, "notebook 02", "exec"), space)
+    return space
 
 
 def run_cells(number: str, outputs: Path, **changes) -> dict:

@@ -54,4 +54,4 @@ def small_profile(source):
     """The tiny profile on the small source: 30 train rows, 20 eval rows."""
     from vdr_helpers.profiles import load_profile
 
-    return dataclasses.replace(load_profile("tiny"), dataset_name=str(source), train_rows=30, eval_rows=20)
+    return dataclasses.replace(load_profile("tiny"), corpus=None, dataset_name=str(source), train_rows=30, eval_rows=20)

@@ -16,7 +16,7 @@ from pathlib import Path
 from cells import fork, run_cells
 from sentence_transformers import SentenceTransformerTrainer
 
-from vdr_helpers import checkpoints, profiles
+from vdr_helpers import profiles, training
 
 # Killed in a training step, between the weights and the optimizer of a checkpoint, or while the result is saved.
 MOMENTS = {"in a step": ("training_step", 4), "in a checkpoint": ("_save_optimizer_and_scheduler", 3), "in the last save": None}
@@ -29,7 +29,7 @@ def die(*arguments, **settings) -> None:
 def arm(moment: str) -> None:
     """Make this process kill itself at ``moment``."""
     if MOMENTS[moment] is None:
-        checkpoints.save_model_whole = lambda model, folder, made_from: (Path(f"{folder}.partial").mkdir(), die())
+        training.save_model_whole = lambda model, folder, made_from: (Path(f"{folder}.partial").mkdir(), die())
         return
     name, step = MOMENTS[moment]
     original = getattr(SentenceTransformerTrainer, name)

@@ -11,7 +11,7 @@ import transformers
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import CLIPModel, Normalize, Pooling, Transformer
 
-from vdr_helpers import tiny_model
+from tiny_vdr import model
 
 WIDTH = 32
 LINES = ["What was the revenue of Alder Energy in 2014?", "Price of pumps at Basalt Foods in 2019, Lisbon"]
@@ -65,13 +65,13 @@ def qwen_tools(tokenizer):
         "image_processor": transformers.Qwen2VLImageProcessor(size=PIXELS),
         "video_processor": transformers.Qwen2VLVideoProcessor(size=PIXELS),
         "tokenizer": tokenizer,
-        "chat_template": tiny_model.CHAT_TEMPLATE,
+        "chat_template": model.CHAT_TEMPLATE,
     }
 
 
 def qwen3_vl():
-    processor = tiny_model.build_processor()
-    return transformers.Qwen3VLModel(tiny_model.tiny_config(processor.tokenizer)), processor
+    processor = model.build_processor()
+    return transformers.Qwen3VLModel(model.tiny_config(processor.tokenizer)), processor
 
 
 def qwen2_vl():

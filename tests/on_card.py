@@ -69,13 +69,13 @@ def run_notebook(number: str, changes: dict, card, report) -> None:
 def main() -> None:
     from off_cpu import insert_card
 
-    from vdr_helpers import device
+    from vdr_helpers import machine
 
     job, card = json.loads(sys.argv[1]), insert_card()
     if job["card"]:
         name, capability, memory_gib = job["card"]
-        found, decide = device.Card(name, tuple(capability), memory_gib), device.fit_to_card
-        device.fit_to_card = lambda profile: replace(decide(profile, found), **SMALL)
+        found, decide = machine.Card(name, tuple(capability), memory_gib), machine.fit_to_card
+        machine.fit_to_card = lambda profile: replace(decide(profile, found), **SMALL)
     outputs = Path(job["outputs"])
     outputs.mkdir(parents=True, exist_ok=True)
     os.chdir(outputs)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from vdr_helpers import doctor
+from vdr_helpers import machine
 from vdr_helpers.profiles import load_profile
 
 USAGE = namedtuple("USAGE", "total used free")
@@ -38,27 +38,27 @@ def versions(monkeypatch):
 
 def test_a_missing_package_comes_with_its_pip_line(versions):
     versions["datasets"] = None
-    assert doctor.check_package(Requirement("datasets>=4.0")) == (
+    assert machine.check_package(Requirement("datasets>=4.0")) == (
         "datasets is not installed: pip install 'datasets>=4.0', then restart the kernel"
     )
 
 
 def test_an_old_package_comes_with_its_pip_line(versions):
     versions["nbconvert"] = "7.16.6"
-    said = doctor.check_package(Requirement("nbconvert>=7.17"))
+    said = machine.check_package(Requirement("nbconvert>=7.17"))
     assert said == "nbconvert 7.16.6 is not >=7.17: pip install -U 'nbconvert>=7.17', then restart the kernel"
 
 
 @pytest.mark.parametrize("version", ["6.0.0", "6.2.0", "10.0", "6.1rc1", "7.1.0+cu130", "6"])
 def test_a_package_that_is_new_enough_passes(versions, version):
     versions["sentence-transformers"] = version
-    assert doctor.check_package(Requirement("sentence-transformers[image,train]>=6.0")) is None
+    assert machine.check_package(Requirement("sentence-transformers[image,train]>=6.0")) is None
 
 
 def test_the_doctor_asks_for_what_the_installed_course_asks_for(monkeypatch, capsys):
-    monkeypatch.setattr(doctor, "check_torchvision", lambda: None)
+    monkeypatch.setattr(machine, "check_torchvision", lambda: None)
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: ["peft>=99", "pytest>=99; extra == 'test'", "numpy>=2.0"])
-    assert doctor.examine(load_profile("tiny")) is False
+    assert machine.examine(load_profile("tiny")) is False
     lines = [line for line in capsys.readouterr().out.splitlines() if "FAIL" in line]
     assert len(lines) == 1 and lines[0].endswith("pip install -U 'peft>=99', then restart the kernel")
 
@@ -68,13 +68,13 @@ def test_a_course_that_is_not_installed_is_told(monkeypatch, capsys):
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "requires", requires)
-    assert doctor.examine(load_profile("tiny")) is False
+    assert machine.examine(load_profile("tiny")) is False
     assert "vdr-course is not installed: in the clone, pip install -e ." in capsys.readouterr().out
 
 
 def test_a_disk_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
-    said = doctor.check_disk(load_profile("tiny"), tmp_path / "file" / "outputs")
+    said = machine.check_disk(load_profile("tiny"), tmp_path / "file" / "outputs")
     assert re.fullmatch(r"outputs folder cannot be written \(.+\): set VDR_OUTPUTS to a folder of yours", said)
 
 
@@ -85,7 +85,7 @@ def test_a_disk_without_room(tmp_path, monkeypatch):
     for free, profile, enough in ((0.4, "tiny", False), (2, "tiny", True), (60, full, False), (64, full, True), (36, lora, True)):
         profile = load_profile(profile) if isinstance(profile, str) else profile
         monkeypatch.setattr(shutil, "disk_usage", lambda folder, free=free: USAGE(100 * 2**30, 0, int(free * 2**30)))
-        said = doctor.check_disk(profile, tmp_path)
+        said = machine.check_disk(profile, tmp_path)
         assert said is None if enough else said.startswith(f"{free:.1f} GiB free, ")
     assert list(tmp_path.iterdir()) == []  # the probe is gone
 
@@ -95,30 +95,30 @@ def test_a_shipped_model_that_is_missing_or_half_there(tmp_path, monkeypatch):
 
     tiny = load_profile("tiny")
     monkeypatch.setattr(profiles, "PACKAGE", tmp_path / "vdr_helpers")
-    assert "reinstall the course" in doctor.check_model(tiny)
-    assert doctor.check_model(load_profile("full")) is None  # a hub id is not a folder
+    assert "reinstall the course" in machine.check_model(tiny)
+    assert machine.check_model(load_profile("full")) is None  # a hub id is not a folder
     folder = tmp_path / "assets" / "tiny-base"
     folder.mkdir(parents=True)
     (folder / "modules.json").write_text("[]")
-    assert "reinstall the course" in doctor.check_model(tiny), "a folder without weights is not whole"
+    assert "reinstall the course" in machine.check_model(tiny), "a folder without weights is not whole"
     (folder / "model.safetensors").write_bytes(b"weights")
-    assert doctor.check_model(tiny) is None
+    assert machine.check_model(tiny) is None
 
 
 def test_examine_prints_a_line_per_check_and_tells_success(capsys, monkeypatch):
-    monkeypatch.setattr(doctor, "check_torchvision", lambda: None)
-    monkeypatch.setattr(doctor, "check_model", lambda profile: None)
-    assert doctor.examine(load_profile("tiny")) is True
+    monkeypatch.setattr(machine, "check_torchvision", lambda: None)
+    monkeypatch.setattr(machine, "check_model", lambda profile: None)
+    assert machine.examine(load_profile("tiny")) is True
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5
     assert all(line.startswith("[OK]   ") for line in lines)
-    assert f"[OK]   {len(doctor.requirements())} packages, each recent enough" in lines
+    assert f"[OK]   {len(machine.requirements())} packages, each recent enough" in lines
 
 
 def test_examine_prints_fail_with_the_way_out(capsys, versions, monkeypatch):
-    monkeypatch.setattr(doctor, "check_torchvision", lambda: "torchvision does not match torch (RuntimeError): install both")
+    monkeypatch.setattr(machine, "check_torchvision", lambda: "torchvision does not match torch (RuntimeError): install both")
     versions["datasets"] = None
-    assert doctor.examine(load_profile("tiny")) is False
+    assert machine.examine(load_profile("tiny")) is False
     lines = capsys.readouterr().out.splitlines()
     failed = [line for line in lines if line.startswith("[FAIL] ")]
     assert len(failed) == 2
@@ -129,13 +129,13 @@ def test_examine_prints_fail_with_the_way_out(capsys, versions, monkeypatch):
 def test_a_torchvision_of_another_build_is_found(monkeypatch):
     import torchvision
 
-    assert doctor.check_torchvision() is None
+    assert machine.check_torchvision() is None
 
     def missing(*arguments):
         raise RuntimeError("operator torchvision::nms does not exist")
 
     monkeypatch.setattr(torchvision.ops, "nms", missing)
-    assert "torchvision does not match torch (RuntimeError)" in doctor.check_torchvision()
+    assert "torchvision does not match torch (RuntimeError)" in machine.check_torchvision()
 
 
 # checkpoints, profiles, splits

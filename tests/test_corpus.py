@@ -6,9 +6,10 @@ from collections import Counter
 
 import pytest
 
+from tiny_vdr import corpus
 from tiny_vdr.corpus import SourceBuilder, build_source, plan_rows, shared_facts, vary
 from tiny_vdr.sheet import Page
-from vdr_helpers import corpus, pages, pretrain_batches, vocabulary
+from vdr_helpers import pages, pretrain_batches, vocabulary
 
 SIZES = (40, 90)  # families
 SMALL = {"seed": 0, "train_families": 20, "eval_families": 85}

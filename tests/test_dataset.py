@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import io
 import random
+import shutil
 import struct
 import zlib
 from collections import Counter
@@ -11,12 +12,14 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from cells import chooser, prepare
 from PIL import Image
 
-from vdr_helpers import dataset as steps
-from vdr_helpers import selection
+from vdr_helpers.pages import Fetched, open_page, page_fingerprint, presize
 from vdr_helpers.profiles import load_profile
-from vdr_helpers.stamps import data_settings, write_stamp
+from vdr_helpers.source import source_path
+from vdr_helpers.splits import check_columns, load_prepared, save_splits, statistics, stored_choice
+from vdr_helpers.stamps import CORPUS_VERSION, data_settings, whole_folder
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -42,10 +45,10 @@ def png_header(width: int, height: int) -> bytes:
 
 def test_equal_pixels_share_a_fingerprint_whatever_the_encoding():
     page = noise(40, 56)
-    fingerprint = steps.page_fingerprint(as_bytes(page, compress_level=0))
+    fingerprint = page_fingerprint(as_bytes(page, compress_level=0))
     assert len(fingerprint) == 40
-    assert steps.page_fingerprint(as_bytes(page, compress_level=9)) == fingerprint
-    assert steps.page_fingerprint(as_bytes(page, "BMP")) == fingerprint
+    assert page_fingerprint(as_bytes(page, compress_level=9)) == fingerprint
+    assert page_fingerprint(as_bytes(page, "BMP")) == fingerprint
     assert as_bytes(page, compress_level=0) != as_bytes(page, compress_level=9)
 
 
@@ -54,31 +57,31 @@ def test_one_other_pixel_or_another_shape_is_another_page():
     other = page.copy()
     other.putpixel((39, 55), tuple(255 - value for value in page.getpixel((39, 55))))
     blank, turned = Image.new("RGB", (40, 56)), Image.new("RGB", (56, 40))  # the same bytes, another shape
-    prints = [steps.page_fingerprint(as_bytes(image)) for image in (page, other, blank, turned)]
+    prints = [page_fingerprint(as_bytes(image)) for image in (page, other, blank, turned)]
     assert len(set(prints)) == 4
 
 
 @pytest.mark.parametrize("data", [b"", b"not an image", as_bytes(noise(400, 560))[:2000], as_bytes(noise(9, 9))[:20]])
 def test_what_does_not_open_has_no_fingerprint(data):
-    assert steps.page_fingerprint(data) is None
+    assert page_fingerprint(data) is None
 
 
 @pytest.mark.parametrize("size", [(8_000, 8_000), (30_000, 30_000)])
 def test_a_decompression_bomb_is_not_unpacked(size):
-    assert steps.page_fingerprint(png_header(*size)) is None
+    assert page_fingerprint(png_header(*size)) is None
 
 
 def test_what_is_transparent_becomes_white_paper_as_the_model_sees_it(processor):
     page = noise(96, 160).convert("RGBA")
     page.putalpha(Image.linear_gradient("L").resize(page.size))
-    opened = steps.open_page(as_bytes(page))
+    opened = open_page(as_bytes(page))
     as_given = processor.image_processor(page, return_tensors="pt")["pixel_values"]
     assert (processor.image_processor(opened, return_tensors="pt")["pixel_values"] - as_given).abs().max() < 0.01
     black = processor.image_processor(page.convert("RGB"), return_tensors="pt")["pixel_values"]
     assert (black - as_given).abs().max() > 0.5, "the plain conversion shows what lies under the transparency"
     palette = page.convert("P")
     palette.info["transparency"] = palette.getpixel((0, 0))
-    assert steps.open_page(as_bytes(palette)).getpixel((0, 0)) == (255, 255, 255)
+    assert open_page(as_bytes(palette)).getpixel((0, 0)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -88,15 +91,14 @@ def test_a_photographed_page_stands_upright_as_datasets_reads_it(orientation):
     exif, buffer = Image.Exif(), io.BytesIO()
     exif[0x0112] = orientation
     noise(90, 60).save(buffer, "JPEG", exif=exif, quality=95)
-    opened = steps.open_page(buffer.getvalue())
+    opened = open_page(buffer.getvalue())
     assert opened.tobytes() == ImageFeature().decode_example({"bytes": buffer.getvalue(), "path": None}).convert("RGB").tobytes()
     assert opened.size == ((60, 90) if orientation > 4 else (90, 60))
 
 
 def test_a_row_without_negatives_is_passed_over():
-    rows = [{"id": "a", "query": "q", "negatives": None, "language": "en"}]
-    dirt = Counter()
-    assert selection.choose_negatives(rows[0], {"a": 0}, ["print"], 1, set(), dirt) == []
+    rows = table([("a", "q", None, "en")])
+    assert chooser(rows)["choose_negatives"](rows[0], ["print"], 1, set(), Counter()) == []
 
 
 def test_a_damaged_file_never_stops_the_reading():
@@ -105,7 +107,7 @@ def test_a_damaged_file_never_stops_the_reading():
         damaged = bytearray(whole)
         for _ in range(rng.randrange(1, 5)):
             damaged[rng.randrange(60)] = rng.randrange(256)
-        result = steps.page_fingerprint(bytes(damaged))
+        result = page_fingerprint(bytes(damaged))
         assert result is None or len(result) == 40
 
 
@@ -122,27 +124,28 @@ def table(rows: list[tuple]):
 def test_missing_columns_are_named_with_the_way_out():
     rows = table([("a", "q", [], "en")])
     with pytest.raises(ValueError, match=r"no column image; it has id, query, negatives, language\. Rename"):
-        steps.check_columns(rows)
+        check_columns(rows)
     with pytest.raises(ValueError, match="no column text, score"):
-        steps.check_columns(rows, ("id", "text", "score"))
-    assert steps.check_columns(rows, ("id", "query")) is None
+        check_columns(rows, ("id", "text", "score"))
+    assert check_columns(rows, ("id", "query")) is None
 
 
 def test_choose_negatives_skips_and_counts_each_kind_of_dirt():
     #                 0    1    2     3      4    5    6    7
     fingerprints = ["P", "A", None, "P", "TAKEN", "B", "A", "C"]
-    row_of_id = {"me": 0, "a": 1, "broken": 2, "copy": 3, "taken": 4, "b": 5, "a-again": 6, "c": 7}
+    names = ["me", "a", "broken", "copy", "taken", "b", "a-again", "c"]
     row = {"id": "me", "negatives": ["gone", "broken", "a", "copy", "taken", "a-again", "b", "gone too", "c"]}
+    choose_negatives = chooser(table([(name, "q", [], "en") for name in names]))["choose_negatives"]
     dirt = Counter()
-    assert selection.choose_negatives(row, row_of_id, fingerprints, 2, {"TAKEN"}, dirt) == [1, 5]
+    assert choose_negatives(row, fingerprints, 2, {"TAKEN"}, dirt) == [1, 5]
     assert dirt == {
         "negative id resolves to nothing": 1,  # "gone too" comes after the second negative was found
         "negative image does not open": 1,
         "negative is a copy of its own positive": 1,
         "page already used (train or another eval row)": 1,
     }
-    assert selection.choose_negatives(row, row_of_id, fingerprints, 4, set(), Counter()) == [1, 4, 5, 7]
-    assert selection.choose_negatives(row, row_of_id, fingerprints, 9, set(), Counter()) == [1, 4, 5, 7]  # no more than there are
+    assert choose_negatives(row, fingerprints, 4, set(), Counter()) == [1, 4, 5, 7]
+    assert choose_negatives(row, fingerprints, 9, set(), Counter()) == [1, 4, 5, 7]  # no more than there are
 
 
 def split_source():
@@ -170,39 +173,35 @@ def test_the_split_rule_by_hand():
     rows, fingerprints = split_source()
     number = {row_id: i for i, row_id in enumerate(rows["id"])}
     dirt = Counter()
-    train, evaluation = selection.choose_rows(rows, fingerprints, 2, 2, dirt)
+    train, evaluation = chooser(rows, train_rows=2, eval_rows=2)["choose_rows"](fingerprints, dirt)
 
-    assert [row["number"] for row in train] == [number["t0"], number["t1"]]
-    assert train[0]["negatives"] == [number["s0"], number["s1"]]
-    assert train[1]["negatives"] == [number["t0"], number["s1"], number["s9"]]
-    assert [row["number"] for row in evaluation] == [number["e0"], number["e1"]]
-    assert evaluation[0]["negatives"] == [number[name] for name in ("s2", "s3", "s4", "s5")]
-    assert evaluation[1]["negatives"] == [number[name] for name in ("s1", "s6", "s7", "s8")]
-    assert dirt["row without a query (kept as a page)"] == 13
-    assert dirt["row in another language"] == 1
+    assert train == [[number[name] for name in row] for row in (("t0", "s0", "s1"), ("t1", "t0", "s1", "s9"))]
+    found = [("e0", "s2", "s3", "s4", "s5"), ("e1", "s1", "s6", "s7", "s8")]  # never "de" or one without a query
+    assert evaluation == [[number[name] for name in row] for row in found]
     assert dirt["positive image does not open"] == 1
-    assert dirt["eval row dropped: a page of it is in train"] == 2  # twin and poor
-    pages = [page for row in evaluation for page in (row["number"], *row["negatives"])]
+    assert dirt["eval row dropped: not enough pages of its own"] == 2  # twin and poor
+    pages = [page for row in evaluation for page in row]
     assert len({fingerprints[page] for page in pages}) == 5 * 2
 
 
 @pytest.mark.parametrize(("train_rows", "eval_rows"), [(8, 1), (2, 3)])
 def test_a_source_that_is_too_small_says_by_how_much(train_rows, eval_rows):
     rows, fingerprints = split_source()
-    with pytest.raises(ValueError, match=f"asks for {train_rows} and {eval_rows}: lower train_rows or eval_rows"):
-        selection.choose_rows(rows, fingerprints, train_rows, eval_rows, Counter())
+    choose_rows = chooser(rows, train_rows=train_rows, eval_rows=eval_rows)["choose_rows"]
+    with pytest.raises(ValueError, match=f"asked for {train_rows} and {eval_rows}: ask for fewer"):
+        choose_rows(fingerprints, Counter())
 
 
 def test_the_published_rule_keeps_and_counts_rows_that_share_a_page():
     rows, fingerprints = split_source()
     number = {row_id: i for i, row_id in enumerate(rows["id"])}
     dirt = Counter()
-    train, evaluation = selection.choose_rows(rows, fingerprints, 2, 3, dirt, 1, distinct_eval_pages=False)
-    assert [row["number"] for row in train] == [number["t0"], number["t1"]]
-    assert [row["negatives"] for row in train] == [[number["s0"]], [number["t0"]]]  # one hard negative per training row
-    assert [row["number"] for row in evaluation] == [number["e0"], number["twin"], number["poor"]]  # simply the next three
-    assert evaluation[0]["negatives"] == [number[name] for name in ("s0", "s2", "s3", "s4")]
-    assert dirt["eval row that shares a page with train or another eval row (kept, as published)"] == 3
+    published = {"train_rows": 2, "eval_rows": 3, "negatives_per_train_row": 1, "distinct_eval_pages": False}
+    train, evaluation = chooser(rows, **published)["choose_rows"](fingerprints, dirt)
+    assert train == [[number["t0"], number["s0"]], [number["t1"], number["t0"]]]  # one hard negative per training row
+    assert [row[0] for row in evaluation] == [number["e0"], number["twin"], number["poor"]]  # simply the next three
+    assert evaluation[0][1:] == [number[name] for name in ("s0", "s2", "s3", "s4")]
+    assert dirt["eval row that shares a page (kept, as published)"] == 3
 
 
 def test_choosing_before_fetching_ends_in_the_same_choice():
@@ -230,11 +229,12 @@ def test_choosing_before_fetching_ends_in_the_same_choice():
                 "distinct_eval_pages": distinct,
             }
             dirt = Counter()
-            expected = selection.choose_rows(source, everything, dirt=dirt, **settings)
+            choose_rows = chooser(source, **settings)["choose_rows"]
+            expected = choose_rows(everything, dirt)
             known, rounds = {}, 0
             while True:
-                fetched, counted = selection.Fetched(known), Counter()
-                chosen = selection.choose_rows(source, fetched, dirt=counted, **settings)
+                fetched, counted = Fetched(known), Counter()
+                chosen = choose_rows(fetched, counted)
                 if not fetched.unknown:
                     break
                 known |= {number: everything[number] for number in fetched.unknown}
@@ -273,7 +273,7 @@ def test_presizing_changes_nothing_that_the_model_receives(processor, max_pixels
     settings.size = {"shortest_edge": settings.size["shortest_edge"], "longest_edge": max_pixels}
     for i, size in enumerate(SIZES):
         page = noise(*size, seed=i)
-        small = steps.presize(page, processor)
+        small = presize(page, processor)
         before, after = (settings([image], return_tensors="pt") for image in (page, small))
         assert before["image_grid_thw"].tolist() == after["image_grid_thw"].tolist(), size
         assert torch.equal(before["pixel_values"], after["pixel_values"]), size
@@ -287,9 +287,9 @@ def test_presizing_changes_nothing_that_the_model_receives(processor, max_pixels
 
 def test_presizing_gives_rgb_and_the_course_pages_their_35_tokens(processor):
     for mode in ("RGBA", "L", "P", "CMYK"):
-        assert steps.presize(noise(400, 560).convert("RGB").convert(mode), processor).mode == "RGB"
-    assert steps.presize(noise(400, 560), processor).size == (160, 224)
-    assert steps.presize(noise(560, 400), processor).size == (224, 160)
+        assert presize(noise(400, 560).convert("RGB").convert(mode), processor).mode == "RGB"
+    assert presize(noise(400, 560), processor).size == (160, 224)
+    assert presize(noise(560, 400), processor).size == (224, 160)
 
 
 # statistics, saving, loading
@@ -303,10 +303,10 @@ def test_statistics_by_hand(processor):
     sizes = [(40, 60), (100, 30), (10, 20)]
     features = Features({"query": Value("string"), "image": ImageFeature()})
     pages = Dataset.from_dict({"query": queries, "image": [Image.new("RGB", size) for size in sizes]}, features=features)
-    text, image = steps.statistics(pages, processor)
+    text, image = statistics(pages, processor)
     around = len("<|im_start|>system|Represent|the|user's|input.<|im_end|>".split("|"))  # the template adds at least as many
     words = [len(processor.tokenizer.tokenize(query)) for query in queries]
-    counts = [int(first.split()[0]) for first in (steps.statistics(pages.select([i]), processor)[0]["min"] for i in range(3))]
+    counts = [int(first.split()[0]) for first in (statistics(pages.select([i]), processor)[0]["min"] for i in range(3))]
     assert all(count > word + around for count, word in zip(counts, words, strict=True))
     assert counts[1] < counts[0] < counts[2]
     assert counts[0] - counts[1] >= 4  # one token per digit
@@ -320,55 +320,77 @@ def test_statistics_by_hand(processor):
     assert image == {"column": "image", "type": "image", "min": "10x20 px", "mean": "50x37 px", "max": "100x30 px"}
 
 
-def test_saving_replaces_the_old_and_leaves_nothing_half(tmp_path, monkeypatch):
-    from datasets import Dataset, load_from_disk
-
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
     folder, partial = tmp_path / "data" / "train", tmp_path / "data" / "train.partial"
     partial.mkdir(parents=True)
     (partial / "left over").touch()
-    steps.save_whole(Dataset.from_dict({"a": [1, 2]}), folder)
-    assert load_from_disk(str(folder))["a"] == [1, 2]
-    assert not partial.exists()
-    assert not (folder / "left over").exists()
+    with whole_folder(folder) as new:
+        (new / "a").write_text("first")
+    assert [path.name for path in folder.iterdir()] == ["a"] and not partial.exists()
+    with pytest.raises(KeyboardInterrupt), whole_folder(folder) as new:
+        (new / "a").write_text("half")
+        raise KeyboardInterrupt
+    assert (folder / "a").read_text() == "first"
+    with whole_folder(folder) as new:
+        (new / "b").touch()
+    assert [path.name for path in folder.iterdir()] == ["b"], "nothing of the first is left"
+
+
+def test_splits_that_are_half_replaced_have_no_note(tmp_path):
+    from datasets import Dataset
+
+    rows, made_from = Dataset.from_dict({"a": [1]}), {"train_rows": 1}
 
     class DiesWhileSaving:
         def save_to_disk(self, path):
             raise KeyboardInterrupt
 
+    save_splits({"train": rows, "eval": rows}, tmp_path, made_from)
+    assert (tmp_path / "made_from.json").exists()
     with pytest.raises(KeyboardInterrupt):
-        steps.save_whole(DiesWhileSaving(), folder)
-    assert load_from_disk(str(folder))["a"] == [1, 2]
-    (folder / "of the first").touch()
-    steps.save_whole(Dataset.from_dict({"a": [3]}), folder)
-    assert load_from_disk(str(folder))["a"] == [3]
-    assert not (folder / "of the first").exists()
+        save_splits({"train": rows, "eval": DiesWhileSaving()}, tmp_path, made_from)
+    assert not (tmp_path / "made_from.json").exists()
 
 
 def test_load_prepared_refuses_an_unknown_split_and_data_that_cannot_be_made():
     with pytest.raises(ValueError, match="split must be 'train', 'eval' or 'full', not 'test'"):
-        steps.load_prepared(load_profile("tiny"), "test")
-    with pytest.raises(FileNotFoundError, match=r"run notebooks/02_dataset\.ipynb.*vdr_helpers\.prepare --preprocessed"):
-        steps.load_prepared(load_profile("full"), "eval")
+        load_prepared(load_profile("tiny"), "test")
+    with pytest.raises(FileNotFoundError, match=r"run notebooks/02_dataset\.ipynb.*tools\.prepare"):
+        load_prepared(load_profile("full"), "eval")
 
 
 def test_load_prepared_says_whose_data_it_is():
     from datasets import Dataset
 
     profile = load_profile("tiny")
-    steps.save_whole(Dataset.from_dict({"query": ["mine"]}), profile.output_dir / "data" / "eval")
-    write_stamp(profile.output_dir / "data", data_settings(profile))
-    loaded, origin = steps.load_prepared(profile, "eval")
+    save_splits({"eval": Dataset.from_dict({"query": ["mine"]})}, profile.output_dir / "data", data_settings(profile))
+    loaded, origin = load_prepared(profile, "eval")
     assert loaded["query"] == ["mine"]
     assert origin == "your own notebook 02"
 
 
-def test_source_path_builds_the_generated_source_and_passes_a_hub_id_on(monkeypatch):
-    from vdr_helpers import corpus
+def test_source_path_draws_the_generated_source_once_and_passes_a_hub_id_on(monkeypatch, capsys):
+    from tiny_vdr import corpus
 
-    monkeypatch.setattr(corpus, "build_source", lambda folder: folder)
+    drawn = []
+
+    def draw(folder, **settings):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "page").write_text("drawn")
+        drawn.append(settings)
+        return folder
+
+    monkeypatch.setattr(corpus, "build_source", draw)
     tiny, full = load_profile("tiny"), load_profile("full")
-    assert steps.source_path(tiny) == str(tiny.output_dir / f"source-v{corpus.VERSION}")
-    assert steps.source_path(full) == "llamaindex/vdr-multilingual-train"
+    folder = tiny.output_dir / f"source-v{corpus.VERSION}"
+    assert source_path(tiny) == source_path(tiny) == str(folder)
+    assert drawn == [{}] and capsys.readouterr().out == ""
+    (folder / "page").write_text("cut")
+    assert source_path(tiny) == str(folder) and len(drawn) == 2
+    assert "drawn anew" in capsys.readouterr().out
+    assert source_path(dataclasses.replace(tiny, corpus={"seed": 1})) == str(folder) and drawn[-1] == {"seed": 1}
+    assert source_path(full) == "llamaindex/vdr-multilingual-train"
+    assert corpus.VERSION == CORPUS_VERSION
 
 
 # the steps of notebook 02 together
@@ -376,19 +398,20 @@ def test_source_path_builds_the_generated_source_and_passes_a_hub_id_on(monkeypa
 
 @pytest.fixture(scope="module")
 def prepared(source, tmp_path_factory):
-    """``(profile, dirt, {split: dataset})`` of the small source."""
+    """``(profile, names of notebook 02's cells, {split: dataset})`` of the small source."""
     from datasets import load_from_disk
 
-    from vdr_helpers.splits import prepare
-
-    profile = dataclasses.replace(load_profile("tiny"), dataset_name=str(source), train_rows=30, eval_rows=20)
-    folder = tmp_path_factory.mktemp("prepared")
-    dirt = prepare(profile, folder)
-    return profile, dirt, {name: load_from_disk(str(folder / name)) for name in ("train", "eval", "full")}
+    patch = pytest.MonkeyPatch()
+    patch.setenv("VDR_OUTPUTS", str(tmp_path_factory.mktemp("prepared")))
+    profile = dataclasses.replace(load_profile("tiny"), corpus=None, dataset_name=str(source), train_rows=30, eval_rows=20)
+    cells = prepare(profile)
+    splits = {name: load_from_disk(str(profile.output_dir / "data" / name)) for name in ("train", "eval", "full")}
+    patch.undo()
+    return profile, cells, splits
 
 
 def fingerprints_of(split) -> dict[str, list[str]]:
-    return {name: [steps.page_fingerprint(as_bytes(page)) for page in split[name]] for name in split.column_names[1:]}
+    return {name: [page_fingerprint(as_bytes(page)) for page in split[name]] for name in split.column_names[1:]}
 
 
 def test_prepare_gives_the_published_columns_and_counts(prepared):
@@ -414,27 +437,45 @@ def test_prepare_matches_the_rule_on_the_source_rows(prepared, processor):
     from datasets import Image as ImageFeature
     from datasets import load_dataset
 
-    profile, dirt, splits = prepared
+    profile, cells, splits = prepared
     source = load_dataset(profile.dataset_name, "en", split="train")
     raw = [page["bytes"] for page in source.cast_column("image", ImageFeature(decode=False))["image"]]
     expected = Counter()
-    prints = [steps.page_fingerprint(data) for data in raw]
-    train, evaluation = selection.choose_rows(source.remove_columns("image"), prints, 30, 20, expected)
-    assert dirt == expected
-    assert dirt["row in another language"] > 0
+    prints = [page_fingerprint(data) for data in raw]
+    train, evaluation = chooser(source.remove_columns("image"), train_rows=30, eval_rows=20)["choose_rows"](prints, expected)
+    assert cells["dirt"] == expected and +expected
+    assert (cells["train_rows"], cells["eval_rows"]) == (train, evaluation)
     for name, rows in (("train", train), ("eval", evaluation)):
         for i in (0, len(rows) - 1):
-            number, negative = rows[i]["number"], rows[i]["negatives"][0]
+            number, negative, *_ = rows[i]
             assert splits[name][i]["query"] == source[number]["query"]
             for column, page in (("image", number), ("negative_0", negative)):
-                want = steps.presize(Image.open(io.BytesIO(raw[page])), processor)
+                want = presize(Image.open(io.BytesIO(raw[page])), processor)
                 assert splits[name][i][column].tobytes() == want.tobytes()
 
 
-def test_load_prepared_makes_what_is_missing(small_profile, monkeypatch):
-    monkeypatch.setattr(steps, "source_path", lambda profile: small_profile.dataset_name)
-    profile = dataclasses.replace(small_profile, dataset_name="generated", eval_rows=5)
-    loaded, origin = steps.load_prepared(profile, "eval")
-    assert len(loaded) == 5
-    assert origin == "prepared now, in the steps of notebook 02"
-    assert steps.load_prepared(profile, "train")[1] == "your own notebook 02"  # kept for the next call
+def test_whoever_starts_later_gets_the_rows_of_notebook_02(small_profile, monkeypatch):
+    from vdr_helpers import splits
+
+    cells = prepare(small_profile)
+    chosen = {"train": cells["train_rows"], "eval": cells["eval_rows"]}
+    kept = {name: list(load_prepared(small_profile, name)[0]["query"]) for name in ("train", "eval", "full")}
+    shutil.rmtree(small_profile.output_dir)
+    with pytest.raises(FileNotFoundError, match="run notebooks/02_dataset"):
+        load_prepared(small_profile, "eval")
+    monkeypatch.setattr(splits, "stored_choice", lambda profile: chosen)
+    loaded, origin = load_prepared(small_profile, "eval")
+    assert origin == "the rows that notebook 02 chooses, read now (you have not run notebook 02)"
+    assert list(loaded["query"]) == kept["eval"]
+    for name in ("train", "full"):
+        again, origin = load_prepared(small_profile, name)
+        assert origin == "your own notebook 02" and list(again["query"]) == kept[name]
+
+
+def test_the_stored_choice_is_for_the_profile_as_it_is_shipped():
+    tiny = load_profile("tiny")
+    chosen = stored_choice(tiny)
+    assert {name: len(rows) for name, rows in chosen.items()} == {"train": 2048, "eval": 300}
+    assert len({number for row in chosen["eval"] for number in row}) == 5 * 300
+    for change in ({"train_rows": 96}, {"dataset_config": "fr"}, {"dataset_name": "owner/name", "corpus": None}):
+        assert stored_choice(dataclasses.replace(tiny, **change)) is None

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from tools.sizing import LORA, describe_card, preset
-from vdr_helpers import device
+from vdr_helpers import machine
 from vdr_helpers.machine import Card, fit_to_card
 from vdr_helpers.profiles import load_profile
 
@@ -23,7 +23,7 @@ CPU = Card("CPU")
 
 @pytest.fixture
 def full(monkeypatch):
-    monkeypatch.delenv(device.ATTENTION_VARIABLE, raising=False)
+    monkeypatch.delenv(machine.ATTENTION_VARIABLE, raising=False)
     return load_profile("full")
 
 
@@ -105,15 +105,15 @@ def test_torchs_own_answer_about_bfloat16_is_not_asked(full, monkeypatch):
 
 
 def test_compiled_code_of_the_hub_runs_only_when_it_is_asked_for(full, monkeypatch, capsys):
-    monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: SimpleNamespace())  # kernels is installed
+    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: SimpleNamespace())  # kernels is installed
     assert fit_to_card(full, A100).model_kwargs["attn_implementation"] == "sdpa"
-    monkeypatch.setenv("VDR_ATTENTION", device.FLASH_ATTENTION)
-    assert fit_to_card(full, A100).model_kwargs["attn_implementation"] == device.FLASH_ATTENTION
+    monkeypatch.setenv("VDR_ATTENTION", machine.FLASH_ATTENTION)
+    assert fit_to_card(full, A100).model_kwargs["attn_implementation"] == machine.FLASH_ATTENTION
     assert "compiled code that the package kernels fetches from the hub: you asked for it" in capsys.readouterr().out
     for card in (T4, CPU):
         with pytest.raises(ValueError, match="VDR_ATTENTION: FlashAttention needs a CUDA card of compute"):
             fit_to_card(full, card)
-    monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="needs the package kernels: pip install kernels"):
         fit_to_card(full, A100)
 
@@ -124,7 +124,7 @@ def test_compiled_code_of_the_hub_runs_only_when_it_is_asked_for(full, monkeypat
 def test_workers_are_as_many_as_cores_and_shared_memory_allow(full, cores, shared, workers, tmp_path, monkeypatch, capsys):
     """A worker holds two batches of 128 pages of 1,360 patches of 1,536 numbers of two bytes: 1.07 GB."""
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
-    monkeypatch.setattr(device, "SHARED_MEMORY", tmp_path if shared else Path("nowhere"))
+    monkeypatch.setattr(machine, "SHARED_MEMORY", tmp_path if shared else Path("nowhere"))
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=shared or 64e9))
     assert fit_to_card(full, H100).dataloader_num_workers == workers
     line = capsys.readouterr().out.splitlines()[-1]
@@ -147,7 +147,7 @@ print(os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 def on_two_cards(*state, **environment):
     """The setup cell's call in a process of its own that sees two cards: ``state`` is "started" when CUDA is in use."""
-    kept = {name: value for name, value in os.environ.items() if name not in (device.VISIBLE, "LOCAL_RANK")}
+    kept = {name: value for name, value in os.environ.items() if name not in (machine.VISIBLE, "LOCAL_RANK")}
     return subprocess.run([sys.executable, "-c", TWO_CARDS, *state], env=kept | environment, capture_output=True, text=True)
 
 
@@ -174,9 +174,9 @@ def test_the_present_card_is_read_from_torch(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: Properties)
-    assert device.present_card() == Card("Tesla T4", (7, 5), 15.0)
+    assert machine.present_card() == Card("Tesla T4", (7, 5), 15.0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert device.present_card() == CPU
+    assert machine.present_card() == CPU
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    apple = device.present_card()
+    apple = machine.present_card()
     assert apple == Card("Apple GPU")

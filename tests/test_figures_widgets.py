@@ -14,7 +14,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from vdr_helpers import figures, run_pages, widgets
+from tools import run_pages
+from vdr_helpers import figures, widgets
 from vdr_helpers.profiles import PROFILES, load_profile
 from vdr_helpers.published import measured, published, stored_controls
 

@@ -16,7 +16,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from vdr_helpers import dataset as steps
+from vdr_helpers import splits as steps
 from vdr_helpers.pages import PageStore
 from vdr_helpers.profiles import load_profile
 from vdr_helpers.source import Source, open_source

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tiny_vdr.model import QWEN3_VL_2B, SMALL, TINY
+from tools import sizing
 from tools.sizing import GIB, cards, image_tokens, plan, preset
-from vdr_helpers import computer, planner, presets, receipts, terms
 from vdr_helpers.profiles import PROFILES
 
 FULL = PROFILES["full"]
@@ -88,7 +88,7 @@ def test_stored_bytes_of_text_are_what_autograd_keeps(weights):
     one = dataclasses.replace(TINY, layers=1)
     counted = stored(random_network(TINY), getattr(torch, weights), texts, 0)
     counted -= stored(random_network(one), getattr(torch, weights), texts, 0)
-    size = terms.BYTES[weights]
+    size = sizing.BYTES[weights]
     formula = texts.numel() * (TINY.stored_bytes_per_token(size) - one.stored_bytes_per_token(size))
     copies = 2 * TINY.layer_matrices if size == 4 else 0  # autocast's 16-bit copies of one layer, the planner's own term
     assert counted == pytest.approx(formula + copies, rel=0.02)  # the attention mask comes on top
@@ -103,7 +103,7 @@ def test_stored_bytes_of_a_page_are_what_autograd_keeps():
 
     network = random_network(TINY)
     small, large = (stored(network, torch.bfloat16, page(patches), patches) for patches in (256, 512))
-    formula = terms.activation_bytes(TINY, 128, False, "bfloat16") - terms.activation_bytes(TINY, 64, False, "bfloat16")
+    formula = sizing.activation_bytes(TINY, 128, False, "bfloat16") - sizing.activation_bytes(TINY, 64, False, "bfloat16")
     assert large - small == pytest.approx(formula, rel=0.05)
 
 
@@ -123,7 +123,7 @@ def test_image_tokens_follow_the_library(width, height, pixels):
 
 def test_the_mean_page_has_340_image_tokens():
     """1416 x 1648 shrinks by sqrt(2,333,568 / 360,000) = 2.546 to 556 x 647, in whole 32s 544 x 640: 17 x 20."""
-    assert image_tokens(*terms.PAGE_SIZE, 600 * 600) == 340
+    assert image_tokens(*sizing.PAGE_SIZE, 600 * 600) == 340
 
 
 def test_memory_of_the_published_run_by_hand():
@@ -197,28 +197,28 @@ def test_bad_input_is_told_what_to_do():
 def test_the_disk_by_hand():
     """A checkpoint of all weights is three times the weights: 12.8 GB, and two lie there for a moment."""
     weights = 2_127_532_032 * 2 / GIB
-    sizes = {part.name: part.gib for part in computer.disk_terms(FULL, False, "bfloat16")}
+    sizes = {part.name: part.gib for part in sizing.disk_terms(FULL, False, "bfloat16")}
     assert sizes["checkpoints"] == pytest.approx(2 * 3 * weights) and 3 * weights * GIB / 1e9 == pytest.approx(12.8, abs=0.05)
     assert sizes["tuned model"] == sizes["published model"] == pytest.approx(weights)
     assert sizes["downloaded models"] == pytest.approx(2 * weights)  # base, and the tuned one of notebook 00
     assert sizes["pages"] == pytest.approx((20_000 + 1500) * 3 * 0.35 * 340 * 1024 * 3 / GIB)
     adapters = QWEN3_VL_2B.lora_parameters * 4 / GIB
-    lora = {part.name: part.gib for part in computer.disk_terms(FULL, True, "float16")}
+    lora = {part.name: part.gib for part in sizing.disk_terms(FULL, True, "float16")}
     assert (lora["checkpoints"], lora["tuned model"]) == (pytest.approx(6 * adapters), pytest.approx(adapters))
     assert lora["published model"] == pytest.approx(weights)  # merged
-    assert {part.name: part.gib for part in computer.disk_terms(PROFILES["tiny"], False, "float32")}["downloaded models"] == 0
+    assert {part.name: part.gib for part in sizing.disk_terms(PROFILES["tiny"], False, "float32")}["downloaded models"] == 0
 
 
 def test_a_disk_that_is_too_small_is_announced_and_what_lies_there_counts(tmp_path):
-    parts = computer.disk_terms(FULL, False, "bfloat16")
-    need = terms.total(parts)
-    assert computer.disk_problem(FULL, parts, tmp_path, free_gib=need) is None
-    problem = computer.disk_problem(FULL, parts, tmp_path / "not" / "there", free_gib=20)
+    parts = sizing.disk_terms(FULL, False, "bfloat16")
+    need = sizing.total(parts)
+    assert sizing.disk_problem(FULL, parts, tmp_path, free_gib=need) is None
+    problem = sizing.disk_problem(FULL, parts, tmp_path / "not" / "there", free_gib=20)
     assert problem.startswith(f"20.0 GiB free, {need:.1f} GiB needed (checkpoints 23.8, pages ")
     kept = FULL.output_dir / "data" / "pages"
     kept.mkdir(parents=True)
     (kept / "0.png").write_bytes(bytes(2**20))
-    assert computer.disk_problem(FULL, parts, tmp_path, free_gib=need - 2**-10) is None
+    assert sizing.disk_problem(FULL, parts, tmp_path, free_gib=need - 2**-10) is None
     assert plan("H100", FULL, receipts=[], free_disk_gib=1).warnings
     assert "warning: 1.0 GiB free" in plan("H100", FULL, receipts=[], free_disk_gib=1).explain()
 
@@ -226,13 +226,13 @@ def test_a_disk_that_is_too_small_is_announced_and_what_lies_there_counts(tmp_pa
 def test_the_computers_memory_has_its_own_line():
     """Weights once, and per worker two batches of 16-bit pixels and one in the making, in 32 bits."""
     batch = 128 * 1360 * 1536 * 2
-    assert terms.batch_bytes(FULL, "bfloat16") == batch
-    sizes = {part.name: part.gib for part in computer.ram_terms(FULL, "bfloat16")}
+    assert sizing.batch_bytes(FULL, "bfloat16") == batch
+    sizes = {part.name: part.gib for part in sizing.ram_terms(FULL, "bfloat16")}
     assert sizes["weights or gradients"] == 2_127_532_032 * 2 / GIB
     assert sizes["batches ahead"] == pytest.approx(4 * (2 * batch + 2 * batch) / GIB)
     assert "GiB  of the computer's memory (computed and assumed): batches ahead 8.0" in plan("H100", FULL, receipts=[]).explain()
     alone = dataclasses.replace(FULL, dataloader_num_workers=0)
-    assert terms.total(computer.ram_terms(alone, "bfloat16")) == pytest.approx(sizes["weights or gradients"] + sizes["allowance"])
+    assert sizing.total(sizing.ram_terms(alone, "bfloat16")) == pytest.approx(sizes["weights or gradients"] + sizes["allowance"])
 
 
 # receipts
@@ -246,24 +246,24 @@ def train_run(pages, peak, seconds=10.0, **more):
 
 def receipt(*runs, hardware=H100, parameters=2_127_532_032):
     model = {"name": "Qwen3-VL 2B", "parameters": parameters, "weights": "random"}
-    return {"schema": receipts.SCHEMA, "hardware": hardware, "versions": {"torch": "2"}, "model": model, "runs": list(runs)}
+    return {"schema": sizing.SCHEMA, "hardware": hardware, "versions": {"torch": "2"}, "model": model, "runs": list(runs)}
 
 
 def test_interpolation():
     line = [(100, 10.0), (300, 30.0)]
-    assert receipts.interpolate(line, 100) == (10.0, "measured at this size")
-    value, how = receipts.interpolate(line, 150)
+    assert sizing.interpolate(line, 100) == (10.0, "measured at this size")
+    value, how = sizing.interpolate(line, 150)
     assert (value, how) == (15.0, "interpolated between 100 and 300")
-    assert receipts.interpolate(line, 400) == (40.0, "extrapolated from 100 and 300")
-    assert receipts.interpolate([*line, (1000, 31.0)], 650)[0] == 30.5
-    assert receipts.interpolate([(100, 10.0), (100, 14.0)], 100)[0] == 12.0
-    assert receipts.interpolate([(100, 10.0)], 7) == (10.0, "taken over from the one measurement at 100")
+    assert sizing.interpolate(line, 400) == (40.0, "extrapolated from 100 and 300")
+    assert sizing.interpolate([*line, (1000, 31.0)], 650)[0] == 30.5
+    assert sizing.interpolate([(100, 10.0), (100, 14.0)], 100)[0] == 12.0
+    assert sizing.interpolate([(100, 10.0)], 7) == (10.0, "taken over from the one measurement at 100")
     with pytest.raises(ValueError, match="nothing was measured"):
-        receipts.interpolate([], 1)
+        sizing.interpolate([], 1)
 
 
 def test_a_plan_between_two_receipts_says_so():
-    states = sum(part.gib for part in terms.state_terms(QWEN3_VL_2B, 64, 340, False, "bfloat16"))
+    states = sum(part.gib for part in sizing.state_terms(QWEN3_VL_2B, 64, 340, False, "bfloat16"))
     taken = [receipt(train_run(3, states + 6.0), train_run(15, states + 30.0))]
     result = plan("H100", FULL, mini_batch_num_tokens=9 * 361, receipts=taken)
     assert term(result, "activations").gib == pytest.approx(18.0)  # 9 pages, half way between 3 and 15
@@ -276,10 +276,10 @@ def test_a_plan_between_two_receipts_says_so():
 def test_minutes_from_a_receipt_use_its_efficiency():
     """3.462e15 operations in 10 s on a card of 989e12 per second: 35 %; in 7 s: 50 %."""
     slow, fast = train_run(3, 20.0, 10.0), train_run(15, 50.0, 7.0)
-    assert planner.run_efficiency(slow | {"hardware": H100}) == pytest.approx(0.35, abs=1e-3)
+    assert sizing.run_efficiency(slow | {"hardware": H100}) == pytest.approx(0.35, abs=1e-3)
     here = plan("H100", FULL, mini_batch_num_tokens=15 * 361, receipts=[receipt(slow, fast)])
     computed = plan("H100", FULL, mini_batch_num_tokens=15 * 361, receipts=[])
-    assert here.minutes == pytest.approx(computed.minutes * 0.35 / planner.run_efficiency(fast | {"hardware": H100}))
+    assert here.minutes == pytest.approx(computed.minutes * 0.35 / sizing.run_efficiency(fast | {"hardware": H100}))
     assert here.minutes == here.minutes_low == here.minutes_high
     assert here.time_source == "measured on this card"
     elsewhere = plan("A100-80", FULL, mini_batch_num_tokens=15 * 361, receipts=[receipt(slow, fast)])
@@ -304,12 +304,12 @@ def test_receipts_of_other_models_ways_and_machines_are_left_out():
 def test_a_receipt_is_appended_whole_and_never_mixed(tmp_path):
     path = tmp_path / "results" / "receipt.json"
     header = {name: receipt()[name] for name in ("hardware", "versions", "model")}
-    receipts.append_run(path, header, train_run(3, 20.0))
-    assert len(receipts.append_run(path, header, train_run(15, 50.0))["runs"]) == 2
-    assert receipts.read_receipt(path)["runs"][1]["peak_gib"] == 50.0
+    sizing.append_run(path, header, train_run(3, 20.0))
+    assert len(sizing.append_run(path, header, train_run(15, 50.0))["runs"]) == 2
+    assert sizing.read_receipt(path)["runs"][1]["peak_gib"] == 50.0
     other = header | {"versions": {"torch": "3"}}
-    assert len(receipts.append_run(path, other, train_run(1, 9.0))["runs"]) == 1
-    assert len(receipts.read_receipt(path.with_name("receipt.json.old"))["runs"]) == 2
+    assert len(sizing.append_run(path, other, train_run(1, 9.0))["runs"]) == 1
+    assert len(sizing.read_receipt(path.with_name("receipt.json.old"))["runs"]) == 2
     assert not list(path.parent.glob("*.partial"))
 
 
@@ -318,18 +318,18 @@ def test_what_is_no_receipt_is_refused(tmp_path):
     for text, problem in (("{", "not JSON"), ("[]", "missing schema"), (json.dumps(receipt() | {"schema": "x"}), "that schema")):
         path.write_text(text)
         with pytest.raises(ValueError, match=problem):
-            receipts.read_receipt(path)
+            sizing.read_receipt(path)
 
 
 def test_own_and_shipped_receipts_are_found(tmp_path, monkeypatch):
-    monkeypatch.setattr(receipts, "assets_folder", lambda: tmp_path / "assets")
-    assert receipts.load_receipts() == []
+    monkeypatch.setattr(sizing, "assets_folder", lambda: tmp_path / "assets")
+    assert sizing.load_receipts() == []
     (tmp_path / "assets" / "receipts").mkdir(parents=True)
     (tmp_path / "assets" / "receipts" / "h100.json").write_text(json.dumps(receipt(train_run(3, 20.0))))
     own = tmp_path / "outputs" / "rehearsal" / "results" / "receipt.json"
     own.parent.mkdir(parents=True)
     own.write_text(json.dumps(receipt(train_run(15, 50.0))))
-    assert [taken["runs"][0]["pages_per_pass"] for taken in receipts.load_receipts()] == [3, 15]
+    assert [taken["runs"][0]["pages_per_pass"] for taken in sizing.load_receipts()] == [3, 15]
 
 
 # presets
@@ -355,10 +355,10 @@ def test_newer_cards_get_bfloat16_and_what_fits(card):
     choice = preset(card, FULL, receipts=[])
     assert choice.settings["model_kwargs"]["dtype"] == "bfloat16"
     assert choice.settings["training_arguments"]["bf16"] is True
-    assert presets.fits_safely(choice.plan)
+    assert sizing.fits_safely(choice.plan)
     budget = choice.settings["loss"]["mini_batch_num_tokens"]
-    larger = [tokens for tokens in presets.budgets(FULL) if tokens > budget]
-    assert not [tokens for tokens in larger if presets.fits_safely(plan(card, FULL, mini_batch_num_tokens=tokens, receipts=[]))]
+    larger = [tokens for tokens in sizing.budgets(FULL) if tokens > budget]
+    assert not [tokens for tokens in larger if sizing.fits_safely(plan(card, FULL, mini_batch_num_tokens=tokens, receipts=[]))]
 
 
 def test_a_receipt_changes_the_preset():
@@ -372,14 +372,14 @@ def test_a_receipt_changes_the_preset():
 
 def test_a_card_that_is_too_small_gets_no_settings(monkeypatch):
     found = cards() | {"toy": cards()["T4"] | {"memory_mib": 4096}}
-    monkeypatch.setattr(planner, "cards", lambda: found)
+    monkeypatch.setattr(sizing, "cards", lambda: found)
     choice = preset("toy", FULL, receipts=[])
     assert choice.settings is None
     assert "not LoRA" in choice.reasons[-1]
 
 
 def test_the_table_has_a_row_per_card():
-    table = presets.plan_table(FULL, receipts=[])
+    table = sizing.plan_table(FULL, receipts=[])
     assert len(table) == len(cards()) == 6
     assert table.loc["NVIDIA T4 16 GB", "trains"] == "LoRA"
     assert set(table["memory"]) == set(table["minutes"]) == {"computed, not measured"}
@@ -408,7 +408,7 @@ def test_the_table_of_the_free_card_is_what_its_command_prints():
     page = (Path(__file__).parent.parent / "docs" / "free_card.md").read_text(encoding="utf-8")
     start, end = "<!-- table: start (python -m vdr_helpers.presets T4) -->\n", "\n<!-- table: end -->"
     table = page[page.index(start) + len(start) : page.index(end)]
-    assert table == presets.rows_table("T4", receipts=[]), "put the output of python -m vdr_helpers.presets T4 there"
+    assert table == sizing.rows_table("T4", receipts=[]), "put the output of python -m vdr_helpers.presets T4 there"
     small, large = (line.strip("| ").split(" | ") for line in table.splitlines()[2:])
     assert small[:4] == ["1,000 : 100", "2,500", "LoRA", large[3]]
     assert float(small[-1]) < 20 < float(large[-1])  # Kaggle's 20 GB
@@ -425,6 +425,6 @@ def test_the_free_cards_run_is_hidden_from_the_setup_cell():
 
 def test_a_card_that_nothing_fits_has_no_table(monkeypatch):
     found = cards() | {"toy": cards()["T4"] | {"memory_mib": 4096}}
-    monkeypatch.setattr(planner, "cards", lambda: found)
+    monkeypatch.setattr(sizing, "cards", lambda: found)
     with pytest.raises(ValueError, match="nothing fits NVIDIA T4 16 GB: not LoRA"):
-        presets.rows_table("toy", receipts=[])
+        sizing.rows_table("toy", receipts=[])

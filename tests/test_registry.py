@@ -14,7 +14,7 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 
 from tiny_vdr.pages import draw_page
 from tiny_vdr.sheet import Page
-from vdr_helpers import registry
+from vdr_helpers import published
 from vdr_helpers.published import as_markdown, find, load_listed_model, models, published, write_docs
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "models.md"
@@ -41,16 +41,16 @@ def test_all_twenty_are_listed_once_in_the_published_order_with_the_published_sc
     assert len(models()) == 20
     listed = [{"model": entry.model, "parameters": entry.parameters, "ndcg_at_10": entry.ndcg_at_10} for entry in models()]
     assert listed == published()["models"]
-    assert len({row["model"] for row in registry.registry()["models"]}) == len(registry.registry()["models"]) == 20
+    assert len({row["model"] for row in published.registry()["models"]}) == len(published.registry()["models"]) == 20
 
 
 def test_no_figure_stands_in_both_files():
     """A score that was written twice could differ."""
-    assert all("ndcg_at_10" not in row and "parameters" not in row for row in registry.registry()["models"])
+    assert all("ndcg_at_10" not in row and "parameters" not in row for row in published.registry()["models"])
 
 
 def test_every_entry_is_complete():
-    sources, families = registry.registry()["revision_sources"], registry.registry()["families"]
+    sources, families = published.registry()["revision_sources"], published.registry()["families"]
     for entry in models():
         assert entry.licence and entry.notes and entry.dimension in (768, 1024, 1536, 2048, 3584, 4096), entry.model
         assert entry.family is None or entry.family in families, entry.model
@@ -71,12 +71,12 @@ def test_the_status_is_what_was_tried():
         if entry.status == TWIN:
             assert entry.family in model_twins.FAMILIES
     assert (
-        {entry.family for entry in models() if entry.family} == set(model_twins.FAMILIES) == set(registry.registry()["families"])
+        {entry.family for entry in models() if entry.family} == set(model_twins.FAMILIES) == set(published.registry()["families"])
     )
 
 
 def test_two_files_with_different_models_are_an_error(monkeypatch):
-    monkeypatch.setattr(registry, "published", lambda: {"models": published()["models"][1:]})
+    monkeypatch.setattr(published, "published", lambda: {"models": published()["models"][1:]})
     with pytest.raises(ValueError, match="list different models: tomaarsen/Qwen3-VL-Embedding-2B-vdr"):
         models()
 
@@ -192,7 +192,7 @@ def name_of(family):
 def test_a_twin_of_every_family_goes_through_the_loader_and_the_evaluator(family, small_set, tmp_path, processor):
     folder = model_twins.save_twin(family, tmp_path)
     model = load_listed_model(name_of(family), model_name=str(folder), device="cpu", truncate_dim=None)
-    assert isinstance(model[0].model, getattr(transformers, registry.registry()["families"][family]))
+    assert isinstance(model[0].model, getattr(transformers, published.registry()["families"][family]))
     queries, corpus, _ = small_set
     texts = model.encode_query(list(queries.values()), convert_to_tensor=True)
     pages = model.encode_document(list(corpus.values()), convert_to_tensor=True)

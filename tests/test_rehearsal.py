@@ -9,9 +9,10 @@ import pytest
 
 from tiny_vdr.corpus import build_source, enlarged_size
 from tiny_vdr.model import QWEN3_VL_2B, SMALL, build_config
+from tools import rehearsal
 from tools.rehearsal import MEAN_SCALE, build_base, chosen_size, is_current, small_settings
 from tools.sizing import PAGE_SIZE, read_receipt
-from vdr_helpers import rehearsal, rehearsal_runs
+from vdr_helpers import rehearsal_runs
 from vdr_helpers.profiles import PROFILES, load_profile, shipped
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vdr_helpers import checkpoints
+from vdr_helpers import training
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -51,15 +51,15 @@ def write_checkpoint(folder, step, state=True, weights=True):
 
 
 def test_the_last_whole_checkpoint_is_chosen_by_number(tmp_path):
-    assert checkpoints.last_checkpoint(tmp_path / "none") is None
-    assert checkpoints.last_checkpoint(tmp_path) is None
+    assert training.last_checkpoint(tmp_path / "none") is None
+    assert training.last_checkpoint(tmp_path) is None
     write_checkpoint(tmp_path, 9)
     whole = write_checkpoint(tmp_path, 10)
     write_checkpoint(tmp_path, 11, state=False)  # killed before the state was written
     write_checkpoint(tmp_path, 12, state='{"global_st')  # killed while it was written
     write_checkpoint(tmp_path, 13, weights=False)
     (tmp_path / "checkpoint-old").mkdir()
-    assert checkpoints.last_checkpoint(tmp_path) == whole
+    assert training.last_checkpoint(tmp_path) == whole
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def start(random_model, tmp_path):
 def test_a_changed_run_has_another_folder(start, tmp_path, change):
     base = change.get("base", "one revision")
     changed = start(**{name: value for name, value in change.items() if name != "base"})
-    assert checkpoints.run_folder(tmp_path, changed, base=base) != checkpoints.run_folder(tmp_path, start(), base="one revision")
+    assert training.run_folder(tmp_path, changed, base=base) != training.run_folder(tmp_path, start(), base="one revision")
 
 
 @pytest.mark.parametrize(
@@ -117,25 +117,25 @@ def test_a_changed_run_has_another_folder(start, tmp_path, change):
 )
 def test_a_run_that_only_looks_or_waits_differently_goes_on(start, tmp_path, monkeypatch, change):
     monkeypatch.chdir(tmp_path)
-    folder = checkpoints.run_folder(tmp_path, start(**change), base="x")
+    folder = training.run_folder(tmp_path, start(**change), base="x")
     assert folder.parent == tmp_path
-    assert folder == checkpoints.run_folder(tmp_path, start(), base="x")
+    assert folder == training.run_folder(tmp_path, start(), base="x")
 
 
 def test_a_run_is_the_same_in_another_process(start):
     """The sampler is a function: its name counts, its address, another one in every process, does not."""
     settings = json.dumps(
-        checkpoints.run_settings(start()), default=lambda value: getattr(value, "__qualname__", None) or str(value)
+        training.run_settings(start()), default=lambda value: getattr(value, "__qualname__", None) or str(value)
     )
     assert "0x" not in settings
 
 
 def test_checkpoints_of_other_runs_are_named_with_their_size(start, tmp_path, capsys):
-    folder = checkpoints.run_folder(tmp_path, start())
+    folder = training.run_folder(tmp_path, start())
     write_checkpoint(folder, 3)
-    assert checkpoints.run_folder(tmp_path, start()) == folder
+    assert training.run_folder(tmp_path, start()) == folder
     assert capsys.readouterr().out == ""
-    checkpoints.run_folder(tmp_path, start(seed=5))
+    training.run_folder(tmp_path, start(seed=5))
     assert "checkpoints of other, unfinished runs" in capsys.readouterr().out
 
 
@@ -152,9 +152,9 @@ def test_a_model_is_saved_whole_or_not_at_all(tmp_path):
                 Path(folder, str(i)).write_text(word)
 
     folder = tmp_path / "model"
-    checkpoints.save_model_whole(Model(["old", "old"]), folder, {})
+    training.save_model_whole(Model(["old", "old"]), folder, {})
     with pytest.raises(OSError, match="no space"):
-        checkpoints.save_model_whole(Model(["new", None]), folder, {})
+        training.save_model_whole(Model(["new", None]), folder, {})
     assert [(folder / name).read_text() for name in "01"] == ["old", "old"]
-    checkpoints.save_model_whole(Model(["new"]), folder, {"rows": 3})
+    training.save_model_whole(Model(["new"]), folder, {"rows": 3})
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["0", "made_from.json", "model"]

@@ -15,7 +15,7 @@ import nbformat
 import notebook_checks as checks
 import pytest
 
-from vdr_helpers import badges
+from tools import badges
 
 ROOT = Path(__file__).resolve().parent.parent
 ADDRESS = "https://github.com/ada/course"

@@ -17,7 +17,7 @@ import pytest
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 from PIL import Image
 
-from vdr_helpers import page_store
+from vdr_helpers import pages
 from vdr_helpers.pages import LARGEST_PAGE, PageStore, bar, fetch_pages, open_page, read_page
 from vdr_helpers.source import Source, open_source
 
@@ -262,14 +262,14 @@ def test_a_killed_fetch_goes_on_where_it_stopped(tmp_path, small_source, process
 
     def dies_on_the_third(self, group, pages):
         if len(stored) == 2:  # killed between the pages and the index that makes them count
-            page_store.write_whole(self.folder / "000010.png", b"half a page")
+            pages.write_whole(self.folder / "000010.png", b"half a page")
             (self.folder / "000011.png.partial").write_bytes(b"half a file")
             raise KeyboardInterrupt
         stored.append(group)
         real(self, group, pages)
 
     monkeypatch.setattr(PageStore, "add", dies_on_the_third)
-    monkeypatch.setattr(page_store, "READERS", 1)  # in order, so that it is known what was kept
+    monkeypatch.setattr(pages, "READERS", 1)  # in order, so that it is known what was kept
     with pytest.raises(KeyboardInterrupt):
         fetch_pages(small_source, range(ROWS), PageStore(tmp_path), processor)
     monkeypatch.setattr(PageStore, "add", real)
@@ -286,8 +286,8 @@ def test_a_killed_fetch_goes_on_where_it_stopped(tmp_path, small_source, process
 
 
 def test_an_index_names_only_pages_that_are_on_the_disk(tmp_path, small_source, processor, monkeypatch):
-    order, real = [], page_store.write_whole
-    monkeypatch.setattr(page_store, "write_whole", lambda file, content: (order.append(file.name), real(file, content)))
+    order, real = [], pages.write_whole
+    monkeypatch.setattr(pages, "write_whole", lambda file, content: (order.append(file.name), real(file, content)))
     fetch_pages(small_source, [0, 1], PageStore(tmp_path), processor)
     assert order == ["000000.png", "000001.png", "group-00000.json"]
     assert list(json.loads((tmp_path / "group-00000.json").read_text())) == ["0", "1"]
@@ -320,7 +320,7 @@ def test_a_disk_that_is_too_small_stops_the_fetch_before_most_of_it(tmp_path, sm
 
 
 def test_progress_is_the_same_after_an_interruption(tmp_path, small_source, processor, monkeypatch):
-    monkeypatch.setattr(page_store, "PROGRESS_PAGES", 10)
+    monkeypatch.setattr(pages, "PROGRESS_PAGES", 10)
     lines = {"whole": [], "first": [], "second": []}
     fetch_pages(small_source, range(ROWS), PageStore(tmp_path / "a"), processor, progress=lines["whole"].append)
     fetch_pages(small_source, range(13), PageStore(tmp_path / "b"), processor, progress=lines["first"].append)
@@ -344,7 +344,7 @@ def test_large_row_groups_are_read_one_at_a_time(tmp_path, small_source, process
         open_now.discard(group)
 
     monkeypatch.setattr(Source, "read_pieces", counted)
-    monkeypatch.setattr(page_store, "BYTES_AT_ONCE", limit)
+    monkeypatch.setattr(pages, "BYTES_AT_ONCE", limit)
     fetch_pages(small_source, range(ROWS), PageStore(tmp_path), processor)
     assert max(most) == at_once
 
@@ -352,12 +352,13 @@ def test_large_row_groups_are_read_one_at_a_time(tmp_path, small_source, process
 FETCH_AND_TELL = """
 import resource, sys
 from pathlib import Path
-from vdr_helpers import page_store, source
-page_store.read_page = lambda image, processor: (str(len(image["bytes"])), b"a small page")
-page_store.BYTES_AT_ONCE, source.PIECE_BYTES = 2**20, 4 * 2**20
+from vdr_helpers import pages
+from vdr_helpers import source
+pages.read_page = lambda image, processor: (str(len(image["bytes"])), b"a small page")
+pages.BYTES_AT_ONCE, source.PIECE_BYTES = 2**20, 4 * 2**20
 opened = source.Source([sys.argv[1]])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-page_store.fetch_pages(opened, range(opened.num_rows), page_store.PageStore(Path(sys.argv[2])), None)
+pages.fetch_pages(opened, range(opened.num_rows), pages.PageStore(Path(sys.argv[2])), None)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
 

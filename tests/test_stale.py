@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from vdr_helpers import dataset as steps
 from vdr_helpers import evaluation
+from vdr_helpers import splits as steps
 from vdr_helpers.pages import PageStore
 from vdr_helpers.profiles import load_profile
 from vdr_helpers.source import open_source
@@ -446,7 +446,7 @@ def shorten(file):
 @pytest.mark.parametrize("damage", [cut, shorten, Path.unlink])
 @pytest.mark.parametrize("name", ["en/train-00001-of-00002.parquet", "README.md", "corpus.json"])
 def test_a_damaged_generated_source_is_drawn_anew(source, tmp_path, monkeypatch, capsys, name, damage):
-    from vdr_helpers import corpus
+    from tiny_vdr import corpus
 
     folder = shutil.copytree(source, tmp_path / "source")
     small = {"seed": 0, "train_families": 20, "eval_families": 85}  # as the fixture draws it

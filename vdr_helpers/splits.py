@@ -149,7 +149,7 @@ def load_prepared(profile: Profile, split: str):
 def stored_choice(profile: Profile) -> dict | None:
     """``{"train": [[row, its negatives...]], "eval": ...}`` in source row numbers, if the profile asks for what was stored; else ``None``."""
     stored = json.loads((assets_folder() / "tiny_split.json").read_text(encoding="utf-8"))
-    return None if differences(data_settings(profile), stored["made_from"]) else stored["rows"]
+    return None if profile.corpus or differences(data_settings(profile), stored["made_from"]) else stored["rows"]
 
 
 def build_chosen(profile: Profile, chosen: dict[str, list[list[int]]]) -> None:

@@ -4,20 +4,22 @@ import copy
 import dataclasses
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from cells import prepare
 from PIL import Image
 from safetensors.torch import save_file
 
+from tools.prepare import prepare_preprocessed
 from vdr_helpers import evaluation
-from vdr_helpers import splits as steps
 from vdr_helpers.pages import PageStore
 from vdr_helpers.profiles import load_profile
-from vdr_helpers.source import open_source
-from vdr_helpers.splits import prepare, prepare_preprocessed
+from vdr_helpers.source import open_source, source_path
+from vdr_helpers.splits import load_prepared, save_splits
 from vdr_helpers.stamps import (  # fmt: skip
     data_settings,
     differences,
@@ -25,6 +27,7 @@ from vdr_helpers.stamps import (  # fmt: skip
     publisher_settings,
     read_stamp,
     used_revisions,
+    write_index,
     write_stamp,
 )
 
@@ -54,21 +57,20 @@ def own(source):
     """The tiny profile on the small source as a folder of the reader's own: 12 train rows, 6 eval rows."""
     profile = load_profile("tiny")
     return dataclasses.replace(
-        profile, dataset_name="local folder source", dataset_folder=str(source), train_rows=12, eval_rows=6
+        profile, corpus=None, dataset_name="local folder source", dataset_folder=str(source), train_rows=12, eval_rows=6
     )
 
 
 @pytest.fixture
 def kept(own):
     """``own``, with its splits prepared."""
-    prepare(own, progress=lambda line: None)
+    prepare(own)
     return own
 
 
-def test_data_of_these_settings_is_used_and_not_made_again(kept, monkeypatch):
-    monkeypatch.setattr("vdr_helpers.prepare.prepare", None)
-    assert [len(steps.load_prepared(kept, split)[0]) for split in ("train", "eval", "full")] == [12, 6, 18]
-    assert steps.load_prepared(kept, "train")[1] == "your own notebook 02"
+def test_data_of_these_settings_is_used(kept):
+    assert [len(load_prepared(kept, split)[0]) for split in ("train", "eval", "full")] == [12, 6, 18]
+    assert load_prepared(kept, "train")[1] == "your own notebook 02"
 
 
 @pytest.mark.parametrize(
@@ -83,21 +85,23 @@ def test_data_of_these_settings_is_used_and_not_made_again(kept, monkeypatch):
     ],
     ids=str,
 )
-def test_data_of_other_settings_is_made_anew_and_said(kept, monkeypatch, change, said):
-    made = []
-    monkeypatch.setattr("vdr_helpers.prepare.prepare", lambda profile, folder: made.append(profile))
-    changed = dataclasses.replace(kept, **change)
-    _, origin = steps.load_prepared(changed, "eval")
-    assert made == [changed]
-    assert origin == f"prepared now, in the steps of notebook 02, because what was there did not fit: {said}"
+def test_data_of_other_settings_is_refused_with_the_ways_out(kept, change, said):
+    with pytest.raises(ValueError, match=rf"{re.escape(said)}\): run notebooks/02.*put the settings back.*VDR_OUTPUTS"):
+        load_prepared(dataclasses.replace(kept, **change), "eval")
 
 
-def test_rows_and_pixels_are_really_other_ones_afterwards(kept):
+def test_where_the_choice_of_rows_is_stored_the_data_is_read_anew_and_said(kept, monkeypatch):
+    from vdr_helpers import splits
+
+    chosen = {"train": [[0, 1]], "eval": [[2, 3, 4, 5, 6]] * 3}
     smaller = dataclasses.replace(kept, eval_rows=3, max_pixels=96 * 96)
-    assert len(steps.load_prepared(smaller, "eval")[0]) == 3
-    page = steps.load_prepared(smaller, "train")[0][0]["image"]
+    monkeypatch.setattr(splits, "stored_choice", lambda profile: chosen if profile == smaller else None)
+    loaded, origin = load_prepared(smaller, "eval")
+    assert len(loaded) == 3
+    assert "because what was there did not fit: eval_rows: 6 there, 3 asked for" in origin
+    page = load_prepared(smaller, "train")[0][0]["image"]
     assert page.width * page.height <= 96 * 96
-    assert steps.load_prepared(smaller, "train")[1] == "your own notebook 02"
+    assert load_prepared(smaller, "train")[1] == "your own notebook 02"
 
 
 def test_other_files_under_the_same_name_are_another_dataset(kept, tmp_path):
@@ -123,24 +127,23 @@ def test_a_file_of_the_same_name_and_size_is_still_another_one(kept, tmp_path):
 
 def test_a_save_that_was_killed_half_way_leaves_no_note(kept):
     """New training rows beside old eval rows must not pass for either."""
-    data = kept.output_dir / "data"
-    steps.save_whole(steps.load_prepared(kept, "train")[0].select(range(3)), data / "train")
+    data, few = kept.output_dir / "data", load_prepared(kept, "train")[0].select(range(3))
+
+    class Killed:
+        def save_to_disk(self, path):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        save_splits({"train": few, "eval": Killed()}, data, data_settings(kept))
     assert read_stamp(data) is None
-    assert len(steps.load_prepared(kept, "train")[0]) == 12
-
-
-def test_data_that_takes_long_to_make_is_refused_with_the_ways_out(kept):
-    hub = dataclasses.replace(kept, dataset_folder=None, train_rows=9)
-    with pytest.raises(
-        ValueError, match=r"train_rows: 12 there, 9 asked for.*run notebooks/02.*put the settings back.*VDR_OUTPUTS"
-    ):
-        steps.load_prepared(hub, "train")
+    with pytest.raises(ValueError, match="there is no note of what it was made from"):
+        load_prepared(kept, "train")
 
 
 def test_splits_without_a_note_are_not_trusted(kept):
     (kept.output_dir / "data" / "made_from.json").unlink()
-    assert "there is no note of what it was made from" in steps.load_prepared(kept, "eval")[1]
-    assert read_stamp(kept.output_dir / "data")["train_rows"] == 12
+    with pytest.raises(ValueError, match="there is no note of what it was made from"):
+        load_prepared(kept, "eval")
 
 
 def test_a_publishers_split_stays_and_is_named_in_the_receipt(own, tmp_path):
@@ -159,17 +162,17 @@ def test_a_publishers_split_stays_and_is_named_in_the_receipt(own, tmp_path):
         configs += f"- config_name: {config}\n  data_files:\n  - split: train\n    path: {config}/train-*.parquet\n"
     (tmp_path / "split" / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
     prepare_preprocessed(own, str(tmp_path / "split"), progress=lambda line: None)
-    dataset, origin = steps.load_prepared(own, "train")
+    dataset, origin = load_prepared(own, "train")
     assert dataset[0]["query"] == "train 0"
     assert origin == "local folder split, as its publisher split it"
     assert used_revisions(own)["dataset"] == {"name": "local folder split", "revision": "local folder"}
     assert model_settings(own)["data"]["dataset"]["name"] == "local folder split"
     other = dataclasses.replace(own, train_rows=5, dataset_folder=None)
     with pytest.raises(ValueError, match="train_rows: 12 there, 5 asked for"):
-        steps.load_prepared(other, "train")
+        load_prepared(other, "train")
     other = dataclasses.replace(own, dataset_name="someone/else", dataset_folder=None)  # it stood for another dataset than this
     with pytest.raises(ValueError, match=r"instead_of\.name: local folder source there, someone/else asked for"):
-        steps.load_prepared(other, "train")
+        load_prepared(other, "train")
     assert used_revisions(other)["dataset"]["name"] == "someone/else"
 
 
@@ -262,7 +265,7 @@ def test_a_damaged_tuned_model_is_named_by_its_file(own, name, damage):
 
     class Saved:
         def save_pretrained(self, path, create_model_card):
-            shutil.copytree(shipped, path)
+            shutil.copytree(shipped, path, dirs_exist_ok=True)
 
     save_model_whole(Saved(), folder, model_settings(own))
     assert evaluation.finetuned_model(own) == (str(folder), "your own, from notebook 03")
@@ -284,7 +287,7 @@ def test_a_model_trained_on_a_publishers_split_does_not_belong_to_your_own(own):
     evaluation.finetuned_model(own)
     write_stamp(own.output_dir / "data", published | {"resolved": {"name": "theirs/split", "revision": "later"}})
     evaluation.finetuned_model(own)  # what a name resolved to is for the reader
-    prepare(own, progress=lambda line: None)
+    prepare(own)
     with pytest.raises(ValueError, match=r"dataset\.name: theirs/split there, local folder source asked for"):
         evaluation.finetuned_model(own)
 
@@ -390,23 +393,16 @@ def test_an_empty_eval_split_is_refused():
 
 
 @pytest.mark.parametrize("pattern", ["eval/*.arrow", "eval/dataset_info.json", "eval/state.json"])
-def test_a_damaged_split_is_made_anew_or_named(kept, pattern):
+def test_a_damaged_split_is_named_or_read_anew(kept, monkeypatch, pattern):
+    from vdr_helpers import splits
+
     [file] = (kept.output_dir / "data").glob(pattern)
-    whole = [row["query"] for row in steps.load_prepared(kept, "eval")[0]]
     cut(file)
     with pytest.raises(ValueError, match=r"eval is damaged, \w+.*run notebooks/02"):
-        steps.load_prepared(hub_twin(kept), "eval")
-    write_stamp(kept.output_dir / "data", data_settings(kept))
-    dataset, origin = steps.load_prepared(kept, "eval")
-    assert "eval is damaged" in origin
-    assert [row["query"] for row in dataset] == whole
-
-
-def hub_twin(profile):
-    """The profile as if its data came from the hub, with the note that its data would then have."""
-    twin = dataclasses.replace(profile, dataset_folder=None)
-    write_stamp(profile.output_dir / "data", data_settings(twin))
-    return twin
+        load_prepared(kept, "eval")
+    monkeypatch.setattr(splits, "stored_choice", lambda profile: {"train": [[0, 1]], "eval": [[2, 3, 4, 5, 6]]})
+    dataset, origin = load_prepared(kept, "eval")
+    assert "eval is damaged" in origin and len(dataset) == 1
 
 
 def test_damaged_pages_are_named_and_fetched_again(kept, capsys):
@@ -423,7 +419,7 @@ def test_damaged_pages_are_named_and_fetched_again(kept, capsys):
     assert ".json is damaged: its pages are fetched again" in said
     assert int(files[3].stem) not in store.fingerprints
     (kept.output_dir / "data" / "made_from.json").unlink()
-    prepare(kept, progress=lambda line: None)
+    prepare(kept)
     assert {file.name: file.read_bytes() for file in folder.glob("*.png")} == whole
 
 
@@ -448,15 +444,16 @@ def shorten(file):
 def test_a_damaged_generated_source_is_drawn_anew(source, tmp_path, monkeypatch, capsys, name, damage):
     from tiny_vdr import corpus
 
-    folder = shutil.copytree(source, tmp_path / "source")
-    small = {"seed": 0, "train_families": 20, "eval_families": 85}  # as the fixture draws it
+    profile = dataclasses.replace(load_profile("tiny"), corpus={"seed": 0, "train_families": 20, "eval_families": 85})
+    folder = profile.output_dir / f"source-v{corpus.VERSION}"
+    shutil.copytree(source, folder)
+    write_index(folder, "corpus.json", {"version": corpus.VERSION, **profile.corpus})
     monkeypatch.setattr(corpus, "plan_rows", lambda *given: (_ for _ in ()).throw(InterruptedError("drawn anew")))
-    assert corpus.build_source(folder, **small) == folder
+    assert source_path(profile) == str(folder)
     damage(folder / name)
     with pytest.raises(InterruptedError, match="drawn anew"):
-        corpus.build_source(folder, **small)
-    said = "source is damaged or was drawn with other settings: its pages are drawn anew\n"
-    assert capsys.readouterr().out == ("" if (name, damage) == ("corpus.json", Path.unlink) else said)
+        source_path(profile)
+    assert capsys.readouterr().out == f"{folder.name} is damaged or was drawn with other settings: its pages are drawn anew\n"
 
 
 # results

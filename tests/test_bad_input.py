@@ -11,6 +11,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from cells import prepare
 from packaging.requirements import Requirement
 
 from vdr_helpers import machine
@@ -112,7 +113,7 @@ def test_examine_prints_a_line_per_check_and_tells_success(capsys, monkeypatch):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5
     assert all(line.startswith("[OK]   ") for line in lines)
-    assert f"[OK]   {len(machine.requirements())} packages, each recent enough" in lines
+    assert "[OK]   18 packages, each recent enough" in lines
 
 
 def test_examine_prints_fail_with_the_way_out(capsys, versions, monkeypatch):
@@ -157,7 +158,7 @@ def test_a_foreign_checkpoint_is_not_taken_for_the_tuned_model(files):
 
 def test_an_unknown_profile_ends_the_headless_run_in_one_line():
     run = subprocess.run(
-        [sys.executable, "-m", "vdr_helpers.run_course"],
+        [sys.executable, "-m", "tools.run_course"],
         env={"VDR_PROFILE": "huge", "PATH": "", "VDR_OUTPUTS": "unused"},
         capture_output=True,
         text=True,
@@ -172,8 +173,6 @@ def test_an_unknown_profile_ends_the_headless_run_in_one_line():
 def test_a_dataset_with_other_columns_is_named_before_work_starts(tmp_path, small_profile):
     from datasets import Dataset
 
-    from vdr_helpers.splits import prepare
-
     folder = tmp_path / "foreign" / "en"
     folder.mkdir(parents=True)
     Dataset.from_dict({"text": ["a"], "picture": [1]}).to_parquet(folder / "train-00000-of-00001.parquet")
@@ -181,13 +180,11 @@ def test_a_dataset_with_other_columns_is_named_before_work_starts(tmp_path, smal
     (tmp_path / "foreign" / "README.md").write_text(readme)
     profile = dataclasses.replace(small_profile, dataset_name=str(tmp_path / "foreign"))
     with pytest.raises(ValueError, match="no column id, query, image, negatives, language; it has text, picture"):
-        prepare(profile, tmp_path / "data")
-    assert not (tmp_path / "data").exists()
+        prepare(profile, "check_columns(stream)")
+    assert not (profile.output_dir / "data").exists()
 
 
 def test_more_rows_than_the_source_has(tmp_path, small_profile):
-    from vdr_helpers.splits import prepare
-
-    with pytest.raises(ValueError, match="asks for 5000 and 20: lower train_rows or eval_rows"):
-        prepare(dataclasses.replace(small_profile, train_rows=5000), tmp_path / "data")
-    assert not (tmp_path / "data").exists()
+    with pytest.raises(ValueError, match="asked for 5000 and 20: ask for fewer"):
+        prepare(dataclasses.replace(small_profile, train_rows=5000))
+    assert not (small_profile.output_dir / "data").exists()

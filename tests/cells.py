@@ -66,10 +66,11 @@ def definitions(number: str, *names: str) -> dict:
 
 
 def names_of(node: ast.stmt) -> list[str]:
-    """What a top-level statement defines: a function, a class, or the one plain name that is assigned."""
+    """What a top-level statement defines: a function, a class, or the plain names that are assigned."""
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         return [node.name]
-    return [node.targets[0].id] if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) else []
+    targets = node.targets if isinstance(node, ast.Assign) else []
+    return [name.id for target in targets for name in getattr(target, "elts", [target]) if isinstance(name, ast.Name)]
 
 
 PREPARES = (  # what stands in the cells of notebook 02 that make the splits, without those that only look at them

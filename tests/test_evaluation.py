@@ -24,13 +24,21 @@ def eval_split(**changes):
 
 
 def test_retrieval_inputs_by_hand():
-    queries, corpus, relevant = evaluation.retrieval_inputs(eval_split())
+    queries, corpus, relevant, hard_negatives = evaluation.retrieval_inputs(eval_split())
     assert queries == {"q0": "first", "q1": "second"}
     assert corpus == {
         "q0-positive": "P0", "q0-negative_0": "A0", "q0-negative_1": "B0",
         "q1-positive": "P1", "q1-negative_0": "A1", "q1-negative_1": "B1",
     }  # fmt: skip
     assert relevant == {"q0": {"q0-positive"}, "q1": {"q1-positive"}}
+    assert hard_negatives == {"q0": {"q0-negative_0", "q0-negative_1"}, "q1": {"q1-negative_0", "q1-negative_1"}}
+
+
+def test_ranks_by_hand():
+    similarities = torch.tensor([[0.9, 0.5, 0.5, 0.1], [0.2, 0.3, 0.3, 0.3]])
+    assert evaluation.ranks(similarities, [0, 3]).tolist() == [1, 1]
+    assert evaluation.ranks(similarities, [1, 0]).tolist() == [2, 4]
+    assert evaluation.ranks(similarities, [1, 3], equal_in_front=True).tolist() == [3, 3]
 
 
 @pytest.mark.parametrize("empty", ["", "   ", None])
@@ -82,7 +90,7 @@ VECTORS = {
 
 def test_ndcg_by_hand_is_the_evaluators():
     # angles to "first" (x axis): P0 5.7, P1 26.6, A0 45 ... its page is first; to "second" (y axis): A1, A0, then P1: third
-    inputs = evaluation.retrieval_inputs(eval_split())
+    *inputs, _ = evaluation.retrieval_inputs(eval_split())
     measured = InformationRetrievalEvaluator(*inputs, name="vdr-eval-hard", write_csv=False)(KnownModel(VECTORS))
     assert measured["vdr-eval-hard_cosine_ndcg@10"] == pytest.approx((1 / math.log2(2) + 1 / math.log2(4)) / 2)  # 0.75
     assert measured["vdr-eval-hard_cosine_mrr@10"] == pytest.approx((1 + 1 / 3) / 2)
@@ -94,7 +102,7 @@ def test_ndcg_by_hand_is_the_evaluators():
 def test_slicing_one_encoding_equals_encoding_at_each_dimension():
     generator = torch.Generator().manual_seed(0)
     vectors = {text: torch.randn(16, generator=generator) for text in VECTORS}
-    inputs = evaluation.retrieval_inputs(eval_split())
+    *inputs, _ = evaluation.retrieval_inputs(eval_split())
     pages = KnownModel(vectors).encode_document(list(inputs[1].values()))
     seen = []
     for dim in (16, 8, 4, 2):
@@ -121,18 +129,15 @@ def model_folder(tmp_path):
 
 
 def test_an_interrupted_encoding_is_not_kept(random_model, monkeypatch):
-    import safetensors.torch
-
-    def die(tensors, path):
-        Path(path).write_bytes(b"half")
+    def die(self, target):
         raise KeyboardInterrupt
 
     pages, profile = [Image.new("RGB", (64, 64), "red")], load_profile("tiny")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(safetensors.torch, "save_file", die)
+        patch.setattr(Path, "replace", die)
         evaluation.embed_once(random_model, ["first"], pages, profile)
     assert evaluation.embed_once(random_model, ["first"], pages, profile)[1].shape == (1, 256)
-    assert not list((profile.output_dir / "embeddings").glob("*.partial"))
+    assert len(list((profile.output_dir / "embeddings").iterdir())) == 1, "half a file has another name and was written over"
 
 
 def test_the_key_holds_weights_and_settings(model_folder):

@@ -99,7 +99,7 @@ def test_pixels_cast_in_the_collator_are_those_the_16_bit_model_computes_on(spli
     model = build_model(seed=0).bfloat16()
     plain = BaseDataCollator(preprocess_fn=model.preprocess)
     rows = [split[i] for i in range(2)]
-    wide, narrow = plain(rows), PixelsInFormat(plain, model.dtype)(rows)
+    wide, narrow = plain(rows), PixelsInFormat(model.preprocess, dtype=model.dtype)(rows)
     assert wide["image_pixel_values"].dtype == torch.float32
     assert narrow["image_pixel_values"].dtype == narrow["negative_0_pixel_values"].dtype == torch.bfloat16
     assert torch.equal(narrow["query_input_ids"], wide["query_input_ids"])

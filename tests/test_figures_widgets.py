@@ -129,17 +129,12 @@ def shown(figure) -> list[tuple[str, str]]:
 def test_a_ranking_shows_the_right_page_wherever_it_stands():
     pages = [Image.new("RGB", (40, 56))] * 9
     scores = torch.tensor([0.1, 0.9, 0.2, 0.8, 0.3, 0.4, 0.5, 0.6, 0.7])
-    first = [("rank 1, 0.90", "hard negative"), ("rank 2, 0.80", "other"), ("rank 3, 0.70", "other")]
-    assert shown(figures.ranking(scores, PAGE_IDS, pages, "q0", best=3)) == [*first, ("rank 9, 0.10", "positive")]
-    kinds = [kind for _, kind in shown(figures.ranking(scores, PAGE_IDS, pages, "q1", best=3))]
-    assert kinds == ["other", "positive", "other"]
-    assert figures.ranking(scores, PAGE_IDS, pages, "q1", "a query").get_suptitle() == "a query"
-
-
-def test_a_ranking_does_not_take_query_10_for_query_1():
-    page_ids = ["q1-positive", "q1-negative_0", "q10-positive", "q10-negative_0"]
-    figure = figures.ranking(torch.tensor([0.1, 0.2, 0.3, 0.4]), page_ids, [Image.new("RGB", (40, 56))] * 4, "q1")
-    assert [kind for _, kind in shown(figure)] == ["other", "other", "hard negative", "positive"]
+    kinds = ["positive", "hard negative", *["other"] * 7]
+    first = [("rank 1\nscore 0.90", "hard negative"), ("rank 2\nscore 0.80", "other"), ("rank 3\nscore 0.70", "other")]
+    assert shown(figures.ranking(scores, pages, kinds, best=3)) == [*first, ("rank 9\nscore 0.10", "positive")]
+    assert [kind for _, kind in shown(figures.ranking(scores, pages, kinds[::-1], best=3))] == ["other", "other", "positive"]
+    assert len(shown(figures.ranking(scores, pages, ["not judged"] * 9, best=3))) == 3
+    assert figures.ranking(scores, pages, kinds, "a query").get_suptitle() == "a query"
 
 
 SCORES = {"base": {256: 0.6, 64: 0.5, 8: 0.2}, "finetuned": {256: 0.8, 64: 0.79, 8: 0.7}}
@@ -270,11 +265,11 @@ def sampled(axis, line):
 
 
 def test_stored_measurements_say_what_they_are():
-    for name, source in (("choices", "benchmarks/choices.py"), ("tiny_seeds", "benchmarks/tiny_seeds.py")):
+    for name, source in (("choices", "benchmarks.choices"), ("tiny_seeds", "benchmarks.tiny_seeds")):
         assert {"what", "versions", "device"} <= set(measured(name))
         assert source in measured.__doc__
     assert set(measured("tiny_seeds")["base_ndcg_at_10"]) == {str(dim) for dim in PROFILES["tiny"].matryoshka_dims}
-    with pytest.raises(ValueError, match="nothing was measured under 'seeds': there are choices, tiny_seeds"):
+    with pytest.raises(ValueError, match="nothing was measured under 'seeds': there are choices, tiny_run, tiny_seeds"):
         measured("seeds")
 
 
@@ -362,24 +357,21 @@ def test_an_empty_search_asks_for_words(empty):
 def test_the_plan_box_answers_every_control():
     asked = []
 
-    def describe(card, **sizes):
-        asked.append((card, sizes))
-        if card == "L4":
-            raise ValueError("nothing <fits>")
-        return f"plan for {card}"
+    def describe(**sizes):
+        asked.append(sizes)
+        return f"{sizes['pages']} pages < {sizes['rows']}"
 
-    card, *_, lora, text = widgets.plan_box(describe, ["T4", "L4"]).children
-    assert "plan for T4" in text.value
-    lora.value = True
-    assert asked[-1][1]["lora"] is True
-    card.value = "L4"
-    assert "nothing &lt;fits&gt;" in text.value
+    lora, dtype, pages, rows, text = widgets.plan_box(describe).children
+    assert "15 pages &lt; 64" in text.value
+    lora.value, dtype.value, pages.value, rows.value = True, "float16", 6, 32
+    assert asked[-1] == {"lora": True, "dtype": "float16", "pages": 6, "rows": 32}
+    assert "6 pages &lt; 32" in text.value
 
 
 def every_box():
     yield widgets.figure_slider(a_figure, [1, 2], "rows")
     yield widgets.search_box(lambda query: (a_figure(), "found"), "Rent")
-    yield widgets.plan_box(lambda card, **sizes: card, ["T4"])
+    yield widgets.plan_box(lambda **sizes: "a sum")
 
 
 def inside(box):

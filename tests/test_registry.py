@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import re
-from pathlib import Path
 
 import model_twins
 import pytest
@@ -14,10 +13,9 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 
 from tiny_vdr.pages import draw_page
 from tiny_vdr.sheet import Page
-from vdr_helpers import published
-from vdr_helpers.published import as_markdown, find, load_listed_model, models, published, write_docs
+from tools.registry import DOCS, as_markdown, write_docs
+from vdr_helpers.published import find, load_listed_model, models, published, registry
 
-DOCS = Path(__file__).resolve().parent.parent / "docs" / "models.md"
 TWIN, REMOTE = "proven on a twin", "needs remote code (not provable offline)"
 CODE = "llamaindex/vdr-2b-multi-v1"
 RESEARCH = "nvidia/omni-embed-nemotron-3b"
@@ -41,16 +39,16 @@ def test_all_twenty_are_listed_once_in_the_published_order_with_the_published_sc
     assert len(models()) == 20
     listed = [{"model": entry.model, "parameters": entry.parameters, "ndcg_at_10": entry.ndcg_at_10} for entry in models()]
     assert listed == published()["models"]
-    assert len({row["model"] for row in published.registry()["models"]}) == len(published.registry()["models"]) == 20
+    assert len({row["model"] for row in registry()["models"]}) == len(registry()["models"]) == 20
 
 
 def test_no_figure_stands_in_both_files():
     """A score that was written twice could differ."""
-    assert all("ndcg_at_10" not in row and "parameters" not in row for row in published.registry()["models"])
+    assert all("ndcg_at_10" not in row and "parameters" not in row for row in registry()["models"])
 
 
 def test_every_entry_is_complete():
-    sources, families = published.registry()["revision_sources"], published.registry()["families"]
+    sources, families = registry()["revision_sources"], registry()["families"]
     for entry in models():
         assert entry.licence and entry.notes and entry.dimension in (768, 1024, 1536, 2048, 3584, 4096), entry.model
         assert entry.family is None or entry.family in families, entry.model
@@ -71,18 +69,19 @@ def test_the_status_is_what_was_tried():
         if entry.status == TWIN:
             assert entry.family in model_twins.FAMILIES
     assert (
-        {entry.family for entry in models() if entry.family} == set(model_twins.FAMILIES) == set(published.registry()["families"])
+        {entry.family for entry in models() if entry.family} == set(model_twins.FAMILIES) == set(registry()["families"])
     )
 
 
 def test_two_files_with_different_models_are_an_error(monkeypatch):
-    monkeypatch.setattr(published, "published", lambda: {"models": published()["models"][1:]})
+    fewer = {"models": published()["models"][1:]}
+    monkeypatch.setattr("vdr_helpers.published.published", lambda: fewer)
     with pytest.raises(ValueError, match="list different models: tomaarsen/Qwen3-VL-Embedding-2B-vdr"):
         models()
 
 
 def test_the_docs_are_the_json():
-    assert as_markdown() in DOCS.read_text(encoding="utf-8"), "run: python -m vdr_helpers.registry"
+    assert as_markdown() in DOCS.read_text(encoding="utf-8"), "run: python -m tools.registry"
 
 
 def test_the_docs_are_written_between_their_markers(tmp_path):
@@ -192,7 +191,7 @@ def name_of(family):
 def test_a_twin_of_every_family_goes_through_the_loader_and_the_evaluator(family, small_set, tmp_path, processor):
     folder = model_twins.save_twin(family, tmp_path)
     model = load_listed_model(name_of(family), model_name=str(folder), device="cpu", truncate_dim=None)
-    assert isinstance(model[0].model, getattr(transformers, published.registry()["families"][family]))
+    assert isinstance(model[0].model, getattr(transformers, registry()["families"][family]))
     queries, corpus, _ = small_set
     texts = model.encode_query(list(queries.values()), convert_to_tensor=True)
     pages = model.encode_document(list(corpus.values()), convert_to_tensor=True)

@@ -31,8 +31,7 @@ def installs(monkeypatch):
     """Every command that the cell would run; the course's own modules are replaced, and neither platform is named."""
     commands = []
     monkeypatch.setattr(subprocess, "run", lambda command, **options: commands.append((command, options)))
-    monkeypatch.setattr("vdr_helpers.profiles.describe", lambda profile: f"profile {profile.name}")
-    monkeypatch.setattr("vdr_helpers.profiles.quiet_progress_bars", lambda: None)
+    monkeypatch.setattr("vdr_helpers.machine.start", lambda: print("profile tiny"))
     for name in HOSTED:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delitem(sys.modules, "sentence_transformers", raising=False)
@@ -85,7 +84,7 @@ def test_hosted_an_old_sentence_transformers_stops_it_before_any_download(instal
 @pytest.mark.parametrize("variable", HOSTED)
 def test_hosted_without_an_address_it_says_how_to_set_it(installs, monkeypatch, variable):
     monkeypatch.setenv(variable, "1")
-    with pytest.raises(RuntimeError, match=r"unset: run `python -m vdr_helpers.badges <address>`") as problem:
+    with pytest.raises(RuntimeError, match=r"unset: run `python -m tools.badges <address>`") as problem:
         run_cell(None)
     assert "\n" not in str(problem.value)
     assert installs == []
@@ -103,14 +102,11 @@ def make_wheel(folder, name, number, requires=(), module=""):
         wheel.writestr(f"{name}.py", f"__version__ = {number!r}\n")
         if module:
             wheel.writestr("vdr_helpers/__init__.py", "")
-            wheel.writestr("vdr_helpers/profiles.py", module)
-            wheel.writestr("vdr_helpers/device.py", "def fit_to_card(profile):\n    return profile\n")
+            wheel.writestr("vdr_helpers/machine.py", module)
 
 
-PROFILES = """
-def quiet_progress_bars(): pass
-def load_profile(): return "profile of the wheel"
-def describe(profile): return profile
+MACHINE = """
+def start(): print("profile of the wheel")
 """
 
 
@@ -125,8 +121,8 @@ def hosted(tmp_path_factory):
         make_wheel(shelf, name, "3.0")
     make_wheel(wheels, "sentence_transformers", "5.7.0")
     make_wheel(shelf, "sentence_transformers", "6.2.0", ["numpy>=1.0"])
-    make_wheel(shelf, "vdr_course", "0.1.0", ["torch>=1.0", "numpy", "sentence-transformers>=6.0"], PROFILES)
-    make_wheel(shelf, "vdr_course", "0.2.0", ["torch>=2.0", "sentence-transformers>=6.0"], PROFILES)
+    make_wheel(shelf, "vdr_course", "0.1.0", ["torch>=1.0", "numpy", "sentence-transformers>=6.0"], MACHINE)
+    make_wheel(shelf, "vdr_course", "0.2.0", ["torch>=2.0", "sentence-transformers>=6.0"], MACHINE)
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
     python = folder / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
     settings = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(shelf), "PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1"}
@@ -168,7 +164,7 @@ def test_real_pip_obeys(hosted):
 
 def test_every_notebook_and_the_readme_say_what_pyproject_says(tmp_path):
     copy = copied(tmp_path)
-    assert badges.rewrite(copy) == [], "run python -m vdr_helpers.badges"
+    assert badges.rewrite(copy) == [], "run python -m tools.badges"
     address, ref = badges.settings((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     for file in sorted((ROOT / "notebooks").glob("*.ipynb")):
         assert checks.setup_cell(nbformat.read(file, as_version=4)) == badges.setup_cell(address, ref)
@@ -225,7 +221,7 @@ def test_an_address_is_written_everywhere(checkout, capsys):
         assert checks.describes_every_image(notebook) == []
     readme = (checkout / "README.md").read_text()
     assert f"git clone {ADDRESS} vdr-course" in readme
-    assert readme.count("[![Open in Colab]") == 7
+    assert readme.count("[![Open in Colab]") == 9
     assert COURSE in capsys.readouterr().out
 
 
@@ -254,7 +250,7 @@ def test_a_fork_leaves_no_trace_of_the_first_address(checkout):
     assert badges.main(["https://github.com/grace/fork", "--ref", "0a1b2c3"]) == 0
     text = every_text(checkout)
     assert "ada/course" not in text
-    assert text.count("git+https://github.com/grace/fork@0a1b2c3") == 7
+    assert text.count("git+https://github.com/grace/fork@0a1b2c3") == 9
     assert 'ref = "0a1b2c3"' in text
     assert badges.main(["https://github.com/grace/fork"]) == 0
     assert "0a1b2c3" not in every_text(checkout)
@@ -265,13 +261,13 @@ def test_a_new_version_is_a_new_tag(checkout):
     pyproject = checkout / "pyproject.toml"
     pyproject.write_text(re.sub(r'^version = ".*"', 'version = "9.8.7"', pyproject.read_text(), flags=re.MULTILINE))
     assert badges.main([]) == 0
-    assert every_text(checkout).count("git+https://github.com/ada/course@v9.8.7") == 7
+    assert every_text(checkout).count("git+https://github.com/ada/course@v9.8.7") == 9
     assert "/blob/v0.1.0/" not in every_text(checkout)
 
 
 def test_another_host_gets_the_install_line_and_no_badge(checkout, capsys):
     assert badges.main(["https://git.example.org/ada/course"]) == 0
-    assert every_text(checkout).count("git+https://git.example.org/ada/course@v0.1.0") == 7
+    assert every_text(checkout).count("git+https://git.example.org/ada/course@v0.1.0") == 9
     assert "Open in" not in every_text(checkout)
     assert "no badge is shown" in capsys.readouterr().out
 
@@ -294,7 +290,7 @@ def test_the_readme_changes_only_in_its_rows_and_the_clone_line(checkout):
     assert len(before) == len(after)
     changed = [line for line, old in zip(after, before, strict=True) if line != old]
     assert len(changed) == 8
-    assert sum(line.startswith("|") for line in changed) == 7
+    assert sum(line.startswith("|") for line in changed) == 9
 
 
 def test_line_endings_of_windows_are_kept(checkout):
@@ -341,7 +337,7 @@ def spoil(path, change):
     ("spoilt", "said"),
     [
         (
-            lambda folder: spoil(first_notebook(folder), lambda text: text.replace("load_profile()", "load()")),
+            lambda folder: spoil(first_notebook(folder), lambda text: text.replace("profile = start()", "start()")),
             "not the setup cell",
         ),
         (lambda folder: spoil(first_notebook(folder), lambda text: text.replace('": ', '":', 1)), "not laid out as Jupyter"),

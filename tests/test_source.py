@@ -20,6 +20,7 @@ from PIL import Image
 from vdr_helpers import pages
 from vdr_helpers.pages import LARGEST_PAGE, PageStore, bar, fetch_pages, open_page, read_page
 from vdr_helpers.source import Source, open_source
+from vdr_helpers.stamps import write_whole
 
 ROWS = 23
 USAGE = namedtuple("USAGE", "total used free")
@@ -262,7 +263,7 @@ def test_a_killed_fetch_goes_on_where_it_stopped(tmp_path, small_source, process
 
     def dies_on_the_third(self, group, pages):
         if len(stored) == 2:  # killed between the pages and the index that makes them count
-            pages.write_whole(self.folder / "000010.png", b"half a page")
+            write_whole(self.folder / "000010.png", b"half a page")
             (self.folder / "000011.png.partial").write_bytes(b"half a file")
             raise KeyboardInterrupt
         stored.append(group)

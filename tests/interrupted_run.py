@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import signal
 import sys
 from functools import partial
@@ -58,7 +59,8 @@ def run(outputs: Path, moment: str | None = None) -> None:
 def main(source: str, folder: Path) -> None:
     profiles.PROFILES["tiny"] = dataclasses.replace(
         profiles.PROFILES["tiny"],
-        dataset_folder=source,
+        corpus=None,
+        dataset_name=source,
         train_rows=48,
         eval_rows=12,
         monitor_rows=12,
@@ -66,8 +68,11 @@ def main(source: str, folder: Path) -> None:
         per_device_train_batch_size=8,
         mini_batch_size=8,
     )
+    prepared = folder / "prepared"
+    fork(prepared, partial(run_cells, "02", prepared))
     for moment in [None, *MOMENTS]:
         outputs = folder / (moment or "undisturbed").replace(" ", "-")
+        shutil.copytree(prepared, outputs)
         line = {"moment": moment, "killed": fork(outputs, partial(run, outputs, moment)) if moment else None}
         line["left"] = sorted(path.name for path in outputs.glob("tiny/checkpoints/*/checkpoint-*"))
         line["finetuned_before"] = (outputs / "tiny" / "finetuned").exists()

@@ -6,12 +6,13 @@ from pathlib import Path
 import nbformat
 import pytest
 import torch
+from cells import prepare
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
 
 from tools.sizing import LORA
 from vdr_helpers.profiles import load_profile
-from vdr_helpers.splits import load_prepared, prepare
+from vdr_helpers.splits import load_prepared
 from vdr_helpers.training import save_model_whole
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "03_finetune.ipynb"
@@ -55,7 +56,7 @@ def test_only_float32_matrices_of_the_language_model_are_trained(with_adapters):
 def test_a_trained_adapter_saves_and_reloads_as_the_tuned_model(with_adapters, tmp_path):
     model, base = load(), load()
     attach(model, with_adapters)
-    prepare(with_adapters, progress=lambda *line: None)
+    prepare(with_adapters)
     rows, _ = load_prepared(with_adapters, "train")
     args = SentenceTransformerTrainingArguments(
         output_dir=str(tmp_path / "run"), max_steps=2, per_device_train_batch_size=4, learning_rate=1e-2, report_to="none",

@@ -2,11 +2,12 @@
 
 from collections import Counter
 
+from cells import chooser
 from datasets import Dataset
 
 from tiny_vdr.corpus import plan_rows
 from vdr_helpers.profiles import load_profile
-from vdr_helpers.splits import choose_rows
+from vdr_helpers.splits import stored_choice
 from vdr_helpers.stamps import read_stamp
 
 
@@ -18,12 +19,12 @@ def test_the_shipped_model_was_trained_on_no_question_of_the_second_half():
         [{"id": row.id, "query": row.query, "negatives": row.negatives, "language": row.language} for row in plan]
     )
     fingerprints = [None if row.broken else repr(row.page) for row in plan]  # equal pages are drawn alike
-    train, _ = choose_rows(
-        rows, fingerprints, data["train_rows"], data["eval_rows"], Counter(), data["negatives_per_train_row"], True
-    )
+    settings = {name: data[name] for name in ("train_rows", "eval_rows", "negatives_per_train_row", "distinct_eval_pages")}
+    train, evaluation = chooser(rows, **settings)["choose_rows"](fingerprints, Counter())
+    assert {"train": train, "eval": evaluation} == stored_choice(profile), "run python -m tools.tiny_split after notebook 02"
     assert len(train) == 2048
-    assert max(row["number"] for row in train) < len(plan) // 2
+    assert max(row[0] for row in train) < len(plan) // 2
     asked = [row for row in plan[len(plan) // 2 :][:300] if row.query and row.language == "en"]
-    trained = {plan[row["number"]].query for row in train}
+    trained = {plan[row[0]].query for row in train}
     assert len(asked) > 40
     assert not trained & {row.query for row in asked}

@@ -9,18 +9,22 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import pytest
+from cells import chooser, prepare
+from datasets import Dataset
 from PIL import Image
 
-from vdr_helpers import splits as steps
-from vdr_helpers.pages import PageStore
-from vdr_helpers.profiles import load_profile
+from tiny_vdr.model import Sizes, save_random_model
+from tools.prepare import prepare_preprocessed
+from vdr_helpers.pages import PageStore, page_fingerprint
+from vdr_helpers.profiles import assets_folder, load_profile
 from vdr_helpers.source import Source, open_source
-from vdr_helpers.splits import choose_rows, prepare, prepare_preprocessed
+from vdr_helpers.splits import load_prepared
 
 STAND_IN = Sizes(
     "stand-in of the real width",
@@ -50,21 +54,21 @@ def table(source) -> pyarrow.Table:
 @pytest.fixture(scope="module")
 def folders(table, tmp_path_factory) -> dict[str, Path]:
     """``source``, ``preprocessed``, ``model`` and ``finetuned``: what the environment variables of ``full`` are set to."""
-    from tools.rehearsal import build_base
-
     root = tmp_path_factory.mktemp("stand-ins")
     write_shards(table, root / "vdr-source" / "en", shards=4, group_rows=40)
     (root / "vdr-source" / "README.md").write_text(README.format(CONFIG.format("en")))
 
     rows = table.drop_columns("image").to_pylist()
     images = table.column("image").to_pylist()
-    prints = [steps.page_fingerprint(image["bytes"]) for image in images]
-    plain = {"id": [row["id"] for row in rows]}
-    chosen = choose_rows(Rows(rows, plain), prints, TRAIN, EVAL, Counts(), distinct_eval_pages=False)
+    prints = [page_fingerprint(image["bytes"]) for image in images]
+    settings = {"train_rows": TRAIN, "eval_rows": EVAL, "distinct_eval_pages": False}
+    chosen = chooser(Dataset.from_list(rows), **settings)["choose_rows"](prints, Counter())
+    for number, name in enumerate(("stand-in-base", "stand-in-tuned")):
+        save_random_model(root / name, STAND_IN, like=assets_folder() / "tiny-base", seed=number)
     for config, split in zip(("train", "eval"), chosen, strict=True):
         records = [
-            {"query": rows[row["number"]]["query"], "image": images[row["number"]]}
-            | {f"negative_{i}": images[row["negatives"][i]] if i < len(row["negatives"]) else None for i in range(4)}
+            {"query": rows[row[0]]["query"], "image": images[row[0]]}
+            | {f"negative_{i - 1}": images[row[i]] if i < len(row) else None for i in range(1, 5)}
             for row in split
         ]
         write_shards(pyarrow.Table.from_pylist(records), root / "split-already" / config, shards=2, group_rows=5)
@@ -72,25 +76,9 @@ def folders(table, tmp_path_factory) -> dict[str, Path]:
     return {
         "source": root / "vdr-source",
         "preprocessed": root / "split-already",
-        "model": build_base(root / "stand-in-base", STAND_IN),
-        "finetuned": build_base(root / "stand-in-tuned", STAND_IN, seed=1),
+        "model": root / "stand-in-base",
+        "finetuned": root / "stand-in-tuned",
     }
-
-
-class Rows(list):
-    """A list of rows that also gives a column by name, as ``datasets.Dataset`` does."""
-
-    def __init__(self, rows: list[dict], columns: dict) -> None:
-        super().__init__(rows)
-        self.columns = columns
-
-    def __getitem__(self, key):
-        return self.columns[key] if isinstance(key, str) else super().__getitem__(key)
-
-
-class Counts(dict):
-    def __missing__(self, key):
-        return 0
 
 
 @pytest.fixture
@@ -105,7 +93,7 @@ def full(folders, monkeypatch):
 
 
 def load_splits(profile) -> dict:
-    return {name: steps.load_prepared(profile, name)[0] for name in ("train", "eval", "full")}
+    return {name: load_prepared(profile, name)[0] for name in ("train", "eval", "full")}
 
 
 def test_full_with_stand_ins_keeps_every_published_setting(full, folders):
@@ -156,7 +144,7 @@ def test_train_and_eval_are_the_published_selection(full, table):
     splits = load_splits(full)
     ids, usable = set(table.column("id").to_pylist()), []
     for row in table.to_pylist():
-        if row["query"] and row["language"] == "en" and steps.page_fingerprint(row["image"]["bytes"]):
+        if row["query"] and row["language"] == "en" and page_fingerprint(row["image"]["bytes"]):
             assert sum(negative in ids for negative in row["negatives"]) >= 4
             usable.append(row["query"])
     assert list(splits["train"]["query"]) == usable[:TRAIN]
@@ -203,13 +191,13 @@ def test_the_shortcut_drops_and_counts_rows_that_do_not_open(full, tmp_path):
         "train row without a query or with a page that does not open": 2,
         "eval row without a query or with a page that does not open": 2,
     }
-    assert len(steps.load_prepared(full, "train")[0]) == TRAIN - 2
+    assert len(load_prepared(full, "train")[0]) == TRAIN - 2
     stores = [PageStore(folder) for folder in (full.output_dir / "data").glob("pages-*")]
     assert sorted(len(store.problems) for store in stores) == [2, 2], "one store per split, kept beside the splits"
 
 
 def test_a_profile_without_a_preprocessed_dataset_says_so():
-    with pytest.raises(ValueError, match=r"no preprocessed dataset: run python -m vdr_helpers\.prepare instead"):
+    with pytest.raises(ValueError, match="no preprocessed dataset: run notebook 02 instead"):
         prepare_preprocessed(load_profile("tiny"))
 
 
@@ -233,7 +221,7 @@ def test_the_stand_in_has_the_published_widths(full):
 def test_all_notebooks_run_with_full_on_stand_ins(full, folders, tmp_path):
     """The whole course, one short step of training: a few minutes."""
     run = subprocess.run(
-        [sys.executable, "-m", "vdr_helpers.run_course"],
+        [sys.executable, "-m", "tools.run_course"],
         env=os.environ | {"HF_HUB_OFFLINE": "1", "VDR_OUTPUTS": str(tmp_path / "course")},
         capture_output=True,
         text=True,

@@ -7,22 +7,14 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
-
-@pytest.fixture
-def recipes(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import recipes
-
-    return recipes
+from benchmarks import recipes
 
 
 def run(losses, score, seconds=1.0):
     return {"losses": losses, "ndcg_at_10": {"256": score}, "seconds": {"step": seconds, "sampler": 1.0}}
 
 
-def test_agreement_is_the_largest_difference(recipes):
+def test_agreement_is_the_largest_difference():
     runs = {"published": [run([2.0, 1.0], 0.5)], "course": [run([2.002, 1.0], 0.501), run([2.0, 1.0], 0.498)]}
     worst = recipes.agreement(runs)
     assert worst["loss"] == pytest.approx(0.001)
@@ -33,12 +25,12 @@ def test_agreement_is_the_largest_difference(recipes):
     ("other", "said"),
     [(run([2.0, 1.1], 0.5), "disagree"), (run([2.0, 1.0], 0.6), "disagree"), (run([2.0], 0.5), "different numbers of steps")],
 )
-def test_another_experiment_is_not_compared(recipes, other, said):
+def test_another_experiment_is_not_compared(other, said):
     with pytest.raises(ValueError, match=said):
         recipes.agreement({"published": [run([2.0, 1.0], 0.5)], "course": [other]})
 
 
-def test_ratios_by_hand(recipes):
+def test_ratios_by_hand():
     runs = {"published": [run([], 0, 6.0), run([], 0, 8.0)], "course": [run([], 0, 2.0), run([], 0, 2.0)]}
     rows = {row["part"]: row for row in recipes.table(runs)}
     assert rows["step"] == {"part": "step", "published": 7.0, "course": 2.0, "ratio": 3.5, "lowest": 3.0, "highest": 4.0}
@@ -47,8 +39,8 @@ def test_ratios_by_hand(recipes):
 
 def test_the_command_at_reduced_size(tmp_path):
     sizes = "--rows 16 --eval-rows 3 --batch-size 4 --epoch-rows 16 --repeats 1".split()
-    command = [sys.executable, "recipes.py", *sizes]
-    done = subprocess.run([*command, "--output", str(tmp_path)], capture_output=True, text=True, cwd=BENCHMARKS, timeout=900)
+    command = [sys.executable, "-m", "benchmarks.recipes", *sizes]
+    done = subprocess.run([*command, "--output", str(tmp_path)], capture_output=True, text=True, cwd=Path(__file__).parents[1], timeout=900)
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads((tmp_path / "recipes_tiny.json").read_text())
     assert [row["part"] for row in result["parts"]] == [

@@ -289,7 +289,7 @@ def test_the_readme_changes_only_in_its_rows_and_the_clone_line(checkout):
     after = (checkout / "README.md").read_text().splitlines()
     assert len(before) == len(after)
     changed = [line for line, old in zip(after, before, strict=True) if line != old]
-    assert len(changed) == 8
+    assert len(changed) == 10
     assert sum(line.startswith("|") for line in changed) == 9
 
 

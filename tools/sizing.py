@@ -152,9 +152,9 @@ def in_short(terms: Iterable[Term]) -> str:
     return ", ".join(f"{term.name} {term.gib:.1f}" for term in sorted(terms, key=lambda term: -term.gib) if term.gib >= 0.1)
 
 
-def architecture_of(profile: Profile) -> Sizes:
-    """The model's widths: the 2B model's where the profile's embeddings have 2,048 numbers, else the tiny model's."""
-    return QWEN3_VL_2B if profile.matryoshka_dims[0] == QWEN3_VL_2B.hidden_size else TINY
+def architecture_of(profile: Profile) -> Architecture:
+    """The one of the three architectures that has the width of the profile's embeddings."""
+    return next(model for model in (QWEN3_VL_2B, TINY, SMALL) if model.hidden_size == profile.matryoshka_dims[0])
 
 
 def step_flops(model: Architecture, batch: int, tokens_per_page: int, lora: bool) -> float:

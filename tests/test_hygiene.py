@@ -248,7 +248,7 @@ def test_importing_the_package_imports_nothing_heavy():
 def test_vdr_helpers_stays_small():
     modules = [module for module in MODULES if module.name != "__init__.py"]
     assert 0 < len(modules) <= 12
-    assert sum(len(module.read_text().splitlines()) for module in modules) <= 1900
+    assert sum(len(module.read_text().splitlines()) for module in modules) <= 2800
 
 
 # The repository
@@ -299,7 +299,7 @@ def test_the_readme_lists_every_notebook_in_order():
 
 def test_the_readme_names_every_profile_and_no_other():
     table = (ROOT / "README.md").read_text().partition("## Profiles")[2].partition("\n## ")[0]
-    assert re.findall(r"^\| `(\w+)`", table, re.MULTILINE) == list(PROFILES)
+    assert re.findall(r"^\| `([\w-]+)`", table, re.MULTILINE) == list(PROFILES)
 
 
 def test_local_links_of_the_readme_lead_somewhere():

@@ -424,5 +424,5 @@ def test_the_free_cards_run_is_hidden_from_the_setup_cell():
 
 
 def test_a_card_that_nothing_fits_has_no_table():
-    with pytest.raises(ValueError, match="nothing fits toy: 7.0 GiB at one page per pass with LoRA"):
+    with pytest.raises(ValueError, match=r"nothing fits toy: 7\.0 GiB at one page per pass with LoRA"):
         sizing.rows_table({"name": "toy", "memory_mib": 4096, "capability": [7, 5], "peak_tflops": 65})

@@ -17,7 +17,7 @@ from cells import find_notebook
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
-NUMBERS = [f"0{i}" for i in range(7)]
+NUMBERS = [*(f"0{i}" for i in range(7)), "a1", "a2"]
 ELSEWHERE = {("03", 3): "tests/test_resume.py kills a run and runs it again"}
 
 
@@ -64,7 +64,7 @@ VARIATIONS: dict[tuple[str, int], dict] = {
         "edits": [("processor_kwargs=profile.processor_kwargs", PIXELS)],
         "more": "found = {'pixels': model.processor.image_processor.size['longest_edge']}",
     },
-    ("02", 1): {"edits": [('store.path(row["negatives"][i])', 'store.path(row["negatives"][-1 - i])')], "block": True},
+    ("02", 1): {"edits": [("row[i] if i < len(row) else None", "row[-i] if i < len(row) else None")], "block": True},
     ("02", 2): {"block": True, "more": "found = {'copies': copies}"},
     ("03", 1): {
         "edits": [("train_dataset=train_dataset", 'train_dataset=train_dataset.remove_columns("negative_0")')],
@@ -87,8 +87,8 @@ VARIATIONS: dict[tuple[str, int], dict] = {
     ("04", 2): {
         "below": [
             (
-                "queries, corpus, relevant_docs = retrieval_inputs",
-                'corpus = {page_id: page for page_id, page in corpus.items() if page_id.endswith("-positive")}',
+                "queries, corpus, relevant_docs, hard_negatives = retrieval_inputs",
+                "corpus = {page_id: corpus[page_id] for query_id in queries for page_id in relevant_docs[query_id]}",
             )
         ],
         "more": "found = {'pages': len(corpus), 'queries': len(queries)}",
@@ -111,6 +111,15 @@ VARIATIONS: dict[tuple[str, int], dict] = {
         ],
         "more": "found = {'indexed': len(index), 'pages': len(corpus)}",
     },
+    ("a1", 1): {"edits": [("3 * columns[1]", "7 * columns[1]")], "more": "found = {'tokens': three_pages}"},
+    ("a1", 2): {"edits": [('"batch_size": 16', '"batch_size": 64')], "more": "found = {'same': by_page == by_key}"},
+    ("a2", 1): {
+        "below": [
+            ("columns = {", 'columns |= {"LoRA in bfloat16, 15 pages": memory(lora=True, dtype="bfloat16", pages=15),}'),
+        ],
+        "more": "found = {'columns': len(columns)}",
+    },
+    ("a2", 2): {"edits": [("rows=64", "rows=128")]},
 }
 
 
@@ -177,4 +186,5 @@ def test_the_changes_took_hold(runs):
     assert found["04", 2]["pages"] == found["04", 2]["queries"]
     assert 96 in found["05", 1]["dims"]
     assert found["06", 1]["width"] == 8
+    assert found["a1", 1]["tokens"] > 0 and found["a1", 2]["same"] and found["a2", 1]["columns"] == 4
     assert found["06", 2]["indexed"] == found["06", 2]["pages"] + 1

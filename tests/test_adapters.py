@@ -15,6 +15,8 @@ from vdr_helpers.profiles import load_profile
 from vdr_helpers.splits import load_prepared
 from vdr_helpers.training import save_model_whole
 
+pytestmark = pytest.mark.slow
+
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "03_finetune.ipynb"
 
 

@@ -9,6 +9,8 @@ from tiny_vdr import batches, corpus, pages, vocabulary
 from tiny_vdr.corpus import SourceBuilder, build_source, plan_rows, shared_facts, vary
 from tiny_vdr.sheet import Page
 
+pytestmark = pytest.mark.slow
+
 SIZES = (40, 90)  # families
 SMALL = {"seed": 0, "train_families": 20, "eval_families": 85}
 

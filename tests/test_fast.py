@@ -17,6 +17,8 @@ from sentence_transformers.sentence_transformer.losses import (
 
 from vdr_helpers.training import OnePassMatryoshkaEvaluator, PixelsInFormat, page_keys, page_paths, use_matrix_product
 
+pytestmark = pytest.mark.slow
+
 DIMS = (256, 192, 128, 64, 32, 16, 8)
 
 

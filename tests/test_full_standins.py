@@ -26,6 +26,8 @@ from vdr_helpers.profiles import assets_folder, load_profile
 from vdr_helpers.source import Source, open_source
 from vdr_helpers.splits import load_prepared
 
+pytestmark = pytest.mark.slow
+
 STAND_IN = Sizes(
     "stand-in of the real width",
     hidden_size=2048, intermediate_size=256, layers=1, heads=4, key_value_heads=2, head_dim=64, vocabulary=1536,

@@ -365,7 +365,9 @@ def test_a_receipt_changes_the_settings():
     """If one page per pass had been measured at 23 GiB, an L4 would train LoRA."""
     measured = sizing.settings_of("bfloat16", FULL, [receipt(train_run(1, 23.0))])
     whole = [one for one in measured if not one["lora"]]
-    assert {one["share"] for one in whole} == {1.0} and {one["source"] for one in whole} == {"activations measured, the rest computed"}
+    assert {one["share"] for one in whole} == {1.0} and {one["source"] for one in whole} == {
+        "activations measured, the rest computed"
+    }
     assert not [one for one in whole if one["gib"] <= 22.5]
     assert [one for one in measured if one["lora"] and one["gib"] <= 0.9 * 22.5]
 

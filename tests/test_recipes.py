@@ -9,6 +9,8 @@ import pytest
 
 from benchmarks import recipes
 
+pytestmark = pytest.mark.slow
+
 
 def run(losses, score, seconds=1.0):
     return {"losses": losses, "ndcg_at_10": {"256": score}, "seconds": {"step": seconds, "sampler": 1.0}}
@@ -40,7 +42,9 @@ def test_ratios_by_hand():
 def test_the_command_at_reduced_size(tmp_path):
     sizes = "--rows 16 --eval-rows 3 --batch-size 4 --epoch-rows 16 --repeats 1".split()
     command = [sys.executable, "-m", "benchmarks.recipes", *sizes]
-    done = subprocess.run([*command, "--output", str(tmp_path)], capture_output=True, text=True, cwd=Path(__file__).parents[1], timeout=900)
+    done = subprocess.run(
+        [*command, "--output", str(tmp_path)], capture_output=True, text=True, cwd=Path(__file__).parents[1], timeout=900
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads((tmp_path / "recipes_tiny.json").read_text())
     assert [row["part"] for row in result["parts"]] == [

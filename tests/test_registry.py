@@ -16,6 +16,8 @@ from tiny_vdr.sheet import Page
 from tools.registry import DOCS, as_markdown, write_docs
 from vdr_helpers.published import find, load_listed_model, models, published, registry
 
+pytestmark = pytest.mark.slow
+
 TWIN, REMOTE = "proven on a twin", "needs remote code (not provable offline)"
 CODE = "llamaindex/vdr-2b-multi-v1"
 RESEARCH = "nvidia/omni-embed-nemotron-3b"
@@ -68,9 +70,7 @@ def test_the_status_is_what_was_tried():
         assert (entry.status == REMOTE) == entry.needs_remote_code
         if entry.status == TWIN:
             assert entry.family in model_twins.FAMILIES
-    assert (
-        {entry.family for entry in models() if entry.family} == set(model_twins.FAMILIES) == set(registry()["families"])
-    )
+    assert {entry.family for entry in models() if entry.family} == set(model_twins.FAMILIES) == set(registry()["families"])
 
 
 def test_two_files_with_different_models_are_an_error(monkeypatch):

@@ -14,6 +14,8 @@ from tools.sizing import PAGE_SIZE, SMALL, read_receipt
 from vdr_helpers import machine
 from vdr_helpers.profiles import PROFILES, load_profile, shipped
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):

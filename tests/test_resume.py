@@ -10,6 +10,8 @@ import pytest
 
 from vdr_helpers import training
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -31,6 +31,8 @@ from vdr_helpers.stamps import (  # fmt: skip
     write_stamp,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def cut(file):
     """Leave half of a file."""

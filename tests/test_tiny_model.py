@@ -297,6 +297,7 @@ def without_minutes(log):
     return [{name: value for name, value in row.items() if name != "minutes"} for row in log]
 
 
+@pytest.mark.slow
 def test_pre_training_learns_and_a_stopped_run_ends_where_an_unbroken_one_does(processor, tmp_path, monkeypatch):
     """Twenty steps of eight pages: the losses fall, and a run killed after twelve goes on to the same log and the same weights."""
     settings = {"steps": 20, "batch_size": 8, "log_every": 1}

@@ -14,6 +14,8 @@ from tiny_vdr.pages import draw_page
 from tiny_vdr.sheet import Page
 from vdr_helpers import training
 
+pytestmark = pytest.mark.slow
+
 SCORE = "eval_vdr-eval-hard_cosine_ndcg@10"
 LOG = [
     {"loss": 9.5, "grad_norm": 1.0, "learning_rate": 1e-4, "epoch": 0.05, "step": 2},

@@ -16,6 +16,8 @@ import pytest
 from cells import find_notebook
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 NUMBERS = [*(f"0{i}" for i in range(7)), "a1", "a2"]
 ELSEWHERE = {("03", 3): "tests/test_resume.py kills a run and runs it again"}

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 
-from vdr_helpers.evaluation import load_results
 from vdr_helpers.profiles import assets_folder, load_profile
-from vdr_helpers.stamps import data_settings, write_whole
+from vdr_helpers.stamps import data_settings, kept_data, write_whole
 
 OF_THE_CHOICE = ("dataset", "train_rows", "eval_rows", "negatives_per_train_row", "distinct_eval_pages")
 
@@ -17,9 +16,10 @@ OF_THE_CHOICE = ("dataset", "train_rows", "eval_rows", "negatives_per_train_row"
 def main() -> None:
     """Write the asset from ``results/rows.json`` of the ``tiny`` profile."""
     profile = load_profile("tiny")
-    rows = load_results(profile, "rows")
-    if rows is None:
+    file = profile.output_dir / "results" / "rows.json"
+    if kept_data(profile) is None or not file.exists():
         raise SystemExit("notebook 02 has not been run on tiny: python -m tools.run_course --only 02")
+    rows = json.loads(file.read_text(encoding="utf-8"))
     settings = data_settings(profile)
     made_from = json.dumps({name: settings[name] for name in OF_THE_CHOICE})
     splits = []

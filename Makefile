@@ -27,7 +27,7 @@ $(STAMP): requirements.txt pyproject.toml
 course: $(STAMP) ## run all seven notebooks, headless, and print what fine-tuning gained
 	$(BIN)/python -m tools.run_course
 
-check: $(STAMP) ## what an edit needs, in a minute and a half: ruff, spelling, import rules, quick tests, the notebooks as files
+check: $(STAMP) ## what an edit needs: ruff, spelling, import rules, quick tests, the notebooks as files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
@@ -36,7 +36,7 @@ check: $(STAMP) ## what an edit needs, in a minute and a half: ruff, spelling, i
 	$(BIN)/python -m pytest -m "not slow"
 
 # Two jobs of one thread each, side by side: on two cores that is faster than one after the other with two threads each.
-test: check ## all of check, the slow tests, and every notebook against its stored outputs: ten minutes on two cores
+test: check ## all of check, the slow tests, and every notebook against its stored outputs
 	@OMP_NUM_THREADS=1 $(MAKE) --no-print-directory -j2 slow-tests notebook-tests
 
 slow-tests: $(STAMP)

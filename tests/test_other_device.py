@@ -11,6 +11,7 @@ from on_card import run_course
 
 from tools.sizing import GIB, TINY, state_terms
 
+pytestmark = pytest.mark.slow
 NUMBERS = sorted(path.name[:2] for path in NOTEBOOKS.glob("*.ipynb"))
 REFUSAL = "Expected all tensors to be on the same device"
 
@@ -133,8 +134,6 @@ CHECKS = """
 import torch
 import sentence_transformers
 from off_cpu import NAME, insert_card
-
-pytestmark = pytest.mark.slow
 
 card = insert_card()
 there, here = torch.ones(3, 4).to(NAME), torch.ones(3, 4)

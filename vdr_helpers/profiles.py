@@ -224,6 +224,7 @@ PROFILES = {
             "rise": (0.03, 0.25),
             "kept_finetuned": (0.80, 0.95),
             "kept_difference": (0.10, 0.30),
+            "kept_int8": (0.97, 1.03),
         },
     ),
     "full": Profile(
@@ -259,6 +260,7 @@ PROFILES = {
             "rise": (0.03, 0.10),
             "kept_finetuned": (0.90, 0.95),
             "kept_difference": (0.10, 0.22),
+            "kept_int8": (0.97, 1.03),
         },
     ),
 }
@@ -281,7 +283,7 @@ PROFILES["rehearsal"] = replace(  # the settings of full: it is what is rehearse
     # Random weights promise nothing: these bands catch a score that is not a number, no more.
     bands=dict.fromkeys(("base", "finetuned"), (0.0, 1.0))
     | dict.fromkeys(("gain", "rise"), (-1.0, 1.0))
-    | {"kept_finetuned": (0.0, 10.0), "kept_difference": (-10.0, 10.0)},
+    | {"kept_finetuned": (0.0, 10.0), "kept_difference": (-10.0, 10.0), "kept_int8": (0.0, 10.0)},
 )
 PROFILES["rehearsal-small"] = replace(  # the same path on a CPU
     PROFILES["rehearsal"],

@@ -160,7 +160,13 @@ def truncation_curve(
             colour, marker, style = LINES[number]
             colour, style = (PUBLISHED, "--") if elsewhere else (colour, style)
             face, band = "white" if number > 1 else colour, {} if elsewhere else (bands or {}).get(name, {})
-            look = {"color": colour, "linestyle": style, "marker": marker, "markersize": 5, "markerfacecolor": face}
+            look = {
+                "color": colour,
+                "linestyle": style,
+                "marker": marker,
+                "markersize": 4 if many else 5,
+                "markerfacecolor": face,
+            }
             axis.plot(list(curve), list(curve.values()), label=name, **look)
             if band:
                 axis.fill_between(list(band), *zip(*band.values(), strict=True), color=colour, alpha=0.16, linewidth=0)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from vdr_helpers.profiles import PROFILES, Profile, assets_folder
+from vdr_helpers.profiles import assets_folder
 
 
 @cache
@@ -34,17 +34,6 @@ def measured(name: str) -> dict:
         known = ", ".join(sorted(other.stem for other in file.parent.glob("*.json")))
         raise ValueError(f"nothing was measured under {name!r}: there are {known}")
     return json.loads(file.read_text(encoding="utf-8"))
-
-
-def stored_controls(profile: Profile) -> dict[str, dict[int, float]]:
-    """``{choice: {dimension: NDCG@10}}`` of ``measured("choices")`` if it was measured with this very profile, else ``{}`` (notebook 05).
-
-    The first word of its ``what`` names the profile. With another model, other data or fewer rows the curves would not be comparable.
-    """
-    stored = measured("choices")
-    if profile != PROFILES[stored["what"].split()[0]]:
-        return {}
-    return {name: {int(dim): score for dim, score in run["ndcg_at_10"].items()} for name, run in stored["choices"].items()}
 
 
 def parameters_in_billions(text: str) -> float:

@@ -13,7 +13,8 @@ import sys
 from dataclasses import replace
 from functools import partial
 
-from benchmarks.recipe import load_base, matryoshka, score, train, where_measured
+from benchmarks.recipe import load_base, matryoshka, score, train
+from benchmarks.where import where_measured
 from vdr_helpers.machine import quiet_progress_bars, sizing
 from vdr_helpers.profiles import Profile, assets_folder, load_profile
 from vdr_helpers.splits import load_prepared

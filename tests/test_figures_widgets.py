@@ -354,24 +354,9 @@ def test_an_empty_search_asks_for_words(empty):
     assert "found" in message.value
 
 
-def test_the_plan_box_answers_every_control():
-    asked = []
-
-    def describe(**sizes):
-        asked.append(sizes)
-        return f"{sizes['pages']} pages < {sizes['rows']}"
-
-    lora, dtype, pages, rows, text = widgets.plan_box(describe).children
-    assert "15 pages &lt; 64" in text.value
-    lora.value, dtype.value, pages.value, rows.value = True, "float16", 6, 32
-    assert asked[-1] == {"lora": True, "dtype": "float16", "pages": 6, "rows": 32}
-    assert "6 pages &lt; 32" in text.value
-
-
 def every_box():
     yield widgets.figure_slider(a_figure, [1, 2], "rows")
     yield widgets.search_box(lambda query: (a_figure(), "found"), "Rent")
-    yield widgets.plan_box(lambda **sizes: "a sum")
 
 
 def inside(box):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from vdr_helpers import machine, profiles
-from vdr_helpers.profiles import PROFILES, PUBLISHED_DIMS, load_profile, outputs_folder, shipped
+from vdr_helpers.profiles import PROFILES, load_profile, outputs_folder, shipped
 from vdr_helpers.published import citations, parameters_in_billions, published
 from vdr_helpers.stamps import resolved_revisions
 
@@ -55,7 +55,7 @@ def test_shipped_models_are_found_beside_or_inside_the_package(tmp_path, monkeyp
 
 
 def test_tiny_dimensions_are_the_published_ones_divided_by_eight():
-    assert PUBLISHED_DIMS == (2048, 1536, 1024, 512, 256, 128, 64)
+    assert PROFILES["full"].matryoshka_dims == (2048, 1536, 1024, 512, 256, 128, 64)
     assert load_profile("tiny").matryoshka_dims == (256, 192, 128, 64, 32, 16, 8)
     assert load_profile("tiny").truncate_dim * 8 == load_profile("full").truncate_dim
 
@@ -320,7 +320,7 @@ def test_twenty_models_with_their_scores():
 
 def test_seven_dimensions_with_both_curves():
     rows = {row["dimensions"]: (row["base"], row["finetuned"]) for row in published()["dimensions"]}
-    assert tuple(rows) == PUBLISHED_DIMS
+    assert tuple(rows) == PROFILES["full"].matryoshka_dims
     assert rows[2048] == (0.8961, 0.948)
     assert rows[1024] == (0.8941, 0.9464)
     assert rows[512] == (0.876, 0.9451)

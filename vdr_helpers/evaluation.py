@@ -137,14 +137,13 @@ def is_named(profile: Profile) -> bool:
 def finetuned_model(profile: Profile) -> tuple[str, str]:
     """``(path or hub id, where it came from)``: the one that ``VDR_FINETUNED`` names, else your own from notebook 03, else the shipped one.
 
-    Raises ``FileNotFoundError`` when your own folder is not a Sentence Transformers model, and ``ValueError`` when a file of it is not as
-    it was saved, or the model was made from another base, or your own from other data than the profile's; the differences are named.
+    Raises ``FileNotFoundError`` when your own folder is no model, and ``ValueError`` that names what is damaged or differs from the profile.
     """
     own, again = profile.output_dir / "finetuned", "delete the folder and run notebook 03 again"
     if is_named(profile):
         return profile.finetuned_model, "the one that VDR_FINETUNED names"
     if not own.exists():
-        return shipped_model(profile)
+        return profile.finetuned_model, origin_of_shipped(profile, read_stamp(profile.finetuned_model))
     where = f"the tuned model in outputs/{profile.name}/{own.name}"
     if not (own / "modules.json").exists() or not list(own.rglob("*.safetensors")):
         raise FileNotFoundError(f"{own.name} holds no Sentence Transformers model: {again}")
@@ -158,18 +157,16 @@ def finetuned_model(profile: Profile) -> tuple[str, str]:
     return str(own), "your own, from notebook 03"
 
 
-def shipped_model(profile: Profile) -> tuple[str, str]:
-    """:func:`finetuned_model` for a reader who has not run notebook 03; the text says which rows it was trained on if not on these."""
-    stamp, origin = read_stamp(profile.finetuned_model), "the shipped one (you have not run notebook 03)"
+def origin_of_shipped(profile: Profile, stamp: dict | None) -> str:
+    """Where :func:`finetuned_model` is from for a reader who has not run notebook 03, and on which rows it was trained if not on these."""
+    origin, usual = "the shipped one (you have not run notebook 03)", PROFILES[profile.name].model_name
     if stamp is None:  # a model on the hub has no note
-        usual = PROFILES[profile.name].model_name
-        same = profile.model_name == usual
-        return profile.finetuned_model, origin if same else f"{origin}, trained from {usual}, not from your base"
+        return origin if profile.model_name == usual else f"{origin}, trained from {usual}, not from your base"
     if base := differences(stamp, {"model": model_settings(profile)["model"]}):
         raise ValueError(f"the shipped tuned model has another base than yours ({'; '.join(base)}): run notebook 03 first")
     if data := data_differences(stamp["data"], profile):
-        origin += f", trained on other data ({'; '.join(data)}): pages of this eval split may be among its training pages"
-    return profile.finetuned_model, origin
+        return f"{origin}, trained on other data ({'; '.join(data)}): pages of this eval split may be among its training pages"
+    return origin
 
 
 def check_dims(model, dims) -> None:
@@ -181,10 +178,9 @@ def check_dims(model, dims) -> None:
 
 
 def check_band(name: str, value: float, low: float, high: float, hint: str) -> None:
-    """Print whether a measured value lies where this experiment usually ends, or what to look at if it does not.
+    """Print whether a measured value lies where this experiment usually ends, or what to look at if it does not; it never stops a notebook.
 
-    It never stops a notebook: a value out of band is something to understand, and the reader's setting may be meant to move it. Raises
-    ``ValueError`` if ``low`` exceeds ``high``.
+    Raises ``ValueError`` if ``low`` exceeds ``high``.
     """
     if low > high:
         raise ValueError(f"the band of {name} is upside down: {low} > {high}")
@@ -201,10 +197,7 @@ def scored_model(profile: Profile) -> str:
 
 
 def save_results(profile: Profile, name: str, results: dict) -> None:
-    """Keep ``results`` as ``results/<name>.json`` of this profile, whole or not at all, for later notebooks and the summary.
-
-    Beside them stands ``made_from``: the base, the data and the tuned model at hand, which they belong to.
-    """
+    """Keep ``results`` as ``results/<name>.json``, beside the base, the data and the tuned model at hand, which they belong to."""
     folder = profile.output_dir / "results"
     folder.mkdir(parents=True, exist_ok=True)
     made_from = model_settings(profile) | {"tuned": scored_model(profile)}

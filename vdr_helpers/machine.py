@@ -36,8 +36,7 @@ PACKAGE = "vdr-course"
 def start(name: str | None = None) -> Profile:
     """The profile ``name`` (else ``$VDR_PROFILE``, else ``tiny``), fitted to this machine; prints why, and where the notebook runs.
 
-    On the ``rehearsal`` profiles the model of random weights is built first, once. Raises what :func:`vdr_helpers.profiles.load_profile`
-    and :func:`fit_to_card` raise.
+    Raises what :func:`vdr_helpers.profiles.load_profile` and :func:`fit_to_card` raise.
     """
     quiet_progress_bars()
     profile = load_profile(name)
@@ -51,10 +50,7 @@ def start(name: str | None = None) -> Profile:
 
 
 def quiet_progress_bars() -> None:
-    """Turn off progress bars, which as widgets leave pages that a code host cannot show, but not those of downloads, which take minutes.
-
-    And one notice: that torchvision's decoder of image files will give way to torchcodec's. Both give the same pixels.
-    """
+    """Turn off progress bars, which as widgets leave pages that a code host cannot show, but not those of downloads, which take minutes."""
     import datasets
     from huggingface_hub.utils import enable_progress_bars
     from transformers.utils.logging import disable_progress_bar
@@ -63,7 +59,9 @@ def quiet_progress_bars() -> None:
     disable_progress_bar()  # turns the hub's off too
     if os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS") is None:
         enable_progress_bars()
-    logging.getLogger("transformers.image_utils").setLevel(logging.ERROR)
+    logging.getLogger("transformers.image_utils").setLevel(
+        logging.ERROR
+    )  # says that torchvision's decoder gives way to torchcodec's
 
 
 def build_random_weights(profile: Profile) -> None:
@@ -89,10 +87,9 @@ class Card:
 
 
 def use_first_card() -> None:
-    """Hide all CUDA cards but the first from this process. With several, the trainer would split every batch along the first dimension,
-    which cuts patches from their pages. Does nothing under ``torchrun`` or ``accelerate``, which give each process its card.
+    """Hide all CUDA cards but the first from this process: the trainer would split every batch, which cuts patches from their pages.
 
-    Raises ``RuntimeError`` where it is too late: a process that has used its cards keeps them.
+    Does nothing under ``torchrun`` or ``accelerate``, which give each process its card. Raises ``RuntimeError`` where it is too late.
     """
     import torch
 
@@ -190,8 +187,7 @@ def worker_count(profile: Profile, dtype: str) -> tuple[int, str]:
 def fit_to_card(profile: Profile, card: Card | None = None) -> Profile:
     """``profile`` with what this machine decides: number formats, attention, adapters and their learning rate, token budget, workers.
 
-    A profile with ``model_from_card=False`` (``tiny``) is returned as it is; else every reason is printed. Raises ``ValueError`` as
-    :func:`chosen_attention` does.
+    ``tiny`` is returned as it is; else every reason is printed. Raises as :func:`chosen_attention` does.
     """
     if not profile.model_from_card:
         return profile

@@ -150,9 +150,8 @@ def check_free_disk(folder: Path, needed: float) -> None:
 
 
 def show_progress(before: int, done: int, total: int, every: int) -> None:
-    """Print ``[####----] 1,000 of 2,000 pages`` for each multiple of ``every`` that lies in ``before`` < multiple <= ``done``.
-
-    Whole lines instead of a bar that moves: the same in every run, so that a stored notebook can keep them.
+    """Print ``[####----] 1,000 of 2,000 pages`` for each multiple of ``every`` in ``before`` < multiple <= ``done``; ``tqdm``'s moving bar
+    would leave other text in a stored notebook in every run.
     """
     for mark in range(every * (before // every + 1), done + 1, every):
         filled = 20 * mark // total

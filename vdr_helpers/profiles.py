@@ -20,15 +20,8 @@ VARIABLES = {  # variable: the role it fills, and what the course would otherwis
     "VDR_FINETUNED": ("finetuned", {}),
     "VDR_DATASET": ("dataset", {"corpus": None}),
 }
-COMPARED = {  # field: how Profile.deviations prints its value
-    "train_rows": "{:,} training rows",
-    "eval_rows": "{:,} eval rows",
-    "max_pixels": "{:,} pixels per page",
-    "per_device_train_batch_size": "batch {}",
-    "num_train_epochs": "{:g} epochs",
-    "learning_rate": "learning rate {:g}",
-}
-HUB_ID = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(@(?P<revision>[\w./-]+))?")
+COMPARED = ("train_rows", "eval_rows", "max_pixels", "per_device_train_batch_size", "num_train_epochs", "learning_rate")
+HUB_ID = re.compile(r"(?P<name>\w[\w.-]*(/\w[\w.-]*)?)(@(?P<revision>[\w./-]+))?")
 
 
 def assets_folder() -> Path:
@@ -110,11 +103,9 @@ class Profile:
         said += ["LoRA on the language model instead of all weights"] if self.adapters else []
         weights = self.model_kwargs["dtype"] + (" weights under float16 autocast" if self.fp16 else " weights")
         said += [f"{weights} instead of bfloat16"] if weights != "bfloat16 weights" else []
-        for name, words in COMPARED.items():
+        for name in COMPARED:
             mine, theirs = getattr(self, name), getattr(published, name)
-            if mine != theirs:
-                only_number = re.search(r"\{.*\}", words).group()
-                said.append(f"{words.format(mine)} instead of {only_number.format(theirs)}")
+            said += [f"{name} {mine:,} instead of {theirs:,}"] if mine != theirs else []
         return tuple(said)
 
     @property
@@ -162,34 +153,27 @@ def read_profiles(file: Path) -> dict[str, Profile]:
 PROFILES = read_profiles(assets_folder() / "profiles.toml")
 
 
-def read_variable(variable: str, text: str) -> tuple[str, str | None, str | None]:
-    """``(name, revision, folder)`` of one variable; a folder's name has no path in it, so that it can be printed and published.
+def read_variable(variable: str, text: str) -> dict[str, str | None]:
+    """``name``, ``revision`` and ``folder`` of one variable; a folder's name has no path in it, so that it can be printed and published.
 
-    Raises ``FileNotFoundError`` for a path that is no folder and ``ValueError`` for what is neither a folder nor a hub id.
+    Raises ``ValueError`` for what is neither a folder that is there nor a hub id.
     """
-
-    def found(path: str) -> list[Path]:  # a kernel runs in notebooks/, the reader's shell often in the folder above
-        return [folder.resolve() for base in (Path.cwd(), PACKAGE.parent) if (folder := base / Path(path).expanduser()).is_dir()]
-
-    if folders := found(text):
-        return f"local folder {folders[0].name}", None, str(folders[0])
-    name, _, revision = text.partition("@")
-    if found(name):
-        raise ValueError(f"{variable} names a folder with a revision: only a hub id can have one, remove '@{revision}'")
-    if text.startswith((".", "/", "~", "\\")) or re.match(r"[A-Za-z]:[\\/]", text):
-        raise FileNotFoundError(
-            f"{variable} is set to a folder that is not there: correct it, or unset it, and restart the kernel"
-        )
+    for base in (Path.cwd(), PACKAGE.parent):  # a kernel runs in notebooks/, the reader's shell often in the folder above
+        if (folder := base / Path(text).expanduser()).is_dir():
+            return {"name": f"local folder {folder.resolve().name}", "revision": None, "folder": str(folder.resolve())}
     if not (hub_id := HUB_ID.fullmatch(text)):
-        raise ValueError(f"{variable} must be a folder, a hub id such as owner/name, or owner/name@revision, not {text!r}")
-    return hub_id["name"], hub_id["revision"], None
+        raise ValueError(
+            f"{variable} is neither a folder that is there, nor a hub id such as owner/name, nor owner/name@revision: correct it, or "
+            "unset it, and restart the kernel"
+        )
+    return {"name": hub_id["name"], "revision": hub_id["revision"], "folder": None}
 
 
 def load_profile(name: str | None = None) -> Profile:
     """The profile called ``name``, or the one in ``$VDR_PROFILE``, or ``tiny``, with what the environment asks for.
 
     Nothing is built, read or downloaded; ``Profile.deviations`` says what a change means for the scores. Raises ``ValueError`` that
-    lists the known names, and ``ValueError`` or ``FileNotFoundError`` for a variable that cannot be used.
+    lists the known names, and for a variable that cannot be used.
     """
     name = name or os.environ.get("VDR_PROFILE") or "tiny"
     if name not in PROFILES:
@@ -200,8 +184,7 @@ def load_profile(name: str | None = None) -> Profile:
     profile, changes = PROFILES[name], {}
     for variable, (role, made_here) in VARIABLES.items():
         if text := os.environ.get(variable):
-            named = zip(("name", "revision", "folder"), read_variable(variable, text), strict=True)
-            changes |= {f"{role}_{part}": value for part, value in named} | made_here
+            changes |= {f"{role}_{part}": value for part, value in read_variable(variable, text).items()} | made_here
     if rows := os.environ.get("VDR_ROWS"):
         if not re.fullmatch(r"[1-9]\d*:[1-9]\d*", rows):
             raise ValueError(f"VDR_ROWS must be training rows, a colon and eval rows, such as 24:6, not {rows!r}")

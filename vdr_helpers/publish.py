@@ -76,10 +76,7 @@ def _reason(error: Exception) -> str | None:
 
 @contextmanager
 def explain_failure(folder: Path) -> Iterator[None]:
-    """``with explain_failure(folder): model.push_to_hub(...)``: what the hub refuses becomes one printed line, not a traceback.
-
-    The line says why, what to do, and that the model in ``folder`` is safe. Errors that have nothing to do with the hub pass through.
-    """
+    """What the hub refuses becomes one printed line: why, what to do, and that the model in ``folder`` is safe. Other errors pass through."""
     try:
         yield
     except Exception as error:
@@ -120,8 +117,8 @@ def private_details(folder: Path) -> list[str]:
 def merge_adapters(model, profile: Profile):
     """The model with LoRA's matrices added to the weights they belong to; a model without adapters comes back as it is.
 
-    What is saved then needs neither ``peft`` nor the base, whose place on this machine an adapter would name. The sums are rounded to the
-    number format of the weights. For a moment base and adapted model are both in memory.
+    What is saved then needs neither ``peft`` nor the base, whose place on this machine an adapter would name. For a moment both models are
+    in memory.
     """
     if not getattr(model[0].auto_model, "peft_config", None):
         return model

@@ -36,9 +36,8 @@ def registry() -> dict:
 def measured(name: str) -> dict:
     """What this project measured once and keeps: ``assets/measured/<name>.json``; its ``what`` says on which profile and seeds.
 
-    ``"choices"``: one thing changed at a time (``python -m benchmarks.choices``). ``"tiny_seeds"``: three training seeds
-    (``python -m benchmarks.tiny_seeds``). Scores are NDCG@10 by dimension; JSON makes the dimensions strings. Notebooks 04 and 05 show
-    them as stored controls. Raises ``ValueError`` for another name.
+    ``"choices"`` and ``"tiny_seeds"`` are of ``python -m benchmarks.choices`` and ``.tiny_seeds``. Scores are NDCG@10 by dimension; JSON
+    makes the dimensions strings. Raises ``ValueError`` for another name.
     """
     if name not in (known := sorted(file.stem for file in (assets_folder() / "measured").glob("*.json"))):
         raise ValueError(f"nothing was measured under {name!r}: there are {', '.join(known)}")

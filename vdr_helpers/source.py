@@ -78,10 +78,6 @@ class Source:
         """Stored bytes of all columns of all files, from the footers; the files themselves are a little larger."""
         return self.bytes_of(self.column_names, range(len(self.groups)))
 
-    def content(self) -> list:
-        """Names and footers of all files: what tells one source from another."""
-        return [[shard.rsplit("/", 1)[-1], footer.to_dict()] for shard, footer in zip(self.shards, self.footers, strict=True)]
-
     def bytes_of(self, columns: Iterable[str], groups: Iterable[int]) -> int:
         """What reading ``columns`` of these row groups (indices into ``groups``) fetches, in bytes, from the footers."""
         names = tuple(columns)

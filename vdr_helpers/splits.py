@@ -32,7 +32,8 @@ def open_store(folder: Path, source: Source, processor, columns: tuple[str, ...]
     """The page store of these columns at this page size, under ``folder``; another source, size or numbering gets another store."""
     settings = processor.image_processor
     size = [settings.size["shortest_edge"], settings.size["longest_edge"], settings.patch_size, settings.merge_size]
-    key = hashlib.sha256(json.dumps([source.content(), size, columns], default=str).encode()).hexdigest()[:10]
+    files = [[shard.rsplit("/", 1)[-1], footer.to_dict()] for shard, footer in zip(source.shards, source.footers, strict=True)]
+    key = hashlib.sha256(json.dumps([files, size, columns], default=str).encode()).hexdigest()[:10]
     return PageStore(folder / f"pages-{key}")
 
 
@@ -63,8 +64,7 @@ def build_splits(rows: dict[str, list[tuple[str, list]]]) -> dict:
 def save_splits(splits: dict, folder: Path, settings: dict) -> None:
     """Save ``{"train": Dataset, "eval": ..., "full": ...}`` under ``folder`` (notebook 02), each whole or not at all.
 
-    ``settings``: what they were made from (:func:`vdr_helpers.stamps.data_settings`). The note of it goes first and is written last,
-    so that half a change never looks like a whole one.
+    ``settings``: what they were made from; the note of it goes first and is written last, so that half a change never looks whole.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / STAMP).unlink(missing_ok=True)

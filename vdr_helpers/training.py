@@ -63,9 +63,8 @@ def page_keys(dataset):
 def page_paths(dataset, folder: str | Path):
     """The dataset with every page replaced by the path of its file in ``folder``, written there first if it is not there yet.
 
-    Sentence Transformers takes paths where it takes images and opens each one when its batch is encoded, so that a corpus of paths
-    costs no memory for pixels. Files are named by content: a page that stands in several rows is written once. Raises as
-    :func:`replace_pages` does.
+    A corpus of paths costs no memory for pixels (notebook 03). Files are named by content: a page that stands in several rows is written
+    once. Raises as :func:`replace_pages` does.
     """
     folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -80,10 +79,7 @@ def page_paths(dataset, folder: str | Path):
 
 
 def no_duplicates_by_key(dataset, **settings):
-    """The library's ``NoDuplicatesBatchSampler`` on :func:`page_keys` instead of pages: the same batches, and no page is opened.
-
-    A function with a name, because checkpoints save the arguments and a ``lambda`` cannot be saved (appendix a1 checks the batches).
-    """
+    """The library's ``NoDuplicatesBatchSampler`` on :func:`page_keys`: the same batches, and no page is opened (appendix a1)."""
     return NoDuplicatesBatchSampler(page_keys(dataset), **settings)
 
 
@@ -91,8 +87,7 @@ def no_duplicates_by_key(dataset, **settings):
 class PixelsInFormat(SentenceTransformerDataCollator):
     """The trainer's data collator with pixels in the model's number format: the cast that the model makes first, made before they travel.
 
-    ``preprocess_fn``: ``model.preprocess``; ``dtype``: ``model.dtype``. With 16-bit weights a batch takes half the transfer and half the
-    memory and the model computes on the same numbers (appendix a1); with 32-bit weights nothing changes.
+    ``preprocess_fn``: ``model.preprocess``; ``dtype``: ``model.dtype``. The model computes on the same numbers (appendix a1).
     """
 
     dtype: torch.dtype = torch.float32
@@ -183,10 +178,7 @@ class OnePassMatryoshkaEvaluator(SequentialEvaluator):
 
 
 def read_log(log_history: list[dict], dim: int | None = None) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
-    """``(losses, scores)`` as ``(step, value)`` pairs from ``trainer.state.log_history``; scores are NDCG@10, full width or ``dim``.
-
-    Scores are told by the names that :class:`OnePassMatryoshkaEvaluator` gives them.
-    """
+    """``(losses, scores)`` as ``(step, value)`` pairs from ``trainer.state.log_history``; scores are NDCG@10, full width or ``dim``."""
     score = re.compile(rf"-{dim}d_cosine_ndcg@10$" if dim else r"(?<!\dd)_cosine_ndcg@10$")
     losses = [(entry["step"], entry["loss"]) for entry in log_history if "loss" in entry]
     return losses, [(entry["step"], value) for entry in log_history for name, value in entry.items() if score.search(name)]
@@ -195,8 +187,7 @@ def read_log(log_history: list[dict], dim: int | None = None) -> tuple[list[tupl
 class LiveCurve(TrainerCallback):
     """The training curve, redrawn at every evaluation, above a line that says how far the run is and how long it will take.
 
-    Display ``curve.widget``, then train. ``dim``: a second, shorter width whose NDCG@10 is drawn beside the full one, as
-    ``OnePassMatryoshkaEvaluator`` reports it. The time left counts evaluations too.
+    Display ``curve.widget``, then train. ``dim``: a second, shorter width whose NDCG@10 is drawn beside the full one.
     """
 
     def __init__(self, dim: int | None = None) -> None:
@@ -228,10 +219,7 @@ MINI_BATCHES = ("mini_batch_size", "mini_batch_num_tokens")  # how a batch is cu
 
 
 def run_settings(trainer, **more) -> dict:
-    """What decides a run's result, read from the trainer that is about to start: arguments, loss, rows, trained weights; and ``more``.
-
-    Pages count by content, so that the same rows prepared again are the same run. Raises as :func:`replace_pages` does.
-    """
+    """What decides a run's result, read from the trainer that is about to start: arguments, loss, rows (by content), trained weights."""
     losses = [part for part in (trainer.loss, getattr(trainer.loss, "loss", None)) if part is not None]
     rows = json.dumps(page_keys(trainer.train_dataset).to_dict())
     weights = trainer.model.named_parameters()
@@ -252,8 +240,7 @@ def run_settings(trainer, **more) -> dict:
 def run_folder(root: str | Path, trainer, **more) -> Path:
     """``root/<key>``: one folder per :func:`run_settings`, so that a changed run never resumes another one's checkpoints.
 
-    ``more``: what the trainer does not know, such as a key of the base model's weights; anything that ``json`` can write. Prints a line
-    when ``root`` holds checkpoints of other runs, because each can be larger than the model.
+    ``more``: what the trainer does not know, such as a key of the base model's weights. Checkpoints of other runs are named with their size.
     """
 
     def by_name(value) -> str:  # a function's own text holds its address, which is another one in every process
@@ -272,8 +259,8 @@ def run_folder(root: str | Path, trainer, **more) -> Path:
 def last_checkpoint(folder: str | Path) -> str | None:
     """The newest whole checkpoint in ``folder``, or ``None``: what ``trainer.train(resume_from_checkpoint=...)`` is given.
 
-    ``transformers`` has ``get_last_checkpoint``, which takes a half-written one (a killed kernel, a full disk) for whole. The Trainer
-    writes ``trainer_state.json`` last, so one where it can be read is whole; another is written over when the Trainer gets there again.
+    ``get_last_checkpoint`` of ``transformers`` takes a half-written one for whole. The Trainer writes ``trainer_state.json`` last, so one
+    where it can be read is whole.
     """
     whole = {}
     for state in Path(folder).glob("checkpoint-*/trainer_state.json"):

@@ -10,6 +10,7 @@ from itertools import pairwise
 import nbformat
 import pytest
 import torch
+from cells import edited_sources
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import Bbox
 from PIL import Image
@@ -403,3 +404,21 @@ def test_pages_without_a_kernel_have_a_sentence_in_a_controls_place(tmp_path):
         assert "VBox(" not in text
         assert "abc" not in text
     assert "VBox(" in str(notebook)  # the executed copy itself keeps its widgets
+
+
+def test_the_box_of_appendix_a2_answers_every_control():
+    """Every control asks the sum anew, with a name that says what it sets."""
+    asked = []
+
+    def memory(*sizes):
+        asked.append(sizes)
+        return {"weights": 4.0}
+
+    [source] = [source for source in edited_sources("a2") if "interact(" in source]
+    space = {"memory": memory}
+    exec(source, space)
+    *controls, _ = space["describe"].widget.children
+    assert [control.description for control in controls] == ["lora", "dtype", "pages", "rows"]
+    for control, value in zip(controls, (True, "float16", 6, 32), strict=True):
+        control.value = value
+    assert asked[-1] == (True, "float16", 6, 32)

@@ -165,7 +165,7 @@ def test_a_missing_column_and_a_broken_file_are_named(tmp_path, folder, small_so
         small_source.read_rows(0, [0], ("picture",))
     whole = (folder / "en" / "train-00000-of-00003.parquet").read_bytes()
     (tmp_path / "half.parquet").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"half\.parquet is not a whole parquet file"):
+    with pytest.raises(ValueError, match=r"half\.parquet cannot be read to its end .*delete it, fetch it again"):
         Source([str(tmp_path / "half.parquet")])
 
 

@@ -9,6 +9,7 @@ pages beside each small column, and does not name a damaged file; hence :class:`
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 
 import pyarrow
 import pyarrow.parquet
+from fsspec.core import url_to_fs
 
 from vdr_helpers.profiles import Profile
 from vdr_helpers.stamps import CORPUS_VERSION, make_once
@@ -52,13 +54,17 @@ class Source:
     """The parquet files of one split, in order; rows are numbered from 0 over all of them, as ``load_dataset`` numbers them.
 
     ``shards``: local paths or ``fsspec`` addresses such as ``hf://datasets/owner/name@commit/en/train-00000-of-00001.parquet``.
-    Opening reads the footers only. Raises ``ValueError`` for a file that is not parquet.
+    Opening reads the footers only. Raises ``ValueError`` for a file that is damaged.
     """
 
     def __init__(self, shards: Iterable[str]) -> None:
+        def footer_of(shard: str):
+            with open_parquet(shard) as parquet:
+                return parquet.metadata
+
         self.shards = list(shards)
         with ThreadPoolExecutor(THREADS) as pool:
-            self.footers = list(pool.map(self._footer, self.shards))
+            self.footers = list(pool.map(footer_of, self.shards))
         self.column_names = list(self.footers[0].schema.to_arrow_schema().names)
         self.groups: list[RowGroup] = []
         for shard, footer in enumerate(self.footers):
@@ -85,14 +91,11 @@ class Source:
 
     def groups_of(self, rows: Iterable[int]) -> dict[int, list[int]]:
         """``{row group: [source rows in it]}`` in order. Raises ``IndexError`` for a row that is not there."""
-        found: dict[int, list[int]] = {}
-        group = 0
+        starts, found = [group.first_row for group in self.groups], {}
         for row in sorted(set(rows)):
             if not 0 <= row < self.num_rows:
                 raise IndexError(f"row {row} is not in this source of {self.num_rows} rows")
-            while row >= self.groups[group].first_row + self.groups[group].rows:
-                group += 1
-            found.setdefault(group, []).append(row)
+            found.setdefault(bisect_right(starts, row) - 1, []).append(row)
         return found
 
     def read_columns(self, columns: Iterable[str]):
@@ -103,7 +106,7 @@ class Source:
         check_columns(self, names)
 
         def read(shard: int) -> pyarrow.Table:
-            with self._opened(shard, pre_buffer=True) as parquet:
+            with open_parquet(self.shards[shard], metadata=self.footers[shard], pre_buffer=True) as parquet:
                 return parquet.read(columns=names)
 
         with ThreadPoolExecutor(THREADS) as pool:
@@ -120,7 +123,8 @@ class Source:
         check_columns(self, names)
         wanted = sorted({row - block.first_row for row in rows})
         size = max(1, PIECE_BYTES * block.rows // max(1, self.bytes_of(names, [group])))
-        with self._opened(block.shard, pre_buffer=False, buffer_size=BUFFER_BYTES) as parquet:
+        settings = {"metadata": self.footers[block.shard], "pre_buffer": False, "buffer_size": BUFFER_BYTES}
+        with open_parquet(self.shards[block.shard], **settings) as parquet:
             first = 0
             for batch in parquet.iter_batches(size, row_groups=[block.number], columns=names):
                 here = [row - first for row in wanted if first <= row < first + len(batch)]
@@ -131,33 +135,22 @@ class Source:
                     break
         pyarrow.default_memory_pool().release_unused()  # else the memory of one row group after the other would be kept
 
-    def _footer(self, shard: str):
-        with open_exact(shard) as file:
-            try:
-                return pyarrow.parquet.read_metadata(file)
-            except pyarrow.ArrowInvalid as error:
-                name = shard.rsplit("/", 1)[-1]
-                raise ValueError(f"{name} is not a whole parquet file: delete it and fetch it again") from error
 
-    @contextmanager
-    def _opened(self, shard: int, **settings):
-        """A file ready to read, with arguments of ``ParquetFile``. A damaged one is named, which pyarrow's own error does not do."""
-        try:
-            with open_exact(self.shards[shard]) as file:
-                yield pyarrow.parquet.ParquetFile(file, metadata=self.footers[shard], **settings)
-        except (pyarrow.ArrowException, OSError) as error:
-            if isinstance(error, OSError) and (type(error) is not OSError or error.errno):  # the disk's or the network's own word
-                raise
-            name, why = self.shards[shard].rsplit("/", 1)[-1], " ".join(str(error).split())
-            raise ValueError(f"{name} cannot be read to its end ({why}): delete it, fetch it again") from error
+@contextmanager
+def open_parquet(path: str, **settings) -> Iterator[pyarrow.parquet.ParquetFile]:
+    """A parquet file of which only the bytes asked for are fetched; ``settings`` are those of ``ParquetFile``.
 
-
-def open_exact(path: str):
-    """A file opened so that only the bytes asked for are fetched; the usual read-ahead would fetch megabytes of pages beside a column."""
-    from fsspec.core import url_to_fs
-
+    The usual read-ahead would fetch megabytes of pages beside a column. ``ValueError`` names a damaged file, as pyarrow's error does not.
+    """
     filesystem, address = url_to_fs(path)
-    return filesystem.open(address, "rb", cache_type="none")
+    try:
+        with filesystem.open(address, "rb", cache_type="none") as file:
+            yield pyarrow.parquet.ParquetFile(file, **settings)
+    except (pyarrow.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and (type(error) is not OSError or error.errno):  # the disk's or the network's own word
+            raise
+        name, why = path.rsplit("/", 1)[-1], " ".join(str(error).split())
+        raise ValueError(f"{name} cannot be read to its end ({why}): delete it, fetch it again") from error
 
 
 def source_path(profile: Profile) -> str:

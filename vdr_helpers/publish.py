@@ -1,10 +1,15 @@
-"""Publishing without accidents (notebook 06): a token that is never shown, one line when the hub says no, nothing private in a file."""
+"""Publishing without accidents (notebook 06): a token that is never shown, one line when the hub says no, nothing private in a file.
+
+And the embedded vector store of notebooks 06 and 07: what to say when it is in use elsewhere or damaged.
+"""
 
 from __future__ import annotations
 
 import getpass
+import logging
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +19,10 @@ from vdr_helpers.published import registry
 from vdr_helpers.stamps import read_stamp, used_revisions
 
 SECRET = "HF_TOKEN"
+QUIET = {
+    "grpc.keepalive_time_ms": 2**31 - 1,
+    "grpc.keepalive_permit_without_calls": 0,
+}  # an idle client's pings end in a complaint
 REASONS = {  # what the hub's answer means for a push
     401: "the hub does not know this token: make a new one with write access, it may have expired",
     403: "this token may not write there: give it write access, and publish under your own name",
@@ -172,3 +181,36 @@ def training_facts(tuned: str, profile: Profile) -> dict[str, str]:
         "data revision": data["revision"] or "default branch",
         "split": stamp["data"]["split"],
     } | stamp["training"]
+
+
+def open_store(path: Path):
+    """``MilvusClient(str(path))`` (notebook 06) for a client that may sit idle; ``path`` ends with ``.db``.
+
+    A store whose files cannot be read is set aside as ``<name>-damaged.db``, with a printed line, and begun anew. Raises
+    ``RuntimeError`` where another process, such as another notebook's kernel, has it open: an embedded store serves one at a time.
+    """
+    from milvus_lite.server_manager import server_manager_instance
+    from pymilvus import MilvusClient
+    from pymilvus.exceptions import ConnectionConfigException, MilvusException
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # both packages log a traceback before they raise
+    try:
+        client = MilvusClient(str(path), grpc_options=QUIET)
+        for name in client.list_collections():
+            client.describe_collection(name)  # reads the collection's files
+    except ConnectionConfigException as error:
+        raise RuntimeError(
+            f"the store {path.name} is open in another process: shut that notebook's kernel down, then run this cell again"
+        ) from error
+    except MilvusException as error:
+        server_manager_instance.release_server(str(path))
+        aside = path.with_name(f"{path.stem}-damaged.db")
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+        print(f"the store {path.name} cannot be read ({type(error).__name__}): it lies in {aside.name} now, a new one is begun")
+        client = MilvusClient(str(path), grpc_options=QUIET)
+    finally:
+        logging.disable(disabled)
+    return client

@@ -270,7 +270,7 @@ def test_stored_measurements_say_what_they_are():
         assert {"what", "versions", "device"} <= set(measured(name))
         assert source in measured.__doc__
     assert set(measured("tiny_seeds")["base_ndcg_at_10"]) == {str(dim) for dim in PROFILES["tiny"].matryoshka_dims}
-    with pytest.raises(ValueError, match="nothing was measured under 'seeds': there are choices, tiny_run, tiny_seeds"):
+    with pytest.raises(ValueError, match=r"nothing was measured under 'seeds': there are choices, .*tiny_seeds"):
         measured("seeds")
 
 
@@ -384,7 +384,7 @@ def test_building_the_boxes_uses_nothing_deprecated():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message="The `ipykernel.comm.Comm` class")  # ipywidgets 7.7, Colab's, calls it itself
-        assert len(list(every_box())) == 3
+        assert len(list(every_box())) == 2
 
 
 def test_pages_without_a_kernel_have_a_sentence_in_a_controls_place(tmp_path):

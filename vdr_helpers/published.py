@@ -36,8 +36,8 @@ def registry() -> dict:
 def measured(name: str) -> dict:
     """What this project measured once and keeps: ``assets/measured/<name>.json``; its ``what`` says on which profile and seeds.
 
-    ``"choices"`` and ``"tiny_seeds"`` are of ``python -m benchmarks.choices`` and ``.tiny_seeds``. Scores are NDCG@10 by dimension; JSON
-    makes the dimensions strings. Raises ``ValueError`` for another name.
+    ``python -m benchmarks.choices`` and ``python -m benchmarks.tiny_seeds`` write those of their names. Scores are NDCG@10 by dimension;
+    JSON makes the dimensions strings. Raises ``ValueError`` for another name.
     """
     if name not in (known := sorted(file.stem for file in (assets_folder() / "measured").glob("*.json"))):
         raise ValueError(f"nothing was measured under {name!r}: there are {', '.join(known)}")

@@ -15,7 +15,8 @@ from functools import partial
 
 from safetensors.torch import save
 
-from benchmarks.recipe import load_base, matryoshka, score, train, where_measured
+from benchmarks.recipe import load_base, matryoshka, score, train
+from benchmarks.where import where_measured
 from vdr_helpers.evaluation import CONTROL, control_settings, retrieval_inputs
 from vdr_helpers.machine import quiet_progress_bars, sizing
 from vdr_helpers.profiles import Profile, assets_folder, load_profile

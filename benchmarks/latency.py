@@ -15,7 +15,7 @@ import faiss
 import numpy
 from sentence_transformers import SentenceTransformer
 
-from benchmarks.recipe import where_measured
+from benchmarks.where import where_measured
 from vdr_helpers.evaluation import embed_once, finetuned_model, retrieval_inputs
 from vdr_helpers.machine import quiet_progress_bars
 from vdr_helpers.profiles import Profile, assets_folder, load_profile

@@ -18,11 +18,11 @@ from pymilvus import DataType, MilvusClient
 from qdrant_client import QdrantClient, models
 
 from benchmarks.latency import brute_force, made_up, milliseconds, tuned_vectors
-from benchmarks.recipe import where_measured
+from benchmarks.where import where_measured
 from vdr_helpers.machine import quiet_progress_bars
 from vdr_helpers.profiles import assets_folder, load_profile
+from vdr_helpers.publish import QUIET
 from vdr_helpers.stamps import write_whole
-from vdr_helpers.store import QUIET
 
 COUNT, BATCH = 20_000, 1_000
 

@@ -217,3 +217,93 @@ def model_sizes(models: list[dict], own: tuple[float, float] | None = None):
     axis.set_title("published by the model card" + (", but for the filled point" if own else ", not measured here"))
     label_points(axis, labels)
     return figure
+
+
+def rank_movement(similarities: dict, pages: Sequence, kinds: Sequence[str], heading: str = "", best: int = 5):
+    """A row of first pages per model, as :func:`ranking` draws one, and under each page its rank by the other model (notebook 04).
+
+    ``similarities``: ``{"base": tensor of shape (pages,), "tuned": ...}``, two models; ``kinds`` as in :func:`ranking`.
+    """
+    from PIL import Image
+
+    orders = {name: values.argsort(descending=True).tolist() for name, values in similarities.items()}
+    rows = {name: order[:best] + [i for i in order[best:] if kinds[i] == "positive"][:1] for name, order in orders.items()}
+    colours = {"positive": POSITIVE, "hard negative": NEGATIVE}
+    figure, axes = new_figure(len(rows), max(map(len, rows.values())), height=4.6, squeeze=False)
+    for line, (name, row), other in zip(axes, rows.items(), reversed(rows), strict=True):
+        for axis in line[len(row) :]:
+            axis.set_axis_off()
+        for axis, place in zip(line, row, strict=False):
+            axis.imshow(Image.open(pages[place]).convert("RGB"))
+            axis.grid(False)
+            axis.set(xticks=[], yticks=[])
+            axis.set_title(f"{name} {orders[name].index(place) + 1}\nscore {similarities[name][place]:.2f}", fontsize=8)
+            axis.set_xlabel(f"{kinds[place]}\n{other}: {orders[other].index(place) + 1}", fontsize=8)
+            for spine in axis.spines.values():
+                thick = 3 if kinds[place] == "positive" else 2
+                spine.set(visible=True, color=colours.get(kinds[place], "#c3c7cc"), linewidth=thick)
+    figure.suptitle(heading, fontsize=10)
+    return figure
+
+
+def occlusion(panels: list[tuple], heading: str = ""):
+    """Pages in light grey; the darker a patch, the more the similarity falls when it is covered, and ``+`` where it rises (notebook 04).
+
+    ``panels``: ``(title, page, similarity, falls)`` each; ``falls``: array of shape (rows, columns). The shade of a panel is relative to
+    its own largest fall, which stands under it.
+    """
+    import numpy
+    from matplotlib.colors import to_rgba
+    from PIL import Image
+
+    figure, axes = new_figure(1, len(panels), height=min(3.6, 0.9 + 9.5 / len(panels)), squeeze=False)
+    for axis, (title, page, similarity, falls) in zip(axes[0], panels, strict=True):
+        picture, (rows, columns), most = Image.open(page).convert("L"), falls.shape, max(float(falls.max()), 1e-9)
+        shade = numpy.tile(to_rgba(TUNED), (rows, columns, 1))
+        shade[..., 3] = 0.8 * numpy.clip(falls / most, 0, 1)
+        place = (0, columns, rows, 0)  # one unit is one patch
+        axis.imshow(255 - (255 - numpy.asarray(picture)) * 0.6, cmap="gray", vmin=0, vmax=255, extent=place)
+        axis.imshow(shade, extent=place, interpolation="nearest")
+        y, x = numpy.nonzero(falls < -most / 10)
+        axis.plot(x + 0.5, y + 0.5, "+", color=NEGATIVE, markersize=5)
+        axis.grid(False)
+        axis.set(xticks=[], yticks=[], aspect="equal")
+        axis.set_title(title, fontsize=8)
+        axis.set_xlabel(f"similarity {similarity:.2f}\nlargest fall {falls.max():.2f}", fontsize=8)
+        axis.spines[["top", "right"]].set_visible(True)
+    figure.suptitle(heading, fontsize=10)
+    return figure
+
+
+def group_scores(table):
+    """NDCG@10 of base and tuned for groups of queries, with intervals, beside how many queries were fixed and broken (notebook 04).
+
+    ``table``: indexed by ``(what is known, its value)``, with columns ``queries``, ``fixed``, ``broken`` and, for ``base`` and ``tuned``, the
+    mean and its ``low`` and ``high`` end (``"base low"``).
+    """
+    figure, axis = new_figure(height=0.8 + 0.27 * (len(table) + table.index.get_level_values(0).nunique()))
+    place, ticks, before = 0.0, [], None
+    for (known, value), row in table.iterrows():
+        if known != before:
+            place, before = place + 1, known
+            axis.text(
+                -0.02, place, known, transform=axis.get_yaxis_transform(), ha="right", va="center", fontsize=8, weight="bold"
+            )
+        place += 1
+        ticks.append((place, str(value)))
+        for name, colour, marker, up in (("base", BASE, "s", -0.17), ("tuned", TUNED, "o", 0.17)):
+            axis.plot([row[f"{name} low"], row[f"{name} high"]], [place + up] * 2, color=colour, linewidth=1.6)
+            axis.plot(row[name], place + up, marker, color=colour, markersize=4.5)
+        for x, count in zip((1.06, 1.16, 1.26), ("queries", "fixed", "broken"), strict=True):
+            style = {"transform": axis.get_yaxis_transform(), "ha": "center", "va": "center", "fontsize": 8}
+            axis.text(x, place, f"{row[count]:.0f}", **style)
+            axis.text(x, 0.2, count, **style)
+    axis.grid(axis="x", color="#e6e8eb", linewidth=0.8)
+    axis.grid(axis="y", visible=False)
+    axis.set_yticks([y for y, _ in ticks], [label for _, label in ticks], fontsize=8)
+    axis.tick_params(axis="y", length=0)
+    axis.set(ylim=(place + 0.6, -0.2), xlabel="NDCG@10, measured here; lines are 95 % intervals")
+    axis.plot([], [], "-s", color=BASE, markersize=4.5, label="base")
+    axis.plot([], [], "-o", color=TUNED, markersize=4.5, label="tuned")
+    figure.legend(loc="outside upper left", ncols=2, fontsize=8, frameon=False)
+    return figure

@@ -246,7 +246,7 @@ QUESTION_WORDS = "what how which who when where why did do does is are was were 
 def known_facts(profile: Profile, queries: dict, corpus: dict, relevant_docs: dict, hard_negatives: dict):
     """``(facts, changes)``: a ``DataFrame`` of what is known about each query, and ``{page id: what a hard negative changes}`` (notebook 04).
 
-    On every profile, from the query and its right page: ``opens with`` (its question word), ``length`` and ``page`` (its orientation). On a
+    On every profile, from the query and its right page: ``opens with`` (its question word) and ``page`` (its orientation). On a
     generated source also ``asks for`` and ``layout``, and ``changes``, such as ``"year"``; its plan is joined by the pages' content, and
     ``ValueError`` says so when the plan has another query there. Without the page files of notebook 02 a line says what is left out.
     """
@@ -254,16 +254,15 @@ def known_facts(profile: Profile, queries: dict, corpus: dict, relevant_docs: di
     from PIL import Image
 
     facts = pandas.DataFrame(index=list(queries))
-    words = {query: text.lower().replace(",", " ").split() for query, text in queries.items()}
-    facts["opens with"] = [found[0] if found[0] in QUESTION_WORDS else "another word" for found in words.values()]
-    middle = sorted(map(len, words.values()))[len(words) // 2]
-    facts["length"] = [f"{middle} words or more" if len(found) >= middle else "fewer words" for found in words.values()]
+    first_words = [text.split()[0].lower() for text in queries.values()]
+    facts["opens with"] = [word if word in QUESTION_WORDS else "another word" for word in first_words]
     right = {query: next(iter(relevant_docs[query])) for query in queries}
     sizes = [Image.open(corpus[page]).size for page in right.values()]
     facts["page"] = ["landscape" if width > height else "portrait or square" for width, height in sizes]
     if profile.corpus is None:
         return facts, {}
-    numbers = {content_of(file): int(file.stem) for file in (profile.output_dir / "data").glob("pages-*/*.png")}
+    files = sorted((profile.output_dir / "data").glob("pages-*/*.png"), key=lambda file: int(file.stem), reverse=True)
+    numbers = {content_of(file): int(file.stem) for file in files}  # of copies the first: later ones have no query
     names = [[right[query], *sorted(hard_negatives[query])] for query in queries]
     rows = [[numbers.get(content_of(corpus[name])) for name in row] for row in names]
     if any(None in row for row in rows):

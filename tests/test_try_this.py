@@ -95,6 +95,19 @@ VARIATIONS: dict[tuple[str, int], dict] = {
         ],
         "more": "found = {'pages': len(corpus), 'queries': len(queries)}",
     },
+    ("04", 3): {
+        "below": [("check of the check", "in_train = numpy.isin(pages, [*train_pages, *pages[:5]])")],
+        "more": "found = {'planted': int(audit['page also in train'].any(axis=0).sum()), 'lost': int(numpy.isnan(scores_without(audit['page also in train'])['base']).sum())}",
+    },
+    ("04", 4): {
+        "below": [
+            (
+                "import known_facts",
+                'facts["names in the query"] = [str(sum(word[0].isupper() for word in text.split()[1:])) for text in texts]',
+            )
+        ],
+        "more": "found = {'known': list(facts.columns)}",
+    },
     ("05", 1): {
         "edits": [("dims = list(profile.matryoshka_dims)", "dims = [256, 192, 128, 96, 64, 32, 16, 8]")],
         "more": "found = {'dims': dims}",
@@ -186,6 +199,8 @@ def test_the_changes_took_hold(runs):
     assert found["03", 2]["loss"] == "CachedMultipleNegativesRankingLoss"
     assert found["03", 4]["learning_rate"] == pytest.approx(2 * found["03", 1]["learning_rate"])
     assert found["04", 2]["pages"] == found["04", 2]["queries"]
+    assert found["04", 3] == {"planted": 5, "lost": 1}  # of five pages one is a right page
+    assert "names in the query" in found["04", 4]["known"]
     assert 96 in found["05", 1]["dims"]
     assert found["06", 1]["width"] == 8
     assert found["a1", 1]["tokens"] > 0 and found["a1", 2]["same"] and found["a2", 1]["columns"] == 4

@@ -229,9 +229,8 @@ def rank_movement(similarities: dict, pages: Sequence, kinds: Sequence[str], hea
     orders = {name: values.argsort(descending=True).tolist() for name, values in similarities.items()}
     rows = {name: order[:best] + [i for i in order[best:] if kinds[i] == "positive"][:1] for name, order in orders.items()}
     colours = {"positive": POSITIVE, "hard negative": NEGATIVE}
-    figure, axes = new_figure(len(rows), max(map(len, rows.values())), height=4.8, squeeze=False)
+    figure, axes = new_figure(len(rows), max(map(len, rows.values())), height=4, squeeze=False)
     figure.get_layout_engine().set(hspace=0.1)
-    figure.set_dpi(0.75 * DPI)  # many small pages, which hold no more detail
     for line, (name, row), other in zip(axes, rows.items(), reversed(rows), strict=True):
         for axis in line[len(row) :]:
             axis.set_axis_off()
@@ -258,8 +257,7 @@ def occlusion(panels: list[tuple], heading: str = ""):
     from matplotlib.colors import to_rgba
     from PIL import Image
 
-    figure, axes = new_figure(1, len(panels), height=min(3.6, 0.6 + 9.5 / len(panels)), squeeze=False)
-    figure.set_dpi(0.75 * DPI)
+    figure, axes = new_figure(1, len(panels), height=min(3.4, 0.6 + 8 / len(panels)), squeeze=False)
     for axis, (title, page, similarity, falls) in zip(axes[0], panels, strict=True):
         picture, (rows, columns), most = Image.open(page).convert("L"), falls.shape, max(float(falls.max()), 1e-9)
         shade = numpy.tile(to_rgba(TUNED), (rows, columns, 1))
@@ -285,29 +283,31 @@ def group_scores(table):
     mean and its ``low`` and ``high`` end (``"base low"``).
     """
     figure, axis = new_figure(height=1.2 + 0.21 * (len(table) + table.index.get_level_values(0).nunique()))
-    place, ticks, before = 0.0, [], None
-    counts = ((1.08, "queries"), (1.2, "fixed"), (1.32, "broken"))
-    style = {"transform": axis.get_yaxis_transform(), "ha": "center", "va": "center", "fontsize": 8}
+    columns, ticks, before = (
+        ("queries", "fixed", "broken"),
+        [],
+        None,
+    )  # ticks: the words to the left and to the right of each line
     for (known, value), row in table.iterrows():
         if known != before:
-            place, before = place + 1, known
-            axis.text(
-                -0.02, place, known, transform=axis.get_yaxis_transform(), ha="right", va="center", fontsize=8, weight="bold"
-            )
-        place += 1
-        ticks.append((place, str(value)))
+            before = known
+            ticks.append((known, "" if len(ticks) else "".join(f"{column:>9}" for column in columns)))
         for name, colour, marker, up in (("base", BASE, "s", -0.17), ("tuned", TUNED, "o", 0.17)):
-            axis.plot([row[f"{name} low"], row[f"{name} high"]], [place + up] * 2, color=colour, linewidth=1.6)
-            axis.plot(row[name], place + up, marker, color=colour, markersize=4.5)
-        for x, count in counts:
-            axis.text(x, place, f"{row[count]:.0f}", **style)
-    for x, count in counts:
-        axis.text(x, 0.3, count, **style)
+            axis.plot([row[f"{name} low"], row[f"{name} high"]], [len(ticks) + up] * 2, color=colour, linewidth=1.6)
+            axis.plot(row[name], len(ticks) + up, marker, color=colour, markersize=4.5)
+        ticks.append((f"{value}", "".join(f"{row[column]:>9.0f}" for column in columns)))
     axis.grid(axis="x", color="#e6e8eb", linewidth=0.8)
     axis.grid(axis="y", visible=False)
-    axis.set_yticks([y for y, _ in ticks], [label for _, label in ticks], fontsize=8)
-    axis.tick_params(axis="y", length=0)
-    axis.set(ylim=(place + 0.6, 0.7), xlabel="NDCG@10, measured here; lines are 95 % intervals")
+    right = axis.secondary_yaxis("right")
+    right.spines["right"].set_visible(False)
+    for side, labels in ((axis, [left for left, _ in ticks]), (right, [counts for _, counts in ticks])):
+        side.set_yticks(range(len(ticks)), labels, fontsize=8)
+        side.tick_params(axis="y", length=0)
+    for label in right.get_yticklabels():
+        label.set_family("monospace")
+    for label, (_, counts) in zip(axis.get_yticklabels(), ticks, strict=True):
+        label.set_weight("normal" if counts else "bold")
+    axis.set(ylim=(len(ticks) - 0.4, -0.6), xlabel="NDCG@10, measured here; lines are 95 % intervals")
     axis.plot([], [], "-s", color=BASE, markersize=4.5, label="base")
     axis.plot([], [], "-o", color=TUNED, markersize=4.5, label="tuned")
     figure.legend(loc="outside upper left", ncols=2, fontsize=8, frameon=False)

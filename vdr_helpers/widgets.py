@@ -141,8 +141,11 @@ def review_box(suspects: list[tuple[str, str]], marks, draw: Callable[[int], obj
         tell()
 
     def press(change: Callable[..., None], *answers: bool) -> None:
-        change(*suspects[slider.value - 1], *answers)
-        tell()
+        try:
+            change(*suspects[slider.value - 1], *answers)
+            tell()
+        except OSError as error:  # a callback's error is shown to nobody
+            message.value = _status(f"The mark could not be kept: {error.strerror}")
 
     slider.observe(show, names="value")
     buttons[0].on_click(lambda _: press(marks.add, True))
@@ -175,8 +178,9 @@ def microscope_box(look: Callable, cover: Callable, queries: int, widths: list[i
         try:
             figure, sentence = cover(number.value, width.value)
             message.value, below.children = _status(sentence), (_image(figure),)
-        finally:
-            button.disabled = False
+        except Exception as error:  # whatever a model raises: a callback's error is shown to nobody
+            message.value = _status(f"The pages could not be covered: {type(error).__name__}, {error}")
+        button.disabled = False
 
     number.observe(redraw, names="value")
     width.observe(redraw, names="value")

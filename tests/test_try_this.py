@@ -95,6 +95,19 @@ VARIATIONS: dict[tuple[str, int], dict] = {
         ],
         "more": "found = {'pages': len(corpus), 'queries': len(queries)}",
     },
+    ("a4", 1): {
+        "below": [("check of the check", "in_train = numpy.isin(pages, [*train_pages, *pages[:5]])")],
+        "more": "found = {'planted': int(audit['page also in train'].any(axis=0).sum()), 'lost': int(numpy.isnan(scores_without(audit['page also in train'])['base']).sum())}",
+    },
+    ("a4", 2): {
+        "below": [
+            (
+                "import known_facts",
+                'facts["names in the query"] = [str(sum(word[0].isupper() for word in text.split()[1:])) for text in texts]',
+            )
+        ],
+        "more": "found = {'known': list(facts.columns)}",
+    },
     ("05", 1): {
         "edits": [("queries_drawn = len(queries)", "queries_drawn = len(queries) // 4")],
         "more": "found = {'drawn': draws.shape[1], 'queries': len(queries)}",
@@ -191,6 +204,8 @@ def test_the_changes_took_hold(runs):
     assert found["04", 2]["pages"] == found["04", 2]["queries"]
     assert 0 < found["05", 1]["drawn"] == found["05", 1]["queries"] // 4
     assert found["05", 2]["shared"] == 0 and found["05", 2]["seen"] == found["05", 2]["widths"]
+    assert found["a4", 1] == {"planted": 5, "lost": 1}  # of five pages one is a right page
+    assert "names in the query" in found["a4", 2]["known"]
     assert found["06", 1]["width"] == 8
     assert found["a1", 1]["tokens"] > 0 and found["a1", 2]["same"] and found["a2", 1]["columns"] == 4
     assert found["06", 2]["indexed"] == found["06", 2]["pages"] + 1

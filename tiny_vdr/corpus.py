@@ -167,8 +167,11 @@ def shared_facts(row: Row, other: Row) -> float:
     return 0.5 * names + (row.page.year == other.page.year) + same_subject + 0.25 * (row.page.layout == other.page.layout)
 
 
-def plan_rows(seed: int, train_families: int, eval_families: int) -> list[Row]:
-    """All rows of the source: ``train_families`` x 4 pages with queries, then ``eval_families`` x 6 pages, one query each."""
+def plan_rows(seed: int = 0, train_families: int = 521, eval_families: int = 375, mean_scale: float | None = None) -> list[Row]:
+    """All rows of the source: ``train_families`` x 4 pages with queries, then ``eval_families`` x 6 pages, one query each.
+
+    The arguments are those of :func:`build_source`, so that a corpus can be planned again; the scale changes no row.
+    """
     builder = SourceBuilder(seed)
     for _ in range(train_families):
         builder.family(size=4, queries=4)
@@ -177,6 +180,23 @@ def plan_rows(seed: int, train_families: int, eval_families: int) -> list[Row]:
     builder.fill_negatives()
     builder.soil()
     return builder.rows
+
+
+def query_kind(row: Row) -> str:
+    """What a planned query asks for: ``"item"``, ``"trend"`` (of a chart), ``"table line"`` or ``"figure"``."""
+    if row.page.layout in ITEM_LAYOUTS:
+        return "item"
+    if row.query in [write_query(row.page, row.asked, template) for template in vocabulary.CHART_QUERIES.course]:
+        return "trend"
+    return "table line" if row.page.layout in TABLE_LAYOUTS else "figure"
+
+
+def changed_facts(row: Row, other: Page) -> tuple[str, ...]:
+    """What of a row's query is otherwise on ``other``: year, subject, first name, second name; nothing if it answers the query too."""
+    names, there = row.page.organisation.split(), other.organisation.split()
+    same = {"year": row.page.year == other.year, "subject": row.asked in other.subjects}
+    same |= {"first name": names[0] == there[0], "second name": names[1] == there[1]}
+    return tuple(fact for fact, kept in same.items() if not kept)
 
 
 def enlarged_size(width: int, height: int, seed: int, mean_scale: float) -> tuple[int, int]:

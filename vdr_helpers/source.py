@@ -165,6 +165,21 @@ def source_path(profile: Profile) -> str:
     return str(folder)
 
 
+def drawn_facts(profile: Profile, rows: list[list[int]]) -> list[dict]:
+    """What the plan of a generated source says of some rows, each given as ``[its number, the numbers of its hard negatives...]``.
+
+    Per row ``{"query", "asks for", "layout", "changes"}``; ``changes``: for each negative the facts of the query that are otherwise on it.
+    """
+    from tiny_vdr.corpus import changed_facts, plan_rows, query_kind
+
+    plan, found = plan_rows(**profile.corpus), []
+    for number, *negatives in rows:
+        row = plan[number]
+        changes = [changed_facts(row, plan[negative].page) for negative in negatives]
+        found.append({"query": row.query, "asks for": query_kind(row), "layout": row.page.layout, "changes": changes})
+    return found
+
+
 def open_source(name: str, config: str, revision: str | None = None) -> Source:
     """The files that ``load_dataset(name, config, revision=revision, split="train")`` would download, opened but not downloaded.
 

@@ -85,3 +85,75 @@ def search_box(search: Callable[[str], tuple[object, str]], query: str):
     button.on_click(run)
     field.observe(run, names="value")
     return ipywidgets.VBox([ipywidgets.HBox([field, button]), message, picture])
+
+
+def review_box(suspects: list[tuple[str, str]], marks, draw: Callable[[int], object], score: Callable[[], str]):
+    """Each suspect with the buttons "also an answer", "no answer" and "undo", above its figure and the score (appendix a4).
+
+    ``suspects``: ``(query, page)`` pairs; ``marks``: a :class:`vdr_helpers.evaluation.Marks`, which keeps what is clicked; ``draw(number)``
+    returns the figure of one suspect, ``score()`` a sentence with the score as marked.
+    """
+    import ipywidgets
+
+    if not suspects:
+        return ipywidgets.HTML(_status("No suspects: no page stands before the right one."))
+    slider = ipywidgets.IntSlider(value=1, min=1, max=len(suspects), description="suspect", continuous_update=False)
+    buttons = [ipywidgets.Button(description=text) for text in ("also an answer", "no answer", "undo")]
+    message, picture = ipywidgets.HTML(), _image(draw(0))
+
+    def tell() -> None:
+        held = marks.answers(*suspects[slider.value - 1])
+        word = {None: "not marked", True: "marked: also an answer", False: "marked: no answer"}[held]
+        message.value = _status(f"Suspect {slider.value} of {len(suspects)}, {word}. {score()}")
+        buttons[2].disabled = held is None
+
+    def show(change) -> None:
+        picture.value = figures.to_png(draw(change["new"] - 1))
+        tell()
+
+    def press(change: Callable[..., None], *answers: bool) -> None:
+        try:
+            change(*suspects[slider.value - 1], *answers)
+            tell()
+        except OSError as error:  # a callback's error is shown to nobody
+            message.value = _status(f"The mark could not be kept: {error.strerror}")
+
+    slider.observe(show, names="value")
+    buttons[0].on_click(lambda _: press(marks.add, True))
+    buttons[1].on_click(lambda _: press(marks.add, False))
+    buttons[2].on_click(lambda _: press(marks.undo))
+    tell()
+    return ipywidgets.VBox([ipywidgets.HBox([slider, *buttons]), message, picture])
+
+
+def microscope_box(look: Callable, cover: Callable, queries: int, widths: list[int], value: int = 0):
+    """A query's number and a width above what ``look(number, width)`` draws; a button adds what ``cover(number, width)`` draws (appendix a4).
+
+    Both return ``(figure, sentence)``. Covering takes seconds, so that it waits for the button, and goes when another query is chosen.
+    """
+    import ipywidgets
+
+    style = {"description_width": "initial"}
+    number = ipywidgets.BoundedIntText(value=value, min=0, max=queries - 1, description=f"query, 0 to {queries - 1}", style=style)
+    width = ipywidgets.SelectionSlider(options=widths, description="width", continuous_update=False)
+    button = ipywidgets.Button(description="cover patch by patch", tooltip="takes some seconds")
+    figure, sentence = look(value, widths[0])
+    message, picture, below = ipywidgets.HTML(_status(sentence)), _image(figure), ipywidgets.VBox()
+
+    def redraw(_) -> None:
+        figure, sentence = look(number.value, width.value)
+        message.value, picture.value, below.children = _status(sentence), figures.to_png(figure), ()
+
+    def press(_) -> None:
+        button.disabled, message.value = True, _status("Both models read the covered pages, one after the other ...")
+        try:
+            figure, sentence = cover(number.value, width.value)
+            message.value, below.children = _status(sentence), (_image(figure),)
+        except Exception as error:  # whatever a model raises: a callback's error is shown to nobody
+            message.value = _status(f"The pages could not be covered: {type(error).__name__}, {error}")
+        button.disabled = False
+
+    number.observe(redraw, names="value")
+    width.observe(redraw, names="value")
+    button.on_click(press)
+    return ipywidgets.VBox([ipywidgets.HBox([number, width, button]), message, picture, below])

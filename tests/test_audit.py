@@ -1,0 +1,567 @@
+"""Is an eval set clean, what moved, and which errors: notebook 04's cells and their helpers on sets with planted faults, and on clean ones."""
+
+import dataclasses
+import io
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy
+import pandas
+import pytest
+import torch
+from cells import definitions, prepare
+from PIL import Image, ImageDraw
+from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+from sentence_transformers.util import cos_sim
+from test_evaluation import KnownModel
+from test_figures_widgets import PNG, a_figure, inside
+
+from tiny_vdr.corpus import changed_facts, plan_rows, query_kind
+from tiny_vdr.pages import CHART_LAYOUTS, ITEM_LAYOUTS, TABLE_LAYOUTS
+from vdr_helpers import figures, widgets
+from vdr_helpers.evaluation import Marks, known_facts, retrieval_inputs
+from vdr_helpers.profiles import load_profile
+from vdr_helpers.splits import load_prepared
+from vdr_helpers.training import page_paths
+
+# The audit's own functions, as notebook 04 defines them
+
+
+@pytest.fixture(scope="module")
+def audit():
+    """``scores_without``, ``copies`` and others on three queries with two pages each: the right one, in column 0, 2 or 4, and a negative."""
+    names = ("ndcg_at_10", "hashes", "bits_apart", "altered", "scores_without", "copies", "cover_patches", "similarity_and_falls")
+    space = definitions("04", *names)
+    similarities = numpy.array([[0.9, 0.5, 0.1, 0, 0, 0], [0, 0, 0.6, 0.7, 0.1, 0], [0, 0, 0.8, 0.1, 0.6, 0.7]])
+    right_pages = [0, 2, 4]
+    right = numpy.arange(3), numpy.array(right_pages)
+    known = {"right": right, "right_pages": right_pages, "in_front": {"base": similarities > similarities[right][:, None]}}
+    space["copies"].__globals__.update(known, ndcg_at_10=space["ndcg_at_10"])
+    return space
+
+
+def same(*pairs, size=6):
+    matrix = numpy.zeros((size, size), dtype=bool)
+    for one, other in pairs:
+        matrix[one, other] = matrix[other, one] = True
+    return matrix
+
+
+SECOND, THIRD = 1 / math.log2(3), 1 / math.log2(4)
+
+
+def test_nothing_left_out_is_the_score_as_it_stands(audit):
+    assert audit["scores_without"](same()[:3])["base"] == pytest.approx([1, SECOND, THIRD])
+    assert not audit["copies"](same()).any()
+
+
+def test_without_a_page_that_was_trained_on(audit):
+    left_out = numpy.zeros((3, 6), dtype=bool) | (numpy.arange(6) == 3)  # a negative stands in train
+    assert audit["scores_without"](left_out)["base"] == pytest.approx([1, 1, THIRD])
+    left_out = numpy.zeros((3, 6), dtype=bool) | (numpy.arange(6) == 2)  # the second query's right page does
+    scores = audit["scores_without"](left_out)["base"]
+    assert math.isnan(scores[1]) and scores[[0, 2]] == pytest.approx([1, SECOND])
+
+
+def test_a_copy_of_the_right_page_is_left_out_and_the_right_page_never(audit):
+    left_out = audit["copies"](same((2, 3)))  # the negative of the second query is a copy of its right page
+    assert audit["scores_without"](left_out)["base"] == pytest.approx([1, 1, THIRD])
+    assert not left_out[1, 2] and left_out[0, 3] and not left_out[0, 2], "for other queries the first of the copies stays"
+    left_out = audit["copies"](same((2, 4)))  # one page answers two queries: each keeps its own, without the other
+    assert audit["scores_without"](left_out)["base"] == pytest.approx([1, SECOND, SECOND])
+    assert not left_out[1, 2] and left_out[1, 4] and not left_out[2, 4] and left_out[2, 2]
+
+
+@pytest.fixture(scope="module")
+def sheets():
+    """Two pages of one layout with another word, and a page of another layout."""
+    pages = []
+    for word, top in (("Revenue 2014", 60), ("Revenue 2015", 60), ("Pumps", 130)):
+        page = Image.new("RGB", (160, 224), "white")
+        draw = ImageDraw.Draw(page)
+        draw.text((16, top), word, fill="black", font_size=18)
+        draw.rectangle((16, top + 30, 140, top + 60), fill="grey")
+        pages.append(page)
+    return pages
+
+
+def test_the_hash_finds_what_was_saved_again_and_takes_another_word_for_the_same(audit, sheets, tmp_path):
+    paths = [str(tmp_path / f"{number}.png") for number in range(3)]
+    for page, path in zip(sheets, paths, strict=True):
+        page.save(path)
+    hashes, apart = audit["hashes"], audit["bits_apart"]
+    again = audit["altered"](paths[0])
+    assert set(again) == {"saved as JPEG", "at half size", "4 pixels cut off"}
+    known = hashes(paths, 256)
+    assert known.shape == (3, 256)
+    for way in ("saved as JPEG", "at half size"):
+        assert apart(hashes([again[way]], 256), known)[0].argmin() == 0
+        assert apart(hashes([again[way]], 256), known)[0, 0] < 12
+    table = apart(hashes(paths, 64), hashes(paths, 64))
+    assert (table.diagonal() == 0).all() and (table == table.T).all()
+    assert table[0, 1] <= 4 < table[0, 2], "one word does not show in 64 bits, another layout does"
+    by_hand = (hashes(paths[:1], 64) != hashes(paths[2:], 64)).sum()
+    assert table[0, 2] == by_hand
+
+
+def test_planted_pages_are_found_by_their_content(tmp_path, sheets):
+    """The first cell's way to count: a page saved under two ids, or in train too, is one file."""
+    from datasets import Dataset, Features, Value
+    from datasets import Image as ImageColumn
+
+    def split(*pages):
+        for number, page in enumerate(pages):
+            page.save(tmp_path / f"in{number}.png")
+        files = [str(tmp_path / f"in{number}.png") for number in range(len(pages))]
+        columns = {"query": ["a"], "image": files[:1], "negative_0": files[1:]}
+        features = Features({name: Value("string") if name == "query" else ImageColumn() for column, name in enumerate(columns)})
+        Dataset.from_dict(columns, features=features).save_to_disk(str(tmp_path / "split"))
+        return page_paths(Dataset.load_from_disk(str(tmp_path / "split")), tmp_path / "pages")
+
+    first, other, third = sheets
+    trained = split(first, third)
+    train_pages = {trained["image"][0], trained["negative_0"][0]}
+    clean = split(other, Image.new("RGB", (32, 32)))
+    assert not train_pages & {clean["image"][0], clean["negative_0"][0]}
+    leaky = split(other, third)
+    assert train_pages & {leaky["image"][0], leaky["negative_0"][0]} == {leaky["negative_0"][0]}
+    doubled = split(other, other)
+    assert doubled["image"][0] == doubled["negative_0"][0]
+
+
+# The occlusion map
+
+
+class ReadsOnePatch:
+    """A model whose vector depends on one place of the page alone: on whether a mark is there."""
+
+    def __init__(self, box):
+        self.box = box
+
+    def encode(self, pictures):
+        marked = [numpy.asarray(picture.crop(self.box)).min() < 128 for picture in pictures]
+        return torch.tensor([[1.0, 0.0] if here else [0.6, 0.8] for here in marked])
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (2, 3), (6, 4)])
+def test_the_map_finds_the_patch_that_the_match_depends_on(audit, tmp_path, row, column):
+    page = Image.new("RGB", (160, 224), (250, 248, 240))
+    box = (column * 32 + 4, row * 32 + 4, column * 32 + 20, row * 32 + 20)
+    ImageDraw.Draw(page).rectangle(box, fill="black")
+    ImageDraw.Draw(page).rectangle((0, 100, 20, 110), fill="red")  # not what the model looks at
+    page.save(tmp_path / "page.png")
+    pictures = audit["cover_patches"](tmp_path / "page.png", 32)
+    assert len(pictures) == 1 + 5 * 7
+    assert pictures[0].tobytes() == page.tobytes()
+    assert set(
+        pictures[1 + 5 * row + column].crop((column * 32, row * 32, column * 32 + 32, row * 32 + 32)).get_flattened_data()
+    ) == {(250, 248, 240)}
+    similarity, falls = audit["similarity_and_falls"](
+        torch.tensor([1.0, 0.0]), ReadsOnePatch(box).encode(pictures), tmp_path / "page.png", 32
+    )
+    assert similarity == pytest.approx(1) and falls.shape == (7, 5)
+    assert numpy.unravel_index(falls.argmax(), falls.shape) == (row, column)
+    assert falls.max() == pytest.approx(0.4)
+    assert numpy.count_nonzero(abs(falls) > 1e-6) == 1
+
+
+def test_a_page_that_is_no_multiple_of_the_patch_is_covered_to_its_edge(audit, tmp_path):
+    Image.new("RGB", (70, 40), "white").save(tmp_path / "page.png")
+    pictures = audit["cover_patches"](tmp_path / "page.png", 32)
+    _, falls = audit["similarity_and_falls"](torch.ones(2), torch.ones(len(pictures), 2), tmp_path / "page.png", 32)
+    assert falls.shape == (2, 3)
+
+
+# Figures
+
+
+def page_files(folder, count=8):
+    for number in range(count):
+        Image.new("RGB", (64, 96) if number % 2 else (96, 64), (200, 30 * number % 255, 90)).save(folder / f"{number}.png")
+    return [str(folder / f"{number}.png") for number in range(count)]
+
+
+def test_rank_movement_shows_both_orders_and_the_right_page_of_each(tmp_path):
+    pages, kinds = page_files(tmp_path), ["positive", "hard negative", *["other"] * 6]
+    similarities = {"base": torch.tensor([0.0, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]), "tuned": torch.linspace(0.9, 0.2, 8)}
+    figure = figures.rank_movement(similarities, pages, kinds, "a query", best=2)
+    drawn = [(axis.get_title(), axis.get_xlabel()) for axis in figure.axes if axis.axison]
+    assert drawn == [
+        ("base 1\nscore 0.70", "hard negative\ntuned: 2"),
+        ("base 2\nscore 0.60", "other\ntuned: 3"),
+        ("base 8\nscore 0.00", "positive\ntuned: 1"),
+        ("tuned 1\nscore 0.90", "positive\nbase: 8"),
+        ("tuned 2\nscore 0.80", "hard negative\nbase: 1"),
+    ]
+    assert figures.to_png(figure).startswith(PNG)
+
+
+def test_occlusion_shades_falls_and_marks_rises(tmp_path):
+    falls = numpy.array([[0.3, 0.0], [-0.1, 0.15], [0.0, -0.01]])
+    figure = figures.occlusion([("right page, tuned", page_files(tmp_path)[1], 0.8, falls)], "a query")
+    [axis] = figure.axes
+    shade = axis.images[1].get_array()
+    assert shade.shape == (3, 2, 4)
+    numpy.testing.assert_allclose(shade[..., 3], 0.8 * numpy.array([[1, 0], [0, 0.5], [0, 0]]))
+    assert axis.lines[0].get_xydata().tolist() == [[0.5, 1.5]], "a rise of a tenth of the largest fall, no smaller"
+    assert axis.get_xlabel() == "similarity 0.80\nlargest fall 0.30"
+    assert figures.to_png(figures.occlusion([("nothing falls", page_files(tmp_path)[1], 0.8, 0 * falls)])).startswith(PNG)
+
+
+def test_group_scores_draws_each_group_with_its_counts():
+    row = {"queries": 30, "fixed": 5, "broken": 2} | {"base": 0.6, "base low": 0.5, "base high": 0.7}
+    row |= {"tuned": 0.8, "tuned low": 0.75, "tuned high": 0.9}
+    table = pandas.DataFrame({("", "all queries"): row, ("layout", "slide"): row | {"broken": 11}, ("layout", "letter"): row}).T
+    figure = figures.group_scores(table)
+    axis = figure.axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["", "all queries", "layout", "slide", "letter"]
+    counts = [label.get_text().split() for label in axis.child_axes[0].get_yticklabels()]
+    assert counts == [["queries", "fixed", "broken"], ["30", "5", "2"], [], ["30", "5", "11"], ["30", "5", "2"]]
+    spans = [line for line in axis.lines if len(line.get_xdata()) == 2]
+    assert [list(line.get_xdata()) for line in spans] == [[0.5, 0.7], [0.75, 0.9]] * 3
+    assert len({line.get_marker() for line in axis.lines if len(line.get_xdata()) == 1}) == 2, "in grey the markers differ"
+    png = Image.open(io.BytesIO(figures.to_png(figure))).convert("L")
+    assert numpy.asarray(png)[:, -8:].min() == 255, "nothing is cut off at the right"
+
+
+# Marks
+
+
+@pytest.fixture
+def pages(tmp_path):
+    return page_files(tmp_path)
+
+
+def test_marks_are_kept_and_taken_back_one_by_one(pages):
+    marks = Marks(load_profile("tiny"))
+    assert marks.answers("a query", pages[0]) is None
+    marks.add("a query", pages[0], True)
+    marks.add("a query", pages[1], False)
+    marks.add("a query", pages[0], False)
+    again = Marks(load_profile("tiny"))
+    assert (again.answers("a query", pages[0]), again.answers("a query", pages[1])) == (False, False)
+    again.undo("a query", pages[0])
+    assert again.answers("a query", pages[0]) is True
+    again.undo("a query", pages[0])
+    again.undo("a query", pages[0])  # nothing left: nothing happens
+    assert again.answers("a query", pages[0]) is None
+    assert [mark["answers"] for mark in again.read()] == [False], "the other pair keeps its mark"
+
+
+def test_a_mark_belongs_to_content_and_never_meets_another_page(pages, tmp_path):
+    marks = Marks(load_profile("tiny"))
+    marks.add("a query", pages[0], True)
+    shutil.copy(pages[0], tmp_path / "another name.png")
+    assert marks.answers("a query", tmp_path / "another name.png") is True
+    assert marks.answers("another query", pages[0]) is None
+    shutil.copy(pages[1], pages[0])  # another page under the same name
+    assert marks.answers("a query", pages[0]) is None
+    assert len(marks.read()) == 1, "the mark is not lost"
+    assert str(tmp_path) not in marks.path.read_text()
+
+
+@pytest.mark.parametrize(
+    "content", ['[{"query": "a", "pa', "[1]", '{"marks": 3}', '[{"query": "a", "page": "b", "answers": "yes"}]', "\xff"]
+)
+def test_a_damaged_file_is_named_and_set_aside(pages, capsys, content):
+    marks = Marks(load_profile("tiny"))
+    marks.path.parent.mkdir(parents=True)
+    for _ in range(2):
+        marks.path.write_text(content, encoding="latin-1")
+        assert marks.read() == []
+    names = sorted(file.name for file in marks.path.parent.iterdir())
+    assert names == ["marks.json.damaged", "marks.json.damaged1"]
+    assert (marks.path.parent / names[0]).read_text(encoding="latin-1") == content
+    told = capsys.readouterr().out
+    assert "results/marks.json is damaged: set aside as marks.json.damaged, marks start anew" in told
+    marks.add("a query", pages[0], True)
+    assert marks.answers("a query", pages[0]) is True
+
+
+def test_a_mark_is_written_whole_or_not_at_all(pages, monkeypatch):
+    marks = Marks(load_profile("tiny"))
+    marks.add("a query", pages[0], True)
+    before = marks.path.read_text()
+
+    def full_disk(self, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        marks.add("a query", pages[1], True)
+    assert marks.path.read_text() == before
+
+
+VECTORS = {
+    "first": (1, 0), "second": (0, 1),
+    "P0": (1, 0.1), "A0": (1, 0.05), "B0": (-1, 0),
+    "P1": (1, 0.5), "A1": (0.2, 1), "B1": (1, -1),
+}  # fmt: skip
+
+
+def test_the_marked_score_is_that_of_the_evaluator_with_more_right_pages():
+    queries = {"q0": "first", "q1": "second"}
+    corpus = {f"c{number}": name for number, name in enumerate(("P0", "A0", "B0", "P1", "A1", "B1"))}
+    right_pages, marked = [0, 3], {("first", "A0"), ("second", "A1"), ("second", "A0")}
+    space = definitions("04", "ndcg_at_10", "marked_score")
+    similar = cos_sim(
+        *(
+            torch.tensor([VECTORS[name] for name in names], dtype=torch.float32)
+            for names in (("first", "second"), list(corpus.values()))
+        )
+    )
+    suspects = pandas.DataFrame([(0, 1), (1, 4), (1, 1), (1, 5)], columns=["number", "column"])
+    pairs = [(list(queries.values())[one.number], list(corpus.values())[one.column]) for one in suspects.itertuples()]
+
+    class Clicked:
+        def answers(self, query, page):
+            return (query, page) in marked or None
+
+    known = {
+        "suspects": suspects,
+        "pairs": pairs,
+        "right_pages": right_pages,
+        "queries": queries,
+        "similar": {"base": similar.numpy()},
+    }
+    space["marked_score"].__globals__.update(known, marks=Clicked(), ndcg_at_10=space["ndcg_at_10"])
+    relevant = {"q0": {"c0", "c1"}, "q1": {"c3", "c4", "c1"}}
+    measured = InformationRetrievalEvaluator(queries, corpus, relevant, name="x", write_csv=False)(KnownModel(VECTORS))
+    assert space["marked_score"]("base") == pytest.approx(measured["x_cosine_ndcg@10"], abs=1e-12)
+    before = measured
+    marked.clear()
+    relevant = {"q0": {"c0"}, "q1": {"c3"}}
+    measured = InformationRetrievalEvaluator(queries, corpus, relevant, name="x", write_csv=False)(KnownModel(VECTORS))
+    assert space["marked_score"]("base") == pytest.approx(measured["x_cosine_ndcg@10"], abs=1e-12)
+    assert measured != before
+
+
+# The boxes
+
+
+def review(pages):
+    marks, drawn = Marks(load_profile("tiny")), []
+    suspects = [("a query", pages[0]), ("another", pages[1])]
+
+    def draw(place):
+        drawn.append(place)
+        return a_figure(place + 1)
+
+    def score():
+        return f"score {0.5 + 0.1 * sum(marks.answers(*pair) is True for pair in suspects):.1f}"
+
+    row, message, picture = widgets.review_box(suspects, marks, draw, score).children
+    return row.children, message, picture, marks, drawn
+
+
+def test_the_review_box_marks_and_the_score_moves(pages):
+    (slider, answer, none, undo), message, picture, marks, drawn = review(pages)
+    assert "Suspect 1 of 2, not marked. score 0.5" in message.value
+    assert undo.disabled and not marks.path.exists(), "looking writes nothing"
+    answer.click()
+    assert "also an answer. score 0.6" in message.value and not undo.disabled
+    assert [mark["answers"] for mark in json.loads(marks.path.read_text())] == [True]
+    before = bytes(picture.value)
+    slider.value = 2
+    assert drawn == [0, 1] and bytes(picture.value) != before
+    assert "Suspect 2 of 2, not marked. score 0.6" in message.value and undo.disabled
+    none.click()
+    assert "no answer. score 0.6" in message.value
+    answer.click()
+    assert "also an answer. score 0.7" in message.value
+    undo.click()
+    assert "no answer. score 0.6" in message.value
+    undo.click()
+    assert "not marked. score 0.6" in message.value and undo.disabled
+    (again, *_), message, *_ = review(pages)
+    assert again.value == 1 and "also an answer. score 0.6" in message.value, "marks outlive the box"
+
+
+def test_a_mark_that_cannot_be_kept_is_said(pages, monkeypatch):
+    (_, answer, _, undo), message, _, marks, _ = review(pages)
+
+    def full_disk(self, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    answer.click()
+    assert "could not be kept: No space left on device" in message.value
+    assert undo.disabled and not marks.path.exists()
+
+
+def test_a_review_without_suspects_says_so():
+    box = widgets.review_box([], Marks(load_profile("tiny")), a_figure, str)
+    assert "No suspects" in box.value and 'role="status"' in box.value
+
+
+def test_the_microscope_looks_at_once_and_covers_on_request():
+    looked, covered = [], []
+
+    def look(number, width):
+        looked.append((number, width))
+        return a_figure(number + 1), f"q{number} at {width} < all"
+
+    def cover(number, width):
+        covered.append((number, width))
+        return a_figure(9), f"covered q{number}"
+
+    row, message, picture, below = widgets.microscope_box(look, cover, 5, [256, 8], value=3).children
+    number, width, button = row.children
+    assert (looked, covered, below.children) == ([(3, 256)], [], ())
+    assert "q3 at 256 &lt; all" in message.value
+    before = bytes(picture.value)
+    button.click()
+    assert covered == [(3, 256)] and "covered q3" in message.value and not button.disabled
+    assert bytes(below.children[0].value).startswith(PNG)
+    width.value = 8
+    assert looked[-1] == (3, 8) and below.children == (), "a map of another query or width must not stay"
+    number.value = 1
+    assert looked[-1] == (1, 8) and bytes(picture.value) != before
+    number.value = 77
+    assert number.value == 4 and looked[-1] == (4, 8)
+
+
+def test_the_microscope_can_be_asked_again_after_an_error():
+    def breaks(number, width):
+        raise RuntimeError("no model")
+
+    row, message, *_ = widgets.microscope_box(lambda number, width: (a_figure(), "seen"), breaks, 2, [8]).children
+    row.children[2].click()
+    assert "could not be covered: RuntimeError, no model" in message.value
+    assert not row.children[2].disabled
+
+
+def test_every_control_has_a_name_and_every_answer_is_read_out(pages):
+    marks = Marks(load_profile("tiny"))
+    for box in (
+        widgets.review_box([("a query", pages[0])], marks, a_figure, str),
+        widgets.microscope_box(lambda number, width: (a_figure(), "seen"), None, 2, [8]),
+    ):
+        parts = list(inside(box))
+        controls = [part for part in parts if type(part).__name__ in ("IntSlider", "BoundedIntText", "SelectionSlider", "Button")]
+        assert len(controls) >= 3 and all(part.description for part in controls)
+        assert [part for part in parts if type(part).__name__ == "HTML" and 'role="status"' in part.value]
+
+
+# Facts
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return plan_rows(0, 20, 85)
+
+
+def test_the_plan_tells_what_a_query_asks_for(plan):
+    asked = [row for row in plan if row.query and row.language == "en"]
+    kinds = {query_kind(row) for row in asked}
+    assert kinds == {"figure", "trend", "table line", "item"}
+    for row in asked:
+        kind = query_kind(row)
+        assert (kind == "item") == (row.page.layout in ITEM_LAYOUTS)
+        assert kind != "table line" or row.page.layout in TABLE_LAYOUTS
+        assert (
+            kind != "trend"
+            or row.page.layout in CHART_LAYOUTS
+            and any(word in row.query for word in ("rise", "chart", "quarter", "develop", "good year"))
+        )
+
+
+def test_what_a_negative_changes_is_what_stands_otherwise_on_it(plan):
+    seen, by_id = set(), {row.id: row for row in plan}
+    for row in plan:
+        for other in (by_id[name].page for name in row.negatives if name in by_id):
+            changed = set(changed_facts(row, other))
+            names, there = row.page.organisation.split(), other.organisation.split()
+            assert ("year" in changed) == (row.page.year != other.year)
+            assert ("first name" in changed, "second name" in changed) == (names[0] != there[0], names[1] != there[1])
+            assert ("subject" in changed) == (row.asked not in other.subjects)
+            seen.add(tuple(sorted(changed)))
+    assert {("year",), ("first name",), ("second name",), ("subject",), ()} <= seen, "the planted copies change nothing"
+
+
+def test_a_corpus_is_planned_again_as_it_was_drawn(source, plan):
+    from datasets import load_dataset
+
+    drawn = load_dataset(str(source), "en", split="train").remove_columns("image")
+    assert drawn["id"][:] == [row.id for row in plan]
+    assert drawn["query"][:] == [row.query for row in plan]
+    assert [row.id for row in plan_rows(seed=0, train_families=20, eval_families=85, mean_scale=3.2)] == drawn["id"][:]
+
+
+@pytest.fixture(scope="module")
+def prepared(source, tmp_path_factory):
+    """``(profile, inputs, source row numbers)`` of a small generated set, prepared by the cells of notebook 02 themselves."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("VDR_OUTPUTS", str(tmp_path_factory.mktemp("drawn")))
+    profile = dataclasses.replace(
+        load_profile("tiny"), corpus={"seed": 0, "train_families": 20, "eval_families": 85}, train_rows=30, eval_rows=20
+    )
+    patch.setattr("tiny_vdr.corpus.build_source", lambda folder, **settings: shutil.copytree(source, folder, dirs_exist_ok=True))
+    space = prepare(profile)
+    split, _ = load_prepared(profile, "eval")
+    inputs = retrieval_inputs(page_paths(split, profile.output_dir / "data" / "pages"))
+    yield profile, inputs, space["eval_rows"], profile.output_dir.parent
+    patch.undo()
+
+
+@pytest.fixture
+def drawn_set(prepared, monkeypatch):
+    *found, outputs = prepared
+    monkeypatch.setenv("VDR_OUTPUTS", str(outputs))
+    return found
+
+
+def test_facts_agree_with_the_drawn_corpus(drawn_set, plan):
+    profile, inputs, rows = drawn_set
+    facts, changes = known_facts(profile, *inputs)
+    assert list(facts.columns) == ["opens with", "page", "asks for", "layout"]
+    assert list(facts.index) == list(inputs[0]) and len(changes) == 4 * 20
+    for (query, fact), (number, *negatives) in zip(facts.iterrows(), rows, strict=True):
+        row = plan[number]
+        assert inputs[0][query] == row.query
+        assert (fact["layout"], fact["asks for"]) == (row.page.layout, query_kind(row))
+        assert (fact["page"] == "landscape") == (row.page.layout in ("slide", "dashboard"))
+        for i, negative in enumerate(negatives):
+            assert changes[f"{query}-negative_{i}"] == " + ".join(changed_facts(row, plan[negative].page))
+    assert "" not in changes.values(), "no hard negative answers its query too"
+
+
+def test_facts_follow_the_pages_not_their_places(drawn_set):
+    profile, (queries, corpus, relevant, negatives), _ = drawn_set
+    swapped = dict(corpus)
+    swapped["q0-negative_0"], swapped["q0-negative_3"] = corpus["q0-negative_3"], corpus["q0-negative_0"]
+    _, before = known_facts(profile, queries, corpus, relevant, negatives)
+    _, after = known_facts(profile, queries, swapped, relevant, negatives)
+    assert (after["q0-negative_0"], after["q0-negative_3"]) == (before["q0-negative_3"], before["q0-negative_0"])
+
+
+def test_a_planted_false_negative_is_found(drawn_set):
+    profile, (queries, corpus, relevant, negatives), _ = drawn_set
+    planted = corpus | {"q3-negative_1": corpus["q3-positive"]}
+    _, changes = known_facts(profile, queries, planted, relevant, negatives)
+    assert [page for page, changed in changes.items() if not changed] == ["q3-negative_1"]
+
+
+def test_a_query_that_the_plan_does_not_have_is_an_error(drawn_set):
+    profile, (queries, *others), _ = drawn_set
+    with pytest.raises(ValueError, match=r"q2 asks 'Another question\?', its page was drawn for .*: run notebook 02 again"):
+        known_facts(profile, queries | {"q2": "Another question?"}, *others)
+
+
+def test_without_page_files_the_facts_say_what_is_missing(drawn_set, monkeypatch, tmp_path, capsys):
+    profile, inputs, _ = drawn_set
+    monkeypatch.setenv("VDR_OUTPUTS", str(tmp_path))
+    facts, changes = known_facts(profile, *inputs)
+    assert list(facts.columns) == ["opens with", "page"] and changes == {}
+    assert "page files of notebook 02 are gone, run it again" in capsys.readouterr().out
+
+
+def test_on_real_data_the_query_and_the_page_are_what_is_known(drawn_set):
+    profile, (queries, *others), _ = drawn_set
+    real = dataclasses.replace(profile, corpus=None)
+    asked = queries | {"q0": "What is shown?", "q1": "Alder Energy rent 2014"}
+    facts, changes = known_facts(real, asked, *others)
+    assert list(facts.columns) == ["opens with", "page"] and changes == {}
+    assert facts["opens with"][:2].tolist() == ["what", "another word"]

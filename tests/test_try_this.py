@@ -19,7 +19,7 @@ from PIL import Image
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
-NUMBERS = [*(f"0{i}" for i in range(7)), "a1", "a2"]
+NUMBERS = [*(f"0{i}" for i in range(7)), "a1", "a2", "a3"]
 ELSEWHERE = {("03", 3): "tests/test_resume.py kills a run and runs it again"}
 
 
@@ -85,8 +85,7 @@ VARIATIONS: dict[tuple[str, int], dict] = {
         "edits": [("learning_rate=profile.learning_rate", "learning_rate=2 * profile.learning_rate")],
         "more": TRAINED,
     },
-    ("04", 1): {"edits": [('switched = "base"', 'switched = "tuned"')]},
-    ("04", 2): {
+    ("04", 1): {
         "below": [
             (
                 "queries, corpus, relevant_docs, hard_negatives = retrieval_inputs",
@@ -95,6 +94,11 @@ VARIATIONS: dict[tuple[str, int], dict] = {
         ],
         "more": "found = {'pages': len(corpus), 'queries': len(queries)}",
     },
+    ("04", 2): {
+        "edits": [('"stopwords": "english"', '"stopwords": None')],
+        "more": "found = {'words': sorted(set().union(*query_words))}",
+    },
+    ("04", 3): {"edits": [("k=60", "k=1")], "more": "found = {'first place': float(fused(similarities['base']).max())}"},
     ("05", 1): {
         "edits": [("dims = list(profile.matryoshka_dims)", "dims = [256, 192, 128, 96, 64, 32, 16, 8]")],
         "more": "found = {'dims': dims}",
@@ -122,6 +126,16 @@ VARIATIONS: dict[tuple[str, int], dict] = {
         "more": "found = {'columns': len(columns)}",
     },
     ("a2", 2): {"edits": [("rows=64", "rows=128")]},
+    ("a3", 1): {"edits": [('switched = "base"', 'switched = "tuned"')], "more": "found = {'switched': switched}"},
+    ("a3", 2): {
+        "edits": [
+            (
+                "query_embeddings.bfloat16() @ page_embeddings.bfloat16().T",
+                "query_embeddings.half() @ page_embeddings.half().T",
+            )
+        ],
+        "more": "found = {'format': str(inexact.dtype)}",
+    },
 }
 
 
@@ -185,7 +199,10 @@ def test_the_changes_took_hold(runs):
     assert found["03", 1]["columns"] == ["query", "image"]
     assert found["03", 2]["loss"] == "CachedMultipleNegativesRankingLoss"
     assert found["03", 4]["learning_rate"] == pytest.approx(2 * found["03", 1]["learning_rate"])
-    assert found["04", 2]["pages"] == found["04", 2]["queries"]
+    assert found["04", 1]["pages"] == found["04", 1]["queries"]
+    assert {"of", "in"} & set(found["04", 2]["words"])
+    assert found["04", 3]["first place"] == 0.5
+    assert found["a3", 1]["switched"] == "tuned" and found["a3", 2]["format"] == "torch.float16"
     assert 96 in found["05", 1]["dims"]
     assert found["06", 1]["width"] == 8
     assert found["a1", 1]["tokens"] > 0 and found["a1", 2]["same"] and found["a2", 1]["columns"] == 4

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
 import os
 import shutil
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from vdr_helpers.profiles import assets_folder
 from vdr_helpers.source import Source
 from vdr_helpers.stamps import write_whole
 
@@ -97,6 +99,10 @@ READERS = 3  # row groups that are read at once, if they are small
 BYTES_AT_ONCE = 256 * 2**20  # stored bytes of the row groups that are read at once; a larger one is read alone
 COPIES = 3  # a page lies in the store, in train or eval, and in full
 PROGRESS_PAGES = 1000
+OCR_MISSING = (
+    "reading pages as text needs the optional packages rapidocr and onnxruntime: install them (pip install 'rapidocr>=3.10' "
+    "'onnxruntime>=1.20', or the course with its extra [ocr]), then run this cell again; nothing else in the course needs them"
+)
 
 
 class PageStore:
@@ -227,3 +233,53 @@ def fetch_pages(
                     done += count
         finally:
             stopped.set()
+
+
+def ocr_engine(settings: dict):
+    """``RapidOCR(params=settings)``, silent but for errors; its models come inside the package (notebook 04 reads pages with it).
+
+    Raises ``ModuleNotFoundError`` that says what to install where the optional extra ``ocr`` is missing.
+    """
+    try:
+        from rapidocr import RapidOCR
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(OCR_MISSING) from error
+    return RapidOCR(params={"Global.log_level": "critical"} | settings)
+
+
+def read_text(engine, page) -> str:
+    """The lines of text that ``engine`` finds on an RGB page, one below the other (notebook 04)."""
+    import numpy
+
+    return "\n".join(engine(numpy.asarray(page)[:, :, ::-1]).txts or ())  # it wants blue first, as OpenCV does
+
+
+def read_texts(pages: Sequence[bytes], settings: dict, folder: Path, progress=print) -> tuple[list[str], str]:
+    """``(text of each page, where they came from)``: OCR with ``settings``, each page read once (notebook 04).
+
+    ``pages``: image files. A page is known by its pixels. Its text comes from ``assets/measured/ocr_tiny.json.gz`` (``python -m
+    benchmarks.ocr``) or from ``folder``, where either was read with these settings; else the page is read now and kept in ``folder``,
+    after every 50, with a line of progress. A kept file that is damaged is named and made anew. Raises what :func:`ocr_engine` raises.
+    """
+    file = folder / "ocr.json"
+    stored = json.loads(gzip.decompress((assets_folder() / "measured" / "ocr_tiny.json.gz").read_bytes()))
+    stored, kept = (stored["texts"] if stored["settings"] == settings else {}), {}
+    if file.exists():
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+            kept = found["texts"] if found["settings"] == settings else {}
+        except (ValueError, KeyError, TypeError) as error:
+            print(f"{file.name} is damaged ({type(error).__name__}): its pages are read anew")
+    keys = [page_fingerprint(page)[:16] for page in pages]
+    missing = {key: page for key, page in zip(keys, pages, strict=True) if key not in stored and key not in kept}
+    engine = ocr_engine(settings) if missing else None
+    for done, (key, page) in enumerate(missing.items(), start=1):
+        kept[key] = read_text(engine, open_page(page))
+        if done % 50 == 0 or done == len(missing):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_whole(file, json.dumps({"settings": settings, "texts": kept}))
+            progress(bar(done, len(missing)))
+    from_asset = sum(key in stored for key in keys)
+    return [
+        stored.get(key, kept.get(key, "")) for key in keys
+    ], f"{from_asset} stored with the course, {len(keys) - from_asset} read here"

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from multiprocessing import get_context
 
 from vdr_helpers.machine import describe_device
-from vdr_helpers.pages import bar, ocr_engine, open_page, page_fingerprint, read_text
+from vdr_helpers.pages import ocr_engine, open_page, page_fingerprint, read_text
 from vdr_helpers.profiles import assets_folder, load_profile
 from vdr_helpers.splits import source_pages
 from vdr_helpers.stamps import write_whole
@@ -55,7 +55,7 @@ def main() -> None:
             done[key] = [text, seconds]
             if len(done) % 50 == 0 or len(done) == len(pages):
                 write_whole(file, json.dumps(done))
-                print(bar(len(done), len(pages)), flush=True)
+                print(f"{len(done):,} of {len(pages):,} pages", flush=True)
     result = {
         "what": "text of the eval pages of the tiny profile, read by OCR from the source pages at their own size",
         "command": "python -m benchmarks.ocr",

@@ -261,15 +261,13 @@ def read_texts(pages: Sequence[bytes], settings: dict, folder: Path, progress=pr
     benchmarks.ocr``) or from ``folder``, where either was read with these settings; else the page is read now and kept in ``folder``,
     after every 50, with a line of progress. A kept file that is damaged is named and made anew. Raises what :func:`ocr_engine` raises.
     """
-    file = folder / "ocr.json"
-    stored = json.loads(gzip.decompress((assets_folder() / "measured" / "ocr_tiny.json.gz").read_bytes()))
-    stored, kept = (stored["texts"] if stored["settings"] == settings else {}), {}
-    if file.exists():
-        try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-            kept = found["texts"] if found["settings"] == settings else {}
-        except (ValueError, KeyError, TypeError) as error:
-            print(f"{file.name} is damaged ({type(error).__name__}): its pages are read anew")
+    asset = json.loads(gzip.decompress((assets_folder() / "measured" / "ocr_tiny.json.gz").read_bytes()))
+    stored, kept, file = (asset["texts"] if asset["settings"] == settings else {}), {}, folder / "ocr.json"
+    try:
+        found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"settings": settings, "texts": {}}
+        kept = dict(found["texts"]) if found["settings"] == settings else {}
+    except (ValueError, KeyError, TypeError) as error:
+        print(f"{file.name} is damaged ({type(error).__name__}): its pages are read anew")
     keys = [page_fingerprint(page)[:16] for page in pages]
     missing = {key: page for key, page in zip(keys, pages, strict=True) if key not in stored and key not in kept}
     engine = ocr_engine(settings) if missing else None
@@ -278,8 +276,8 @@ def read_texts(pages: Sequence[bytes], settings: dict, folder: Path, progress=pr
         if done % 50 == 0 or done == len(missing):
             folder.mkdir(parents=True, exist_ok=True)
             write_whole(file, json.dumps({"settings": settings, "texts": kept}))
-            progress(bar(done, len(missing)))
+            progress(f"{done:,} of {len(missing):,} pages read")
     from_asset = sum(key in stored for key in keys)
-    return [
-        stored.get(key, kept.get(key, "")) for key in keys
-    ], f"{from_asset} stored with the course, {len(keys) - from_asset} read here"
+    cost = f", read once in {asset['processor_seconds_per_page']:.1f} processor seconds each" if from_asset else ""
+    origin = f"{from_asset} stored with the course{cost}; {len(keys) - from_asset} read on this machine"
+    return [stored[key] if key in stored else kept[key] for key in keys], origin

@@ -17,7 +17,7 @@ from vdr_helpers.profiles import PROFILES
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK_FILES = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MODULES = sorted((ROOT / "vdr_helpers").rglob("*.py"))
-NUMBERS = ["00", "01", "02", "03", "04", "05", "06", "a1", "a2"]
+NUMBERS = ["00", "01", "02", "03", "04", "05", "06", "a1", "a2", "a3"]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def course():
 # The notebooks of the course
 
 
-def test_the_course_has_its_seven_notebooks_and_two_appendices():
+def test_the_course_has_its_seven_notebooks_and_three_appendices():
     assert [file.name[:2] for file in NOTEBOOK_FILES] == NUMBERS
 
 
@@ -248,7 +248,7 @@ def test_importing_the_package_imports_nothing_heavy():
 def test_vdr_helpers_stays_small():
     modules = [module for module in MODULES if module.name != "__init__.py"]
     assert 0 < len(modules) <= 12
-    assert sum(len(module.read_text().splitlines()) for module in modules) <= 2450
+    assert sum(len(module.read_text().splitlines()) for module in modules) <= 2850
 
 
 # The repository

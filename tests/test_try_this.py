@@ -19,7 +19,7 @@ from PIL import Image
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
-NUMBERS = [*(f"0{i}" for i in range(7)), "a1", "a2"]
+NUMBERS = [*(f"0{i}" for i in range(7)), "a1", "a2", "a3"]
 ELSEWHERE = {("03", 3): "tests/test_resume.py kills a run and runs it again"}
 
 
@@ -85,8 +85,7 @@ VARIATIONS: dict[tuple[str, int], dict] = {
         "edits": [("learning_rate=profile.learning_rate", "learning_rate=2 * profile.learning_rate")],
         "more": TRAINED,
     },
-    ("04", 1): {"edits": [('switched = "base"', 'switched = "tuned"')]},
-    ("04", 2): {
+    ("04", 1): {
         "below": [
             (
                 "queries, corpus, relevant_docs, hard_negatives = retrieval_inputs",
@@ -95,6 +94,11 @@ VARIATIONS: dict[tuple[str, int], dict] = {
         ],
         "more": "found = {'pages': len(corpus), 'queries': len(queries)}",
     },
+    ("04", 2): {
+        "edits": [('"stopwords": "english"', '"stopwords": None')],
+        "more": "found = {'words': sorted(set().union(*query_words))}",
+    },
+    ("04", 3): {"edits": [("k=60", "k=1")], "more": "found = {'first place': float(fused(similarities['base']).max())}"},
     ("a4", 1): {
         "below": [("check of the check", "in_train = numpy.isin(pages, [*train_pages, *pages[:5]])")],
         "more": "found = {'planted': int(audit['page also in train'].any(axis=0).sum()), 'lost': int(numpy.isnan(scores_without(audit['page also in train'])['base']).sum())}",
@@ -138,6 +142,16 @@ VARIATIONS: dict[tuple[str, int], dict] = {
         "more": "found = {'columns': len(columns)}",
     },
     ("a2", 2): {"edits": [("rows=64", "rows=128")]},
+    ("a3", 1): {"edits": [('switched = "base"', 'switched = "tuned"')], "more": "found = {'switched': switched}"},
+    ("a3", 2): {
+        "edits": [
+            (
+                "query_embeddings.bfloat16() @ page_embeddings.bfloat16().T",
+                "query_embeddings.half() @ page_embeddings.half().T",
+            )
+        ],
+        "more": "found = {'format': str(inexact.dtype)}",
+    },
 }
 
 
@@ -201,11 +215,14 @@ def test_the_changes_took_hold(runs):
     assert found["03", 1]["rows"].endswith("hard negatives per pair: 0")
     assert found["03", 2]["loss"] == "CachedMultipleNegativesRankingLoss"
     assert float(found["03", 4]["learning rate"]) == pytest.approx(2 * float(found["03", 1]["learning rate"]))
-    assert found["04", 2]["pages"] == found["04", 2]["queries"]
     assert 0 < found["05", 1]["drawn"] == found["05", 1]["queries"] // 4
     assert found["05", 2]["shared"] == 0 and found["05", 2]["seen"] == found["05", 2]["widths"]
     assert found["a4", 1] == {"planted": 5, "lost": 1}  # of five pages one is a right page
     assert "names in the query" in found["a4", 2]["known"]
+    assert found["04", 1]["pages"] == found["04", 1]["queries"]
+    assert {"of", "in"} & set(found["04", 2]["words"])
+    assert found["04", 3]["first place"] == 0.5
+    assert found["a3", 1]["switched"] == "tuned" and found["a3", 2]["format"] == "torch.float16"
     assert found["06", 1]["width"] == 8
     assert found["a1", 1]["tokens"] > 0 and found["a1", 2]["same"] and found["a2", 1]["columns"] == 4
     assert found["06", 2]["indexed"] == found["06", 2]["pages"] + 1

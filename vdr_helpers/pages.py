@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
 import os
 import shutil
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+from vdr_helpers.profiles import assets_folder
 from vdr_helpers.source import Source
 from vdr_helpers.stamps import write_whole
 
@@ -93,6 +95,12 @@ def presize(image, processor):
     pixels = functional.pil_to_tensor(image)
     resized = functional.resize(pixels, [height, width], interpolation=functional.InterpolationMode.BICUBIC, antialias=True)
     return functional.to_pil_image(resized)
+
+
+OCR_MISSING = (
+    "reading pages as text needs the optional packages rapidocr and onnxruntime: install them (pip install 'rapidocr>=3.10' "
+    "'onnxruntime>=1.20', or the course with its extra [ocr]), then run this cell again; nothing else in the course needs them"
+)
 
 
 class PageStore:
@@ -200,3 +208,51 @@ def fetch_pages(
                     done += count
         finally:
             stopped.set()
+
+
+def ocr_engine(settings: dict):
+    """``RapidOCR(params=settings)``, silent but for errors; its models come inside the package (notebook 04 reads pages with it).
+
+    Raises ``ModuleNotFoundError`` that says what to install where the optional extra ``ocr`` is missing.
+    """
+    try:
+        from rapidocr import RapidOCR
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(OCR_MISSING) from error
+    return RapidOCR(params={"Global.log_level": "critical"} | settings)
+
+
+def read_text(engine, page) -> str:
+    """The lines of text that ``engine`` finds on an RGB page, one below the other (notebook 04)."""
+    import numpy
+
+    return "\n".join(engine(numpy.asarray(page)[:, :, ::-1]).txts or ())  # it wants blue first, as OpenCV does
+
+
+def read_texts(pages: Sequence[bytes], settings: dict, folder: Path, progress=print) -> tuple[list[str], str]:
+    """``(text of each page, where they came from)``: OCR with ``settings``, each page read once (notebook 04).
+
+    ``pages``: image files. A page is known by its pixels. Its text comes from ``assets/measured/ocr_tiny.json.gz`` (``python -m
+    benchmarks.ocr``) or from ``folder``, where either was read with these settings; else the page is read now and kept in ``folder``,
+    after every 50, with a line of progress. A kept file that is damaged is named and made anew. Raises what :func:`ocr_engine` raises.
+    """
+    asset = json.loads(gzip.decompress((assets_folder() / "measured" / "ocr_tiny.json.gz").read_bytes()))
+    stored, kept, file = (asset["texts"] if asset["settings"] == settings else {}), {}, folder / "ocr.json"
+    try:
+        found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"settings": settings, "texts": {}}
+        kept = dict(found["texts"]) if found["settings"] == settings else {}
+    except (ValueError, KeyError, TypeError) as error:
+        print(f"{file.name} is damaged ({type(error).__name__}): its pages are read anew")
+    keys = [page_fingerprint(page)[:16] for page in pages]
+    missing = {key: page for key, page in zip(keys, pages, strict=True) if key not in stored and key not in kept}
+    engine = ocr_engine(settings) if missing else None
+    for done, (key, page) in enumerate(missing.items(), start=1):
+        kept[key] = read_text(engine, open_page(page))
+        if done % 50 == 0 or done == len(missing):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_whole(file, json.dumps({"settings": settings, "texts": kept}))
+            progress(f"{done:,} of {len(missing):,} pages read")
+    from_asset = sum(key in stored for key in keys)
+    cost = f", read once in {asset['processor_seconds_per_page']:.1f} processor seconds each" if from_asset else ""
+    origin = f"{from_asset} stored with the course{cost}; {len(keys) - from_asset} read on this machine"
+    return [stored[key] if key in stored else kept[key] for key in keys], origin

@@ -128,3 +128,34 @@ def build_chosen(profile: Profile, chosen: dict[str, list[list[int]]]) -> None:
     rows = {name: [(queries[row[0]], [store.path(number) for number in row]) for row in some] for name, some in chosen.items()}
     made_from = data_settings(profile) | {"resolved": resolved_revisions(profile)["dataset"]}
     save_splits(build_splits(rows), profile.output_dir / "data", made_from)
+
+
+def source_pages(profile: Profile, split: str, largest_fetch: float = 2e9) -> dict[str, bytes]:
+    """``{"q0-positive": image file, "q0-negative_0": ...}``: a split's pages as the source has them, not shrunk (notebook 04).
+
+    Which rows they are comes from ``results/rows.json`` of notebook 02, else from the shipped choice of ``tiny``. Empty, with the
+    reason printed, for a split by its publisher, and where more than ``largest_fetch`` bytes would have to be read for it.
+    """
+    rows, kept = (stored_choice(profile) or {}).get(split), profile.output_dir / "results" / "rows.json"
+    try:
+        noted = json.loads(kept.read_text(encoding="utf-8"))
+        rows = rows if differences(noted["made_from"]["data"], data_settings(profile)) else noted[split]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not there or damaged: on tiny the shipped choice is the same
+    if not rows or (read_stamp(profile.output_dir / "data") or {}).get("split") == BY_PUBLISHER:
+        print("which rows of the source these pages are was not noted: the pages are taken as the model sees them")
+        return {}
+    source = open_source(source_path(profile), profile.dataset_config, profile.dataset_revision)
+    groups = source.groups_of({number for row in rows for number in row})
+    if source.bytes_of(["image"], groups) > largest_fetch:
+        print(
+            f"{source.bytes_of(['image'], groups) / 1e9:.1f} GB of the source hold these pages, more than {largest_fetch / 1e9:g}:"
+        )
+        print("the pages are taken as the model sees them; source_pages(..., largest_fetch=1e12) reads them all the same")
+        return {}
+    read = (source.read_rows(group, numbers, ["image"]) for group, numbers in groups.items())
+    files = dict(
+        zip((n for wanted in groups.values() for n in wanted), (r["image"]["bytes"] for some in read for r in some), strict=True)
+    )
+    kinds = ("positive", *(f"negative_{i}" for i in range(SPLIT_NEGATIVES[split])))
+    return {f"q{i}-{kind}": files[number] for i, row in enumerate(rows) for kind, number in zip(kinds, row, strict=False)}

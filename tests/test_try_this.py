@@ -19,7 +19,7 @@ from PIL import Image
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
-NUMBERS = [*(f"0{i}" for i in range(7)), "a1", "a2", "a3"]
+NUMBERS = [*(f"0{i}" for i in range(8)), "a1", "a2", "a3", "a4"]
 ELSEWHERE = {("03", 3): "tests/test_resume.py kills a run and runs it again"}
 
 
@@ -133,6 +133,11 @@ VARIATIONS: dict[tuple[str, int], dict] = {
         ],
         "more": "found = {'indexed': len(index), 'pages': len(corpus)}",
     },
+    ("07", 1): {
+        "edits": [("vectors[: len(vectors) // 5]", "vectors[:1]")],
+        "more": "found = {'clipped': float((abs(page_vectors['tuned']) > largest['tuned']).mean())}",
+    },
+    ("07", 2): {"edits": [("lengths = (20, 100)", "lengths = (5, 20)")], "more": "found = {'columns': columns}"},
     ("a1", 1): {"edits": [("3 * columns[1]", "7 * columns[1]")], "more": "found = {'tokens': three_pages}"},
     ("a1", 2): {"edits": [('"batch_size": 16', '"batch_size": 64')], "more": "found = {'same': by_page == by_key}"},
     ("a2", 1): {
@@ -224,5 +229,6 @@ def test_the_changes_took_hold(runs):
     assert found["04", 3]["first place"] == 0.5
     assert found["a3", 1]["switched"] == "tuned" and found["a3", 2]["format"] == "torch.float16"
     assert found["06", 1]["width"] == 8
+    assert found["07", 1]["clipped"] > 0 and "5 rescored" in found["07", 2]["columns"]
     assert found["a1", 1]["tokens"] > 0 and found["a1", 2]["same"] and found["a2", 1]["columns"] == 4
     assert found["06", 2]["indexed"] == found["06", 2]["pages"] + 1

@@ -24,7 +24,7 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -r requirements.txt -e .  # compiled once: imports take half the time
 	@touch $@
 
-course: $(STAMP) ## run all seven notebooks, headless, and print what fine-tuning gained
+course: $(STAMP) ## run all notebooks, headless, and print what fine-tuning gained
 	$(BIN)/python -m tools.run_course
 
 check: $(STAMP) ## what an edit needs: ruff, spelling, import rules, quick tests, the notebooks as files

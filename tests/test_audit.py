@@ -33,7 +33,7 @@ from vdr_helpers.training import page_paths
 def audit():
     """``scores_without``, ``copies`` and others on three queries with two pages each: the right one, in column 0, 2 or 4, and a negative."""
     names = ("ndcg_at_10", "hashes", "bits_apart", "altered", "scores_without", "copies", "cover_patches", "similarity_and_falls")
-    space = definitions("04", *names)
+    space = definitions("a4", *names)
     similarities = numpy.array([[0.9, 0.5, 0.1, 0, 0, 0], [0, 0, 0.6, 0.7, 0.1, 0], [0, 0, 0.8, 0.1, 0.6, 0.7]])
     right_pages = [0, 2, 4]
     right = numpy.arange(3), numpy.array(right_pages)
@@ -305,7 +305,7 @@ def test_the_marked_score_is_that_of_the_evaluator_with_more_right_pages():
     queries = {"q0": "first", "q1": "second"}
     corpus = {f"c{number}": name for number, name in enumerate(("P0", "A0", "B0", "P1", "A1", "B1"))}
     right_pages, marked = [0, 3], {("first", "A0"), ("second", "A1"), ("second", "A0")}
-    space = definitions("04", "ndcg_at_10", "marked_score")
+    space = definitions("a4", "ndcg_at_10", "marked_score")
     similar = cos_sim(
         *(
             torch.tensor([VECTORS[name] for name in names], dtype=torch.float32)

@@ -76,12 +76,12 @@ def main(source: str, folder: Path) -> None:
         profiles.PROFILES["tiny"],
         corpus=None,
         dataset_name=source,
-        train_rows=48,
-        eval_rows=12,
-        monitor_rows=12,
+        train_rows=24,
+        eval_rows=4,
+        monitor_rows=4,
         num_train_epochs=1,
-        per_device_train_batch_size=8,
-        mini_batch_size=8,
+        per_device_train_batch_size=4,
+        mini_batch_size=4,
     )
     prepared, killed = folder / "undisturbed", folder / "killed"
     fork(prepared, partial(run_cells, "02", prepared))

@@ -137,8 +137,9 @@ def become(job: dict) -> int:
     os.environ.update(job["env"])
     for number, (name, flags) in enumerate(FLAGS.items()):
         os.dup2(os.open(job[name], flags), number)
-    sys.stdin, sys.stdout = open(0, encoding="utf-8"), open(1, "w", encoding="utf-8")  # noqa: SIM115
-    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115
+    for number, name in enumerate(FLAGS):  # closefd: the stream that is replaced here may stand on the same number
+        errors = "backslashreplace" if name == "stderr" else "strict"
+        setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", errors=errors, closefd=False))  # noqa: SIM115
     kind, *rest = job["arguments"]
     try:
         if job["children"]:
@@ -178,6 +179,7 @@ def serve(requests, answers) -> None:
                     os.setpgid(0, 0)
                 status = become(job)
                 sys.stdout.flush()
+                sys.stderr.flush()
             finally:
                 os._exit(status)
         elif job["wait"]:

@@ -40,7 +40,7 @@ def test_ratios_by_hand():
 
 
 def test_the_command_at_reduced_size(tmp_path):
-    sizes = "--rows 16 --eval-rows 3 --batch-size 4 --epoch-rows 16 --repeats 1".split()
+    sizes = "--rows 8 --eval-rows 3 --batch-size 4 --epoch-rows 8 --repeats 1".split()
     command = ["-m", "benchmarks.recipes", *sizes, "--output", str(tmp_path)]
     done = warm.run(command, env=os.environ, cwd=Path(__file__).parents[1], children=True)
     assert done.returncode == 0, done.stderr[-2000:]

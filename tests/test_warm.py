@@ -37,6 +37,12 @@ def test_it_ends_as_python_ends(code, status, said):
     assert said in done.stderr and bool(said) == bool(done.stderr)
 
 
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    done = warm.run(["-c", ""], env=os.environ, cwd=tmp_path / "gone")
+    assert done.returncode == 1
+    assert f"No such file or directory: '{tmp_path / 'gone'}'" in done.stderr
+
+
 def test_one_does_not_see_what_another_left():
     warm.run(["-c", "import torch; torch.left = 1"], env=os.environ)
     assert warm.run(["-c", "import torch; print(hasattr(torch, 'left'))"], env=os.environ).stdout == "False\n"

@@ -23,10 +23,14 @@ FLAGS = {"stdin": os.O_RDONLY, "stdout": os.O_WRONLY | os.O_APPEND, "stderr": os
 
 
 class Server:
-    """The other end of :func:`serve`: ``ask`` sends a job and waits for its answer."""
+    """The other end of :func:`serve`: ``ask`` sends a job and waits for its answer, ``end`` waits until its process is gone."""
 
-    def __init__(self, requests, answers) -> None:
-        self.requests, self.answers = requests, answers
+    def __init__(self, requests, answers, wait) -> None:
+        self.requests, self.answers, self.wait = requests, answers, wait
+
+    def end(self) -> None:
+        self.requests.close()
+        self.wait()
 
     def ask(self, job: dict):
         self.requests.write(json.dumps(job) + "\n")
@@ -65,9 +69,8 @@ def server() -> Server:
         one_thread = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}  # a forked thread pool would hang
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         process = subprocess.Popen([sys.executable, __file__], env=os.environ | one_thread | {"HF_HUB_OFFLINE": "1"}, **pipes)
-        atexit.register(process.wait)
-        atexit.register(process.stdin.close)  # called first: the last that is registered
-        STARTED.append(Server(process.stdin, process.stdout))
+        STARTED.append(Server(process.stdin, process.stdout, process.wait))
+        atexit.register(STARTED[0].end)
     return STARTED[0]
 
 
@@ -75,14 +78,15 @@ def fork_server() -> Server:
     """A server that is a fork of this process, for a process that has everything imported itself."""
     there, requests = os.pipe()
     answers, back = os.pipe()
-    if os.fork() == 0:
+    process = os.fork()
+    if process == 0:
         os.close(requests)
         os.close(answers)
         serve(os.fdopen(there), os.fdopen(back, "w"))
         os._exit(0)
     os.close(there)
     os.close(back)
-    return Server(os.fdopen(requests, "w"), os.fdopen(answers))
+    return Server(os.fdopen(requests, "w"), os.fdopen(answers), lambda: os.waitpid(process, 0))
 
 
 class Kernel:
@@ -131,8 +135,7 @@ def fork_children() -> None:
 
 
 def become(job: dict) -> int:
-    """Be ``python *arguments`` from here on; returns its exit status. Called in a fork."""
-    os.chdir(job["cwd"])
+    """Be ``python *arguments`` from here on; returns its exit status, after a message on stderr if need be. Called in a fork."""
     os.environ.clear()
     os.environ.update(job["env"])
     for number, (name, flags) in enumerate(FLAGS.items()):
@@ -142,6 +145,7 @@ def become(job: dict) -> int:
         setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", errors=errors, closefd=False))  # noqa: SIM115
     kind, *rest = job["arguments"]
     try:
+        os.chdir(job["cwd"])
         if job["children"]:
             fork_children()
         if kind in ("-m", "-c"):
@@ -162,6 +166,9 @@ def become(job: dict) -> int:
     except BaseException:
         traceback.print_exc()
         return 1
+    finally:
+        if job["children"] and STARTED:
+            STARTED.pop().end()
     return 0
 
 

@@ -3,7 +3,7 @@
 Each is one training run of notebook 03 with one thing changed, same seed and same rows, scored as notebook 05 does. One seed tells
 large effects from none; differences of the size of ``tiny_seeds.json``'s spread say nothing. Writes ``assets/measured/choices.json``
 after every run, so that an interrupted command keeps what it has. ``python -m benchmarks.choices NAME ...`` measures these choices
-anew and keeps the others.
+anew and keeps the others. The model of ``SHIPPED`` also leaves its embeddings of the eval split in ``assets/measured``, for notebook 05.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ import sys
 from dataclasses import replace
 from functools import partial
 
-from benchmarks.recipe import load_base, matryoshka, score, train, where_measured
+from safetensors.torch import save
+
+from benchmarks.recipe import load_base, matryoshka, score, train
+from benchmarks.where import where_measured
+from vdr_helpers.evaluation import CONTROL, control_settings, retrieval_inputs
 from vdr_helpers.machine import quiet_progress_bars, sizing
 from vdr_helpers.profiles import Profile, assets_folder, load_profile
 from vdr_helpers.splits import load_prepared
@@ -31,15 +35,46 @@ CHOICES = {
     "half the batch (twice the steps)": ({"per_device_train_batch_size": 32}, (), matryoshka),
     "pages of 160 x 160 pixels": ({"max_pixels": 160 * 160}, (), matryoshka),
 }
+SHIPPED = "without MatryoshkaLoss"  # the third curve of notebook 05
+TRAIN_PAGES = 512  # as many as notebook 05 takes its principal directions from
 
 
-def measure(profile: Profile, changes: dict, left_out: tuple[str, ...], wrap) -> dict:
+def keep_embeddings(model, profile: Profile, rows, evaluation) -> None:
+    """Queries and pages of the eval split and the first train pages as ``model`` encodes them, in float16, with a note of their making."""
+    queries, corpus, *_ = retrieval_inputs(evaluation)
+    settings = {"batch_size": profile.encode_batch_size, "convert_to_tensor": True}
+    made = {
+        "queries": model.encode_query(list(queries.values()), **settings),
+        "pages": model.encode_document(list(corpus.values()), **settings),
+        "train_pages": model.encode_document(list(rows["image"][:TRAIN_PAGES]), **settings),
+    }
+    halves = {name: vectors.half().cpu().contiguous() for name, vectors in made.items()}
+    training = {
+        "learning_rate": profile.learning_rate,
+        "num_train_epochs": profile.num_train_epochs,
+        "train_batch_size": profile.per_device_train_batch_size,
+        "seed": profile.seed,
+        "bf16": profile.bf16,
+        "fp16": profile.fp16,
+        "rows": len(rows),
+        "columns": rows.column_names,
+        "weights": str(model.dtype),
+        "adapters": profile.adapters,
+    }
+    made_from = control_settings(profile, training, queries, corpus)
+    write_whole(assets_folder() / CONTROL, save(halves, metadata={"made_from": json.dumps(made_from)}))
+
+
+def measure(profile: Profile, name: str) -> dict:
     """Train and score one choice; returns its seconds, its scores, and the base's scores where the change touches the base too."""
+    changes, left_out, wrap = CHOICES[name]
     changed = replace(profile, **changes)
     rows = load_prepared(profile, "train")[0].remove_columns(list(left_out))
     evaluation = load_prepared(profile, "eval")[0]
     model, seconds = train(changed, rows, profile.seed, wrap)
     result = {"train_seconds": round(seconds, 1), "ndcg_at_10": score(model, changed, evaluation)}
+    if name == SHIPPED:
+        keep_embeddings(model, changed, rows, evaluation)
     if changed.max_pixels != profile.max_pixels:
         result["base_ndcg_at_10"] = score(load_base(changed), changed, evaluation)
     return result
@@ -58,8 +93,7 @@ def main(names: list[str]) -> None:
         "choices": json.loads(file.read_text(encoding="utf-8"))["choices"] if names else {},
     }
     for name in names or CHOICES:
-        changes, left_out, wrap = CHOICES[name]
-        result["choices"][name] = measure(profile, changes, left_out, wrap)
+        result["choices"][name] = measure(profile, name)
         write_whole(file, json.dumps(result, indent=1) + "\n")
         scores = result["choices"][name]["ndcg_at_10"]
         print(f"{name:<40}", {dim: round(value, 3) for dim, value in scores.items()}, flush=True)

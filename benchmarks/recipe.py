@@ -12,7 +12,6 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss, MatryoshkaLoss
 
 from vdr_helpers.evaluation import retrieval_inputs
-from vdr_helpers.machine import describe_device, package_versions
 from vdr_helpers.profiles import Profile
 from vdr_helpers.training import PixelsInFormat, no_duplicates_by_key, use_matrix_product
 
@@ -97,8 +96,3 @@ def score(model: SentenceTransformer, profile: Profile, eval_dataset) -> dict[in
         evaluator = InformationRetrievalEvaluator(queries, corpus, relevant_docs, truncate_dim=dim, name="eval", write_csv=False)
         scores[dim] = evaluator(model, corpus_embeddings=pages[:, :dim])["eval_cosine_ndcg@10"]
     return scores
-
-
-def where_measured() -> dict:
-    """Versions and device, for the head of every stored result."""
-    return {"versions": package_versions(), "device": describe_device()}

@@ -16,6 +16,7 @@ from sentence_transformers import SentenceTransformerTrainer
 from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 from sentence_transformers.sentence_transformer.training_args import BatchSamplers
+from sentence_transformers.util import batch_to_device
 
 from benchmarks.recipe import build_trainer, contrastive_loss, load_base, matryoshka
 from benchmarks.recipe_data import corpus_ram, peak_ram_gib
@@ -100,7 +101,7 @@ class Published(Recipe):
 
 
 class Course(Recipe):
-    """Notebook 03: the six changes of its section "The same gradient, faster", and no evaluation-loss pass."""
+    """Notebook 03: the six changes that appendix a1 derives, and no evaluation-loss pass."""
 
     def __init__(self, *arguments) -> None:
         super().__init__(*arguments)
@@ -169,7 +170,7 @@ def work(name: str, profile: Profile, data: Path, batch_size: int, whole: bool) 
         seconds["data path"], features = timed(lambda: trainer.data_collator([recipe.train[i] for i in rows]))
         sampler = recipe.sampled()
         seconds["sampler"] = min(timed(list, sampler)[0] for _ in range(2))
-        features, labels = trainer.collect_features(trainer._prepare_inputs(features))
+        features, labels = trainer.collect_features(batch_to_device(features, recipe.model.device))
         loss = recipe.build_loss()
         seconds["step"] = min(timed(lambda: loss([{**column} for column in features], labels).backward())[0] for _ in range(3))
         one = recipe.full_width_only()

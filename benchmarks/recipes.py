@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import recipe_data, recipe_runs
-from benchmarks.recipe import where_measured
+from benchmarks.where import where_measured
 from vdr_helpers.machine import describe_device, quiet_progress_bars
 from vdr_helpers.profiles import load_profile
 from vdr_helpers.stamps import write_whole

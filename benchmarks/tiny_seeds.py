@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import statistics
 
-from benchmarks.recipe import load_base, score, train, where_measured
+from benchmarks.recipe import load_base, score, train
+from benchmarks.where import where_measured
 from vdr_helpers.machine import quiet_progress_bars
 from vdr_helpers.profiles import assets_folder, load_profile
 from vdr_helpers.splits import load_prepared

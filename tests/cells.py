@@ -74,8 +74,8 @@ def names_of(node: ast.stmt) -> list[str]:
 
 
 PREPARES = (  # what stands in the cells of notebook 02 that make the splits, without those that only look at them
-    "rows = source.read_columns", "def choose_negatives", "def choose_train", "def choose_eval", "def choose_rows", "plan = Fetched",
-    "while wanted:", "splits = {}", "made_from = data_settings",
+    "rows = source.read_columns", "def choose_negatives", "def choose_train", "def choose_eval", "def choose_rows", "def fingerprint_of",
+    "while unknown:", "splits = {}", "made_from = data_settings",
 )  # fmt: skip
 
 

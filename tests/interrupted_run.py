@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 
 from cells import fork, run_cells
-from sentence_transformers import SentenceTransformerTrainer
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
 
-from vdr_helpers import profiles, training
+from vdr_helpers import profiles
 
 # Killed between the weights and the optimizer of a checkpoint, in a training step, or while the result is saved.
 MOMENTS = {"in a checkpoint": ("_save_optimizer_and_scheduler", 3), "in a step": ("training_step", 4), "in the last save": None}
@@ -31,7 +31,15 @@ def die(*arguments, **settings) -> None:
 def arm(moment: str) -> None:
     """Make this process kill itself at ``moment``; called after :func:`note_steps`, so that a step that is not done is not noted."""
     if MOMENTS[moment] is None:
-        training.save_model_whole = lambda model, folder, made_from: (Path(f"{folder}.partial").mkdir(), die())
+        save = SentenceTransformer.save_pretrained
+
+        def half(model, path, **settings):
+            if not path.endswith("finetuned.partial"):
+                return save(model, path, **settings)
+            (Path(path) / "modules.json").write_text("[]")
+            die()
+
+        SentenceTransformer.save_pretrained = half
         return
     name, step = MOMENTS[moment]
     original = getattr(SentenceTransformerTrainer, name)

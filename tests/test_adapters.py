@@ -13,7 +13,6 @@ from sentence_transformers.sentence_transformer.losses import CachedMultipleNega
 from tools.sizing import LORA
 from vdr_helpers.profiles import load_profile
 from vdr_helpers.splits import load_prepared
-from vdr_helpers.training import save_model_whole
 
 pytestmark = pytest.mark.slow
 
@@ -67,7 +66,7 @@ def test_a_trained_adapter_saves_and_reloads_as_the_tuned_model(with_adapters, t
     model.model_card_data.generate_widget_examples = False
     loss = CachedMultipleNegativesRankingLoss(model, mini_batch_size=4)
     SentenceTransformerTrainer(model=model, args=args, train_dataset=rows, loss=loss).train()
-    save_model_whole(model, tmp_path / "tuned", made_from={})
+    model.save_pretrained(str(tmp_path / "tuned"), create_model_card=False)
     assert (tmp_path / "tuned" / "adapter_model.safetensors").exists()
     assert not (tmp_path / "tuned" / "model.safetensors").exists()  # two million weights are not saved twice
     texts = ["Alder Energy revenue 2020", "Which page gives the wages of Birch Rail?"]

@@ -12,14 +12,14 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from cells import chooser, prepare
+from cells import chooser, definitions, edited_sources, prepare
 from PIL import Image
 
-from vdr_helpers.pages import Fetched, open_page, page_fingerprint, presize
+from vdr_helpers.pages import open_page, page_fingerprint, presize
 from vdr_helpers.profiles import load_profile
-from vdr_helpers.source import source_path
-from vdr_helpers.splits import check_columns, load_prepared, save_splits, statistics, stored_choice
-from vdr_helpers.stamps import CORPUS_VERSION, data_settings, whole_folder
+from vdr_helpers.source import check_columns, source_path
+from vdr_helpers.splits import load_prepared, save_splits, stored_choice
+from vdr_helpers.stamps import CORPUS_VERSION, damaged_files, data_settings, read_stamp, whole_folder
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -98,7 +98,7 @@ def test_a_photographed_page_stands_upright_as_datasets_reads_it(orientation):
 
 def test_a_row_without_negatives_is_passed_over():
     rows = table([("a", "q", None, "en")])
-    assert chooser(rows)["choose_negatives"](rows[0], ["print"], 1, set(), Counter()) == []
+    assert chooser(rows)["choose_negatives"](rows[0], ["print"].__getitem__, 1, set(), Counter()) == []
 
 
 def test_a_damaged_file_never_stops_the_reading():
@@ -137,15 +137,15 @@ def test_choose_negatives_skips_and_counts_each_kind_of_dirt():
     row = {"id": "me", "negatives": ["gone", "broken", "a", "copy", "taken", "a-again", "b", "gone too", "c"]}
     choose_negatives = chooser(table([(name, "q", [], "en") for name in names]))["choose_negatives"]
     dirt = Counter()
-    assert choose_negatives(row, fingerprints, 2, {"TAKEN"}, dirt) == [1, 5]
+    assert choose_negatives(row, fingerprints.__getitem__, 2, {"TAKEN"}, dirt) == [1, 5]
     assert dirt == {
         "negative id resolves to nothing": 1,  # "gone too" comes after the second negative was found
         "negative image does not open": 1,
         "negative is a copy of its own positive": 1,
         "page already used (train or another eval row)": 1,
     }
-    assert choose_negatives(row, fingerprints, 4, set(), Counter()) == [1, 4, 5, 7]
-    assert choose_negatives(row, fingerprints, 9, set(), Counter()) == [1, 4, 5, 7]  # no more than there are
+    assert choose_negatives(row, fingerprints.__getitem__, 4, set(), Counter()) == [1, 4, 5, 7]
+    assert choose_negatives(row, fingerprints.__getitem__, 9, set(), Counter()) == [1, 4, 5, 7]  # no more than there are
 
 
 def split_source():
@@ -173,7 +173,7 @@ def test_the_split_rule_by_hand():
     rows, fingerprints = split_source()
     number = {row_id: i for i, row_id in enumerate(rows["id"])}
     dirt = Counter()
-    train, evaluation = chooser(rows, train_rows=2, eval_rows=2)["choose_rows"](fingerprints, dirt)
+    train, evaluation = chooser(rows, train_rows=2, eval_rows=2)["choose_rows"](fingerprints.__getitem__, dirt)
 
     assert train == [[number[name] for name in row] for row in (("t0", "s0", "s1"), ("t1", "t0", "s1", "s9"))]
     found = [("e0", "s2", "s3", "s4", "s5"), ("e1", "s1", "s6", "s7", "s8")]  # never "de" or one without a query
@@ -189,7 +189,7 @@ def test_a_source_that_is_too_small_says_by_how_much(train_rows, eval_rows):
     rows, fingerprints = split_source()
     choose_rows = chooser(rows, train_rows=train_rows, eval_rows=eval_rows)["choose_rows"]
     with pytest.raises(ValueError, match=f"asked for {train_rows} and {eval_rows}: ask for fewer"):
-        choose_rows(fingerprints, Counter())
+        choose_rows(fingerprints.__getitem__, Counter())
 
 
 def test_the_published_rule_keeps_and_counts_rows_that_share_a_page():
@@ -197,7 +197,7 @@ def test_the_published_rule_keeps_and_counts_rows_that_share_a_page():
     number = {row_id: i for i, row_id in enumerate(rows["id"])}
     dirt = Counter()
     published = {"train_rows": 2, "eval_rows": 3, "negatives_per_train_row": 1, "distinct_eval_pages": False}
-    train, evaluation = chooser(rows, **published)["choose_rows"](fingerprints, dirt)
+    train, evaluation = chooser(rows, **published)["choose_rows"](fingerprints.__getitem__, dirt)
     assert train == [[number["t0"], number["s0"]], [number["t1"], number["t0"]]]  # one hard negative per training row
     assert [row[0] for row in evaluation] == [number["e0"], number["twin"], number["poor"]]  # simply the next three
     assert evaluation[0][1:] == [number[name] for name in ("s0", "s2", "s3", "s4")]
@@ -230,14 +230,16 @@ def test_choosing_before_fetching_ends_in_the_same_choice():
             }
             dirt = Counter()
             choose_rows = chooser(source, **settings)["choose_rows"]
-            expected = choose_rows(everything, dirt)
-            known, rounds = {}, 0
+            expected = choose_rows(everything.__getitem__, dirt)
+            fingerprint_of, known, rounds = definitions("02", "fingerprint_of")["fingerprint_of"], {}, 0
             while True:
-                fetched, counted = Fetched(known), Counter()
-                chosen = choose_rows(fetched, counted)
-                if not fetched.unknown:
+                fingerprint_of.__globals__.update(fingerprints=known, unknown=set())
+                counted = Counter()
+                chosen = choose_rows(fingerprint_of, counted)
+                unknown = fingerprint_of.__globals__["unknown"]
+                if not unknown:
                     break
-                known |= {number: everything[number] for number in fetched.unknown}
+                known |= {number: everything[number] for number in unknown}
                 rounds += 1
             assert chosen == expected
             assert counted == dirt
@@ -296,6 +298,7 @@ def test_presizing_gives_rgb_and_the_course_pages_their_35_tokens(processor):
 
 
 def test_statistics_by_hand(processor):
+    """Notebook 02's table of tokens and pixels, by its own cells."""
     from datasets import Dataset, Features, Value
     from datasets import Image as ImageFeature
 
@@ -303,21 +306,25 @@ def test_statistics_by_hand(processor):
     sizes = [(40, 60), (100, 30), (10, 20)]
     features = Features({"query": Value("string"), "image": ImageFeature()})
     pages = Dataset.from_dict({"query": queries, "image": [Image.new("RGB", size) for size in sizes]}, features=features)
-    text, image = statistics(pages, processor)
+    space = {
+        "splits": {"train": pages},
+        "processor": processor,
+        "queries": queries,
+        "train_rows": [[0]],
+        "display": lambda table: None,
+    }
+    for source in edited_sources("02"):
+        if "def count_tokens" in source or "count_tokens(query) for" in source:
+            exec(source, space)
+    counts = [space["count_tokens"](query) for query in queries]
     around = len("<|im_start|>system|Represent|the|user's|input.<|im_end|>".split("|"))  # the template adds at least as many
     words = [len(processor.tokenizer.tokenize(query)) for query in queries]
-    counts = [int(first.split()[0]) for first in (statistics(pages.select([i]), processor)[0]["min"] for i in range(3))]
     assert all(count > word + around for count, word in zip(counts, words, strict=True))
     assert counts[1] < counts[0] < counts[2]
     assert counts[0] - counts[1] >= 4  # one token per digit
-    assert text == {
-        "column": "query",
-        "type": "string",
-        "min": f"{counts[1]} tokens",
-        "mean": f"{sum(counts) / 3:.1f} tokens",
-        "max": f"{counts[2]} tokens",
-    }
-    assert image == {"column": "image", "type": "image", "min": "10x20 px", "mean": "50x37 px", "max": "100x30 px"}
+    mean = f"{sum(counts) / 3:.4g} tokens"
+    assert space["here"].loc["query"].tolist() == [f"{counts[1]} tokens", mean, f"{counts[2]} tokens"]
+    assert space["here"].loc["image"].tolist() == ["10x20 px", "50x37 px", "100x30 px"]
 
 
 def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
@@ -334,6 +341,11 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
     with whole_folder(folder) as new:
         (new / "b").touch()
     assert [path.name for path in folder.iterdir()] == ["b"], "nothing of the first is left"
+    with whole_folder(folder, {"rows": 3}) as new:
+        (new / "c").write_text("four")
+    assert read_stamp(folder) == {"rows": 3, "files": {"c": 4}} and damaged_files(folder) == []
+    (folder / "c").write_text("cut")
+    assert damaged_files(folder) == ["c"]
 
 
 def test_splits_that_are_half_replaced_have_no_note(tmp_path):
@@ -387,7 +399,7 @@ def test_source_path_draws_the_generated_source_once_and_passes_a_hub_id_on(monk
     assert drawn == [{}] and capsys.readouterr().out == ""
     (folder / "page").write_text("cut")
     assert source_path(tiny) == str(folder) and len(drawn) == 2
-    assert "drawn anew" in capsys.readouterr().out
+    assert "it is made anew" in capsys.readouterr().out
     assert source_path(dataclasses.replace(tiny, corpus={"seed": 1})) == str(folder) and drawn[-1] == {"seed": 1}
     assert source_path(full) == "llamaindex/vdr-multilingual-train"
     assert corpus.VERSION == CORPUS_VERSION
@@ -442,7 +454,9 @@ def test_prepare_matches_the_rule_on_the_source_rows(prepared, processor):
     raw = [page["bytes"] for page in source.cast_column("image", ImageFeature(decode=False))["image"]]
     expected = Counter()
     prints = [page_fingerprint(data) for data in raw]
-    train, evaluation = chooser(source.remove_columns("image"), train_rows=30, eval_rows=20)["choose_rows"](prints, expected)
+    train, evaluation = chooser(source.remove_columns("image"), train_rows=30, eval_rows=20)["choose_rows"](
+        prints.__getitem__, expected
+    )
     assert cells["dirt"] == expected and +expected
     assert (cells["train_rows"], cells["eval_rows"]) == (train, evaluation)
     for name, rows in (("train", train), ("eval", evaluation)):

@@ -1,23 +1,26 @@
 """Figures with alt text, and widgets whose callbacks change what is shown."""
 
 import base64
-import dataclasses
 import inspect
 import io
 import warnings
 from itertools import pairwise
 
 import nbformat
+import pandas
 import pytest
 import torch
+from cells import edited_sources
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PathCollection
+from matplotlib.colors import to_rgb
 from matplotlib.transforms import Bbox
 from PIL import Image
 
 from tools import run_pages
 from vdr_helpers import figures, widgets
-from vdr_helpers.profiles import PROFILES, load_profile
-from vdr_helpers.published import measured, published, stored_controls
+from vdr_helpers.profiles import PROFILES
+from vdr_helpers.published import measured, published
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -38,7 +41,8 @@ def covered(figure) -> list[str]:
         boxes = {text.get_text(): text.get_window_extent(renderer) for text in axis.texts}
         lines = {line: axis.transData.transform_path(line.get_path()) for line in axis.lines}
         centres = {line: axis.transData.transform(line.get_xydata()) for line in axis.lines}
-        centres |= {dots: axis.transData.transform(dots.get_offsets()) for dots in axis.collections}
+        dots = [marks for marks in axis.collections if isinstance(marks, PathCollection)]  # a shade may lie under a label
+        centres |= {marks: axis.transData.transform(marks.get_offsets()) for marks in dots}
         unit = figure.dpi / 72
         for label, box in boxes.items():
             complaints += [f"{label} on a line" for path in lines.values() if path.intersects_bbox(box, filled=False)]
@@ -137,31 +141,57 @@ def test_a_ranking_shows_the_right_page_wherever_it_stands():
     assert figures.ranking(scores, pages, kinds, "a query").get_suptitle() == "a query"
 
 
-SCORES = {"base": {256: 0.6, 64: 0.5, 8: 0.2}, "finetuned": {256: 0.8, 64: 0.79, 8: 0.7}}
-STORED = {"tuned, no Matryoshka loss (stored)": {256: 0.79, 64: 0.7, 8: 0.5}}
+SCORES = {"base": {256: 0.6, 64: 0.5, 8: 0.2}, "tuned": {256: 0.8, 64: 0.79, 8: 0.7}}
+THREE = SCORES | {"tuned, plain loss (stored)": {256: 0.79, 64: 0.7, 8: 0.5}}
+CARD = pandas.DataFrame(published()["dimensions"]).set_index("dimensions").rename(columns={"finetuned": "tuned"}).to_dict()
+PANELS = {"measured here": THREE, "published (other data)": CARD}
+BANDS = {name: {dim: (score - 0.03, score + 0.02) for dim, score in curve.items()} for name, curve in THREE.items()}
+WAYS = {f"way {i}": {256: 0.8, 64: 0.79 - i / 10, 8: 0.5 - i / 10} for i in range(5)}
 
 
 def test_the_truncation_curve_shows_the_measured_beside_the_published():
-    figure = figures.truncation_curve(SCORES, published()["dimensions"])
+    figure = figures.truncation_curve(PANELS)
     here, card = figure.axes
-    assert [list(line.get_ydata()) for line in here.lines] == [[0.6, 0.5, 0.2], [0.8, 0.79, 0.7]]
-    assert [line.get_linestyle() for line in here.lines] == ["-", "-"]
+    assert [list(line.get_ydata()) for line in here.lines] == [[0.6, 0.5, 0.2], [0.8, 0.79, 0.7], [0.79, 0.7, 0.5]]
     assert [line.get_linestyle() for line in card.lines] == ["--", "--"]
     assert list(card.lines[1].get_ydata()) == [0.948, 0.9439, 0.9464, 0.9451, 0.9372, 0.9058, 0.8758]
     assert "published" in card.get_title()
-    assert [text.get_text() for text in here.texts] == ["base", "tuned"]
+    assert [text.get_text() for text in here.texts] == list(THREE)
+    assert "2,048" in [text.get_text() for text in card.get_xticklabels()]
     assert figures.to_png(figure).startswith(PNG)
-    assert len(figures.truncation_curve(SCORES).axes) == 1
+    assert len(figures.truncation_curve({"measured here": SCORES}).axes) == 1
 
 
-def test_a_stored_curve_looks_unlike_the_measured_and_the_published():
-    here, card = figures.truncation_curve(SCORES, published()["dimensions"], STORED).axes
-    assert [line.get_linestyle() for line in here.lines] == ["-", "-", ":"]
-    assert list(here.lines[2].get_ydata()) == [0.79, 0.7, 0.5]
-    assert "(stored)" in here.texts[2].get_text()
-    assert len({line.get_marker() for line in here.lines}) == 3, "in grey only the markers differ"
-    assert len(card.lines) == 2
-    assert list(SCORES) == ["base", "finetuned"], "drawing must not add to the scores it is given"
+def test_curves_can_be_told_apart_without_colour_and_keep_their_look_in_every_figure():
+    here, card = figures.truncation_curve(PANELS).axes
+    assert len({(line.get_marker(), line.get_linestyle()) for line in here.lines}) == 3
+    assert len({line.get_marker() for line in here.lines}) == 3
+    assert len({line.get_marker() for line in figures.truncation_curve({"tuned": WAYS}).axes[0].lines}) == 5
+    tuned_first = figures.truncation_curve({"measured here": dict(reversed(THREE.items()))}).axes[0]
+    look = {line.get_label(): (line.get_marker(), line.get_color()) for line in tuned_first.lines}
+    assert look == {line.get_label(): (line.get_marker(), line.get_color()) for line in here.lines}
+    assert [line.get_marker() for line in card.lines] == [line.get_marker() for line in here.lines[:2]]
+
+
+def test_intervals_are_shades_around_their_own_curve_and_none_around_a_published_one():
+    here, card = figures.truncation_curve(PANELS, BANDS).axes
+    assert len(here.collections) == 3
+    assert len(card.collections) == 0
+    for (name, band), shade in zip(BANDS.items(), here.collections, strict=True):
+        corners = shade.get_paths()[0].vertices
+        for dim, (low, high) in band.items():
+            heights = [y for x, y in corners if x == dim]
+            assert (min(heights), max(heights)) == pytest.approx((low, high)), name
+        assert tuple(shade.get_facecolor()[0][:3]) == to_rgb(here.lines[list(BANDS).index(name)].get_color())
+    assert here.get_ylim()[0] <= 0.17 - 0.05, "the lowest shade is inside"
+
+
+def test_many_curves_are_named_in_one_legend():
+    figure = figures.truncation_curve({"base": WAYS, "tuned": WAYS}, ticks=[256, 8])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(WAYS)
+    assert [text.get_text() for axis in figure.axes for text in axis.texts] == []
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["256", "8"]
+    assert figures.truncation_curve(PANELS).legends == []
 
 
 def test_the_training_curve_shows_losses_and_scores():
@@ -227,9 +257,10 @@ def test_a_covered_label_is_noticed():
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda: figures.truncation_curve(SCORES, published()["dimensions"], STORED),
-        lambda: figures.truncation_curve({"base": SCORES["base"], "finetuned": {256: 0.6, 64: 0.52, 8: 0.25}}),
-        lambda: figures.truncation_curve({"base": SCORES["base"], "finetuned": {256: 0.99, 64: 0.99, 8: 0.98}}, (), STORED),
+        lambda: figures.truncation_curve(PANELS),
+        lambda: figures.truncation_curve(PANELS, BANDS),
+        lambda: figures.truncation_curve({"measured here": {"base": SCORES["base"], "tuned": {256: 0.6, 64: 0.52, 8: 0.25}}}),
+        lambda: figures.truncation_curve({"measured here": THREE | {"tuned": {256: 0.99, 64: 0.99, 8: 0.98}}}, BANDS),
         lambda: figures.model_sizes(published()["models"]),
         lambda: figures.model_sizes(published()["models"], (2.1, 0.93)),
         lambda: figures.model_sizes(published()["models"], (2.1, 0.90)),
@@ -242,7 +273,7 @@ def test_labels_cover_nothing(draw):
 
 
 def test_a_label_stays_beside_its_own_curve():
-    here = figures.truncation_curve(SCORES, None, STORED).axes[0]
+    here = figures.truncation_curve({"measured here": THREE}, BANDS).axes[0]
     renderer = FigureCanvasAgg(here.figure).get_renderer()
     here.figure.draw(renderer)
     for line, text in zip(here.lines, here.texts, strict=True):
@@ -269,16 +300,8 @@ def test_stored_measurements_say_what_they_are():
         assert {"what", "versions", "device"} <= set(measured(name))
         assert source in measured.__doc__
     assert set(measured("tiny_seeds")["base_ndcg_at_10"]) == {str(dim) for dim in PROFILES["tiny"].matryoshka_dims}
-    with pytest.raises(ValueError, match="nothing was measured under 'seeds': there are choices, tiny_run, tiny_seeds"):
+    with pytest.raises(ValueError, match=r"nothing was measured under 'seeds': there are choices, .*tiny_seeds"):
         measured("seeds")
-
-
-def test_stored_controls_stand_beside_their_own_profile_only():
-    stored = stored_controls(load_profile("tiny"))
-    assert tuple(stored["without MatryoshkaLoss"]) == PROFILES["tiny"].matryoshka_dims
-    assert stored["without MatryoshkaLoss"][8] == measured("choices")["choices"]["without MatryoshkaLoss"]["ndcg_at_10"]["8"]
-    assert stored_controls(PROFILES["full"]) == {}
-    assert stored_controls(dataclasses.replace(load_profile("tiny"), train_rows=96)) == {}
 
 
 # widgets
@@ -354,24 +377,9 @@ def test_an_empty_search_asks_for_words(empty):
     assert "found" in message.value
 
 
-def test_the_plan_box_answers_every_control():
-    asked = []
-
-    def describe(**sizes):
-        asked.append(sizes)
-        return f"{sizes['pages']} pages < {sizes['rows']}"
-
-    lora, dtype, pages, rows, text = widgets.plan_box(describe).children
-    assert "15 pages &lt; 64" in text.value
-    lora.value, dtype.value, pages.value, rows.value = True, "float16", 6, 32
-    assert asked[-1] == {"lora": True, "dtype": "float16", "pages": 6, "rows": 32}
-    assert "6 pages &lt; 32" in text.value
-
-
 def every_box():
     yield widgets.figure_slider(a_figure, [1, 2], "rows")
     yield widgets.search_box(lambda query: (a_figure(), "found"), "Rent")
-    yield widgets.plan_box(lambda **sizes: "a sum")
 
 
 def inside(box):
@@ -398,7 +406,7 @@ def test_building_the_boxes_uses_nothing_deprecated():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message="The `ipykernel.comm.Comm` class")  # ipywidgets 7.7, Colab's, calls it itself
-        assert len(list(every_box())) == 3
+        assert len(list(every_box())) == 2
 
 
 def test_pages_without_a_kernel_have_a_sentence_in_a_controls_place(tmp_path):
@@ -418,3 +426,21 @@ def test_pages_without_a_kernel_have_a_sentence_in_a_controls_place(tmp_path):
         assert "VBox(" not in text
         assert "abc" not in text
     assert "VBox(" in str(notebook)  # the executed copy itself keeps its widgets
+
+
+def test_the_box_of_appendix_a2_answers_every_control():
+    """Every control asks the sum anew, with a name that says what it sets."""
+    asked = []
+
+    def memory(*sizes):
+        asked.append(sizes)
+        return {"weights": 4.0}
+
+    [source] = [source for source in edited_sources("a2") if "interact(" in source]
+    space = {"memory": memory}
+    exec(source, space)
+    *controls, _ = space["describe"].widget.children
+    assert [control.description for control in controls] == ["lora", "dtype", "pages", "rows"]
+    for control, value in zip(controls, (True, "float16", 6, 32), strict=True):
+        control.value = value
+    assert asked[-1] == (True, "float16", 6, 32)

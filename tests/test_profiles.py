@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from vdr_helpers import machine, profiles
-from vdr_helpers.profiles import PROFILES, PUBLISHED_DIMS, load_profile, outputs_folder, shipped
+from vdr_helpers.profiles import PROFILES, load_profile, outputs_folder, shipped
 from vdr_helpers.published import citations, parameters_in_billions, published
 from vdr_helpers.stamps import resolved_revisions
 
@@ -55,7 +55,7 @@ def test_shipped_models_are_found_beside_or_inside_the_package(tmp_path, monkeyp
 
 
 def test_tiny_dimensions_are_the_published_ones_divided_by_eight():
-    assert PUBLISHED_DIMS == (2048, 1536, 1024, 512, 256, 128, 64)
+    assert PROFILES["full"].matryoshka_dims == (2048, 1536, 1024, 512, 256, 128, 64)
     assert load_profile("tiny").matryoshka_dims == (256, 192, 128, 64, 32, 16, 8)
     assert load_profile("tiny").truncate_dim * 8 == load_profile("full").truncate_dim
 
@@ -136,8 +136,8 @@ def test_what_is_not_published_is_said_and_takes_the_score_out_of_the_figure(mon
     assert profile.deviations == (
         f"model revision main instead of {full.model_revision}",
         "dataset someone/data instead of llamaindex/vdr-multilingual-train",
-        "1,000 training rows instead of 10,000",
-        "100 eval rows instead of 300",
+        "train_rows 1,000 instead of 10,000",
+        "eval_rows 100 instead of 300",
     )
     assert not profile.published_setting and profile.comparable_score(0.9) is None
     choices = {
@@ -148,8 +148,8 @@ def test_what_is_not_published_is_said_and_takes_the_score_out_of_the_figure(mon
         "learning_rate": 2e-4,
     }
     said = ["LoRA on the language model instead of all weights", "float16 weights instead of bfloat16"]
-    said += ["40,000 pixels per page instead of 360,000", "batch 16 instead of 64"]
-    said += ["learning rate 0.0002 instead of 2e-05"]
+    said += ["max_pixels 40,000 instead of 360,000", "per_device_train_batch_size 16 instead of 64"]
+    said += ["learning_rate 0.0002 instead of 2e-05"]
     for (name, value), sentence in zip(choices.items(), said, strict=True):
         changed = replace(full, **{name: value})
         assert changed.deviations == (sentence,)
@@ -199,22 +199,13 @@ def test_a_relative_folder_is_also_seen_from_the_checkout(monkeypatch, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("text", "error", "said"),
-    [
-        ("./nowhere", FileNotFoundError, "VDR_MODEL is set to a folder that is not there: correct it, or unset it"),
-        ("/nowhere/at/all", FileNotFoundError, "folder that is not there"),
-        ("~/nowhere", FileNotFoundError, "folder that is not there"),
-        (".@main", ValueError, "only a hub id can have one, remove '@main'"),
-        ("a/b/c", ValueError, "must be a folder, a hub id such as owner/name"),
-        ("owner/name@", ValueError, "or owner/name@revision"),
-        ("owner/na me", ValueError, "must be a folder"),
-    ],
+    "text", ["./nowhere", "/nowhere/at/all", "~/nowhere", ".@main", "a/b/c", "owner/name@", "owner/na me", "C:\\x"]
 )
-def test_an_override_that_cannot_be_used_says_what_to_do(text, error, said, monkeypatch):
+def test_an_override_that_cannot_be_used_says_what_to_do(text, monkeypatch):
     monkeypatch.setenv("VDR_MODEL", text)
-    with pytest.raises(error, match=re.escape(said)) as raised:
+    with pytest.raises(ValueError, match=r"^VDR_MODEL is neither a folder that is there, nor a hub id .*: correct it") as raised:
         load_profile("full")
-    assert "/nowhere" not in str(raised.value)
+    assert "nowhere" not in str(raised.value)
 
 
 def test_fewer_rows_to_try_a_profile(monkeypatch):
@@ -320,7 +311,7 @@ def test_twenty_models_with_their_scores():
 
 def test_seven_dimensions_with_both_curves():
     rows = {row["dimensions"]: (row["base"], row["finetuned"]) for row in published()["dimensions"]}
-    assert tuple(rows) == PUBLISHED_DIMS
+    assert tuple(rows) == PROFILES["full"].matryoshka_dims
     assert rows[2048] == (0.8961, 0.948)
     assert rows[1024] == (0.8941, 0.9464)
     assert rows[512] == (0.876, 0.9451)

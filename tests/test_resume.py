@@ -160,24 +160,3 @@ def test_checkpoints_of_other_runs_are_named_with_their_size(start, tmp_path, ca
     assert capsys.readouterr().out == ""
     training.run_folder(tmp_path, start(seed=5))
     assert "checkpoints of other, unfinished runs" in capsys.readouterr().out
-
-
-def test_a_model_is_saved_whole_or_not_at_all(tmp_path):
-    class Model:
-        def __init__(self, words):
-            self.words = words
-
-        def save_pretrained(self, folder, create_model_card):
-            Path(folder).mkdir(exist_ok=True)
-            for i, word in enumerate(self.words):
-                if word is None:
-                    raise OSError("no space left")
-                Path(folder, str(i)).write_text(word)
-
-    folder = tmp_path / "model"
-    training.save_model_whole(Model(["old", "old"]), folder, {})
-    with pytest.raises(OSError, match="no space"):
-        training.save_model_whole(Model(["new", None]), folder, {})
-    assert [(folder / name).read_text() for name in "01"] == ["old", "old"]
-    training.save_model_whole(Model(["new"]), folder, {"rows": 3})
-    assert sorted(path.name for path in folder.rglob("*")) == ["0", "made_from.json"]

@@ -29,7 +29,7 @@ def course(tmp_path, monkeypatch):
     save_results(profile, "truncation", scores)
     save_results(profile, "training", {"train_seconds": 98.5})
     monkeypatch.setattr(run_course, "load_profile", lambda: profile)
-    monkeypatch.setattr(run_course, "describe_device", lambda: "CPU, 2 cores")
+    monkeypatch.setattr("benchmarks.where.describe_device", lambda: "CPU, 2 cores")
     notebooks = tmp_path / "notebooks"
     notebooks.mkdir()
     return notebooks, profile

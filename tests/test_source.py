@@ -18,7 +18,7 @@ from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 from PIL import Image
 
 from vdr_helpers import pages
-from vdr_helpers.pages import LARGEST_PAGE, PageStore, bar, fetch_pages, open_page, read_page
+from vdr_helpers.pages import LARGEST_PAGE, PageStore, fetch_pages, open_page, read_page
 from vdr_helpers.source import Source, open_source
 from vdr_helpers.stamps import write_whole
 
@@ -165,7 +165,7 @@ def test_a_missing_column_and_a_broken_file_are_named(tmp_path, folder, small_so
         small_source.read_rows(0, [0], ("picture",))
     whole = (folder / "en" / "train-00000-of-00003.parquet").read_bytes()
     (tmp_path / "half.parquet").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"half\.parquet is not a whole parquet file"):
+    with pytest.raises(ValueError, match=r"half\.parquet cannot be read to its end .*delete it, fetch it again"):
         Source([str(tmp_path / "half.parquet")])
 
 
@@ -320,15 +320,17 @@ def test_a_disk_that_is_too_small_stops_the_fetch_before_most_of_it(tmp_path, sm
     assert set(store.fingerprints) == {0, 1, 2, 3}
 
 
-def test_progress_is_the_same_after_an_interruption(tmp_path, small_source, processor, monkeypatch):
+def test_progress_is_the_same_after_an_interruption(tmp_path, small_source, processor, monkeypatch, capsys):
+    def printed(numbers, folder):
+        capsys.readouterr()
+        fetch_pages(small_source, numbers, PageStore(tmp_path / folder), processor)
+        return capsys.readouterr().out.splitlines()
+
     monkeypatch.setattr(pages, "PROGRESS_PAGES", 10)
-    lines = {"whole": [], "first": [], "second": []}
-    fetch_pages(small_source, range(ROWS), PageStore(tmp_path / "a"), processor, progress=lines["whole"].append)
-    fetch_pages(small_source, range(13), PageStore(tmp_path / "b"), processor, progress=lines["first"].append)
-    fetch_pages(small_source, range(ROWS), PageStore(tmp_path / "b"), processor, progress=lines["second"].append)
-    assert lines["whole"] == lines["second"] == [bar(10, ROWS), bar(20, ROWS)]
-    assert lines["first"] == [bar(10, 13)]
-    assert bar(1000, 2000) == "[##########----------] 1,000 of 2,000 pages"
+    whole = printed(range(ROWS), "a")
+    assert whole == ["[########------------] 10 of 23 pages", "[#################---] 20 of 23 pages"]
+    assert printed(range(13), "b") == ["[###############-----] 10 of 13 pages"]
+    assert printed(range(ROWS), "b") == whole
 
 
 @pytest.mark.parametrize(("limit", "at_once"), [(2**40, 3), (1000, 1)])

@@ -14,7 +14,7 @@ from cells import prepare
 from PIL import Image
 from safetensors.torch import save_file
 
-from tools.prepare import prepare_preprocessed
+from tools.prepare import prepare_preprocessed, publisher_settings
 from vdr_helpers import evaluation
 from vdr_helpers.pages import PageStore
 from vdr_helpers.profiles import load_profile
@@ -23,11 +23,11 @@ from vdr_helpers.splits import load_prepared, save_splits
 from vdr_helpers.stamps import (  # fmt: skip
     data_settings,
     differences,
+    file_sizes,
     model_settings,
-    publisher_settings,
     read_stamp,
     used_revisions,
-    write_index,
+    whole_folder,
     write_stamp,
 )
 
@@ -177,7 +177,7 @@ def test_a_publishers_split_stays_and_is_named_in_the_receipt(own, tmp_path):
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "split" / config / "train-0.parquet")
         configs += f"- config_name: {config}\n  data_files:\n  - split: train\n    path: {config}/train-*.parquet\n"
     (tmp_path / "split" / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
-    prepare_preprocessed(own, str(tmp_path / "split"), progress=lambda line: None)
+    prepare_preprocessed(own, str(tmp_path / "split"))
     dataset, origin = load_prepared(own, "train")
     assert dataset[0]["query"] == "train 0"
     assert origin == "local folder split, as its publisher split it"
@@ -275,15 +275,9 @@ def test_a_hub_model_from_another_base_says_so():
 @pytest.mark.parametrize("name", ["model.safetensors", "chat_template.jinja", "config_sentence_transformers.json"])
 def test_a_damaged_tuned_model_is_named_by_its_file(own, name, damage):
     """The libraries' errors name no file; without the prompts' file there is no error at all, and other embeddings."""
-    from vdr_helpers.training import save_model_whole
-
-    shipped, folder = Path(own.finetuned_model), own.output_dir / "finetuned"
-
-    class Saved:
-        def save_pretrained(self, path, create_model_card):
-            shutil.copytree(shipped, path, dirs_exist_ok=True)
-
-    save_model_whole(Saved(), folder, model_settings(own))
+    folder = own.output_dir / "finetuned"
+    with whole_folder(folder, model_settings(own)) as partial:
+        shutil.copytree(own.finetuned_model, partial, dirs_exist_ok=True)
     assert evaluation.finetuned_model(own) == (str(folder), "your own, from notebook 03")
     damage(folder / name)
     gone = (
@@ -452,24 +446,24 @@ def test_a_damaged_source_file_is_named(source, tmp_path):
 
 
 def shorten(file):
-    file.write_bytes(file.read_bytes()[:-1])
+    file.write_bytes(file.read_bytes()[:-2])  # a note ends with a new line
 
 
 @pytest.mark.parametrize("damage", [cut, shorten, Path.unlink])
-@pytest.mark.parametrize("name", ["en/train-00001-of-00002.parquet", "README.md", "corpus.json"])
+@pytest.mark.parametrize("name", ["en/train-00001-of-00002.parquet", "README.md", "made_from.json"])
 def test_a_damaged_generated_source_is_drawn_anew(source, tmp_path, monkeypatch, capsys, name, damage):
     from tiny_vdr import corpus
 
     profile = dataclasses.replace(load_profile("tiny"), corpus={"seed": 0, "train_families": 20, "eval_families": 85})
     folder = profile.output_dir / f"source-v{corpus.VERSION}"
     shutil.copytree(source, folder)
-    write_index(folder, "corpus.json", {"version": corpus.VERSION, **profile.corpus})
+    write_stamp(folder, {"version": corpus.VERSION, **profile.corpus, "files": file_sizes(folder)})
     monkeypatch.setattr(corpus, "plan_rows", lambda *given: (_ for _ in ()).throw(InterruptedError("drawn anew")))
     assert source_path(profile) == str(folder)
     damage(folder / name)
     with pytest.raises(InterruptedError, match="drawn anew"):
         source_path(profile)
-    assert capsys.readouterr().out == f"{folder.name} is damaged or was drawn with other settings: its pages are drawn anew\n"
+    assert capsys.readouterr().out == f"{folder.name} is damaged or was made with other settings: it is made anew\n"
 
 
 # results

@@ -1,4 +1,4 @@
-"""The README's tables are those of the stored results."""
+"""The README's tables and its figure are those of the stored results."""
 
 import pytest
 
@@ -8,6 +8,11 @@ from tools import tables
 def test_the_readme_shows_what_is_stored():
     text = tables.README.read_text(encoding="utf-8")
     assert tables.with_tables(text) == text, "run python -m tools.tables"
+
+
+def test_the_readme_shows_the_figure_of_notebook_05():
+    assert tables.FIGURE.read_bytes() == tables.curve_of_notebook_05(), "run python -m tools.tables"
+    assert f"](assets/{tables.FIGURE.name})" in tables.README.read_text(encoding="utf-8")
 
 
 def test_a_changed_number_is_noticed():

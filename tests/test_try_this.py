@@ -95,10 +95,13 @@ VARIATIONS: dict[tuple[str, int], dict] = {
         "more": "found = {'pages': len(corpus), 'queries': len(queries)}",
     },
     ("05", 1): {
-        "edits": [("dims = list(profile.matryoshka_dims)", "dims = [256, 192, 128, 96, 64, 32, 16, 8]")],
-        "more": "found = {'dims': dims}",
+        "edits": [("queries_drawn = len(queries)", "queries_drawn = len(queries) // 4")],
+        "more": "found = {'drawn': draws.shape[1], 'queries': len(queries)}",
     },
-    ("05", 2): {"block": True},
+    ("05", 2): {
+        "block": True,
+        "more": "found = {'shared': len(set(train_pages) & set(pages)), 'seen': sorted(seen), 'widths': sorted(widths)}",
+    },
     ("06", 1): {
         "edits": [("width = profile.truncate_dim", "width = profile.matryoshka_dims[-1]")],
         "more": "found = {'width': index.shape[1]}",
@@ -178,11 +181,12 @@ def test_the_changes_took_hold(runs):
     assert "Find it." in found["01", 1]["first"]
     assert found["01", 2]["pixels"] == 96 * 96
     assert found["02", 2]["copies"] >= 0
-    assert found["03", 1]["columns"] == ["query", "image"]
+    assert found["03", 1]["rows"].endswith("hard negatives per pair: 0")
     assert found["03", 2]["loss"] == "CachedMultipleNegativesRankingLoss"
-    assert found["03", 4]["learning_rate"] == pytest.approx(2 * found["03", 1]["learning_rate"])
+    assert float(found["03", 4]["learning rate"]) == pytest.approx(2 * float(found["03", 1]["learning rate"]))
     assert found["04", 2]["pages"] == found["04", 2]["queries"]
-    assert 96 in found["05", 1]["dims"]
+    assert 0 < found["05", 1]["drawn"] == found["05", 1]["queries"] // 4
+    assert found["05", 2]["shared"] == 0 and found["05", 2]["seen"] == found["05", 2]["widths"]
     assert found["06", 1]["width"] == 8
     assert found["a1", 1]["tokens"] > 0 and found["a1", 2]["same"] and found["a2", 1]["columns"] == 4
     assert found["06", 2]["indexed"] == found["06", 2]["pages"] + 1

@@ -24,13 +24,13 @@ CLONE = re.compile(r"git clone (?:<address of this repository>|https://\S+)(?= v
 
 SETUP_CELL = """\
 import os
-import subprocess
-import sys
-from importlib.metadata import version
 
-# What Colab and Kaggle install (on Kaggle, turn on Internet first). Anywhere else, nothing is installed.
-COURSE = "{course}"
-if {{"COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"}} & set(os.environ):
+if {{"COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"}} & set(os.environ):  # only there is anything installed
+    import subprocess
+    import sys
+    from importlib.metadata import version
+
+    COURSE = "{course}"
     found = getattr(sys.modules.get("sentence_transformers"), "__version__", "6")
     if int(found.split(".")[0]) < 6:
         raise RuntimeError(f"Sentence Transformers {{found}} is loaded: restart the session (menu Runtime or Run), run this first")

@@ -13,12 +13,17 @@ from pathlib import Path
 from vdr_helpers.evaluation import save_results
 from vdr_helpers.pages import fetch_pages
 from vdr_helpers.profiles import Profile, load_profile
-from vdr_helpers.source import open_source
-from vdr_helpers.splits import SPLIT_NEGATIVES, build_split, check_columns, load_processor, open_store, save_splits
-from vdr_helpers.stamps import publisher_settings, resolved_revisions, used_revisions
+from vdr_helpers.source import check_columns, open_source
+from vdr_helpers.splits import SPLIT_NEGATIVES, build_splits, load_processor, open_store, save_splits
+from vdr_helpers.stamps import BY_PUBLISHER, data_settings, dataset_settings, resolved_revisions, used_revisions
 
 
-def prepare_preprocessed(profile: Profile, name: str | None = None, folder: Path | None = None, progress=print) -> Counter:
+def publisher_settings(profile: Profile, named: Profile) -> dict:
+    """The note of a dataset that its publisher split: ``named`` says which one, ``profile`` which one it stands for."""
+    return data_settings(named) | {"split": BY_PUBLISHER, "instead_of": dataset_settings(profile)}
+
+
+def prepare_preprocessed(profile: Profile, name: str | None = None, folder: Path | None = None) -> Counter:
     """Fetch, presize and save a dataset that is split already; returns the rows that were dropped, by kind.
 
     ``name``: a hub id or a folder with the configs ``train`` and ``eval``, each with columns query, image, negative_0 ... negative_3.
@@ -35,19 +40,16 @@ def prepare_preprocessed(profile: Profile, name: str | None = None, folder: Path
         check_columns(source, ("query", *columns))
         queries = list(source.read_columns(("query",))["query"])[:count]
         store, width = open_store(folder, source, processor, columns), len(columns)
-        fetch_pages(source, range(width * len(queries)), store, processor, columns, progress)
+        fetch_pages(source, range(width * len(queries)), store, processor, columns)
         rows = [(query, [store.path(width * i + k) for k in range(width)]) for i, query in enumerate(queries)]
         chosen[split] = [(query, pages) for query, pages in rows if query and None not in pages]
         dirt[f"{split} row without a query or with a page that does not open"] += len(rows) - len(chosen[split])
-    chosen["full"] = chosen["train"] + chosen["eval"]
-    splits = {
-        split: build_split([query for query, _ in rows], [pages for _, pages in rows], SPLIT_NEGATIVES[split])
-        for split, rows in chosen.items()
-    }
     named = replace(profile, dataset_name=name, dataset_config="train and eval", dataset_revision=None, dataset_folder=None)
     if Path(name).is_dir():
         named = replace(named, dataset_name=f"local folder {Path(name).name}", dataset_folder=name)
-    save_splits(splits, folder, publisher_settings(profile, named) | {"resolved": resolved_revisions(named)["dataset"]})
+    save_splits(
+        build_splits(chosen), folder, publisher_settings(profile, named) | {"resolved": resolved_revisions(named)["dataset"]}
+    )
     return +dirt
 
 

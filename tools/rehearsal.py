@@ -23,10 +23,11 @@ from datasets import Dataset, concatenate_datasets
 from transformers import AutoProcessor, TrainerCallback
 
 from benchmarks.recipe import build_trainer, contrastive_loss, load_base, load_to_train, matryoshka
+from benchmarks.where import package_versions
 from tiny_vdr.corpus import enlarge, plan_rows
 from tiny_vdr.pages import draw_page
 from tools.sizing import LORA, PAGE_TEXT_TOKENS, append_run, architecture_of, hardware, image_tokens, step_flops
-from vdr_helpers.machine import AMPERE, GIB, build_random_weights, package_versions, use_first_card
+from vdr_helpers.machine import AMPERE, GIB, build_random_weights, use_first_card
 from vdr_helpers.pages import presize
 from vdr_helpers.profiles import Profile, load_profile
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from benchmarks.where import where_measured
 from tools.run_pages import score_rows, store_outputs, write_html, write_index
 from vdr_helpers.evaluation import load_results
-from vdr_helpers.machine import describe_device, package_versions
 from vdr_helpers.profiles import OUTPUTS_VARIABLE, load_profile
 
 # What to do about an outputs folder that cannot be written.
@@ -134,8 +134,7 @@ def summarise(profile, results: list[Result], keep_earlier: bool) -> dict:
     scores, training = ({} if failed else load_results(profile, name) or {} for name in ("truncation", "training"))
     return {
         "profile": profile.name,
-        "versions": package_versions(),
-        "device": describe_device(),
+        **where_measured(),
         "minutes": dict(sorted(minutes.items())),
         "ndcg_at_10": {"base": scores.get("base", {}), "finetuned": scores.get("finetuned", {})},
         "train_seconds": training.get("train_seconds"),

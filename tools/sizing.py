@@ -496,6 +496,18 @@ def settings_of(generation: str, profile: Profile, receipts: list[dict] | None =
     return found
 
 
+def reasons_of(generation: str, settings: list[dict], profile: Profile) -> dict:
+    """What the setup cell says of a generation of cards: of its number format, and of training LoRA where all weights do not fit."""
+    formats = {
+        "bfloat16": "bfloat16: it has units for bfloat16 (8.0 or higher has)",
+        "float16": "float16 autocast: it has no units for bfloat16 (8.0 or higher has)",
+    }
+    least = min(one["gib"] for one in settings if not one["lora"])
+    rate = f"{profile.adapter_learning_rate:g} instead of {profile.learning_rate:g}"
+    lora = f"LoRA on the language model, in float32, at a learning rate of {rate}: adapters hardly learn at the lower one"
+    return {"format": formats[generation], "lora": [f"not all weights: {least:.1f} GiB at one page per pass", lora]}
+
+
 def coefficients(model: Architecture, tokens: int) -> dict:
     """What notebook a2 needs to add up memory and operations of a model, for pages of ``tokens`` image tokens."""
     page, query = tokens + PAGE_TEXT_TOKENS, QUERY_TOKENS
@@ -519,6 +531,7 @@ def build(receipts: list[dict] | None = None) -> dict:
     """The contents of ``assets/sizing.json``; ``cards`` and their sources are written by hand and stay, all else is computed."""
     full = PROFILES["full"]
     tokens = image_tokens(*PAGE_SIZE, full.max_pixels)
+    settings = {generation: settings_of(generation, full, receipts) for generation in CANDIDATES}
     by_hand = {name: value for name, value in sizing().items() if name.endswith("_source") or name == "cards"}
     return by_hand | {
         "what": "written by python -m tools.sizing; memory in GiB of 2^30 bytes, the cards and their sources by hand",
@@ -531,7 +544,8 @@ def build(receipts: list[dict] | None = None) -> dict:
             for model in (QWEN3_VL_2B, TINY, SMALL)
         },
         **coefficients(QWEN3_VL_2B, tokens),
-        "settings": {generation: settings_of(generation, full, receipts) for generation in CANDIDATES},
+        "settings": settings,
+        "why": {generation: reasons_of(generation, found, full) for generation, found in settings.items()},
     }
 
 

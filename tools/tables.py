@@ -1,11 +1,12 @@
-"""Write the README's tables of measured figures from the stored results: ``python -m tools.tables``; a test holds the two together.
+"""Write the README's tables and its figure from the stored results: ``python -m tools.tables``; a test holds the two together.
 
 Every table stands between ``<!-- name: start -->`` and ``<!-- name: end -->``. ``tiny``: notebook 03's run and three seeds; ``choices``: one
-thing changed at a time; ``recipes``: the published recipe against the course's.
+thing changed at a time; ``recipes``: the published recipe against the course's. The figure is the one that notebook 05 stores.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from vdr_helpers.stamps import write_whole
 
 ROOT = assets_folder().parent
 README = ROOT / "README.md"
+FIGURE = ROOT / "assets" / "readme_result.png"
 RECIPES = ROOT / "benchmarks" / "results" / "recipes_tiny.json"
 
 
@@ -74,5 +76,16 @@ def with_tables(text: str) -> str:
     return text
 
 
+def curve_of_notebook_05() -> bytes:
+    """The PNG that notebook 05 stores of its truncation curve. Raises ``ValueError`` where it stores none."""
+    cells = json.loads((ROOT / "notebooks" / "05_truncate.ipynb").read_text(encoding="utf-8"))["cells"]
+    outputs = next((cell["outputs"] for cell in cells if '"measured here"' in "".join(cell["source"])), [])
+    for output in outputs:
+        if "image/png" in output.get("data", {}):
+            return base64.b64decode("".join(output["data"]["image/png"]))
+    raise ValueError("notebook 05 stores no truncation curve: run make notebooks first")
+
+
 if __name__ == "__main__":
+    write_whole(FIGURE, curve_of_notebook_05())
     write_whole(Path(README), with_tables(README.read_text(encoding="utf-8")))

@@ -7,18 +7,21 @@ import json
 from importlib.metadata import version
 from pathlib import Path
 
-from vdr_helpers.profiles import PROFILES, Profile
+from vdr_helpers.pages import show_progress
+from vdr_helpers.profiles import PROFILES, Profile, assets_folder
 from vdr_helpers.stamps import (
-    STAMP,
+    damaged_files,
     data_differences,
+    data_settings,
     differences,
-    file_sizes,
     model_differences,
     model_key,
     model_settings,
     read_stamp,
     write_whole,
 )
+
+ENCODED_AT_ONCE = 500  # pages between two lines of progress
 
 
 def retrieval_inputs(eval_dataset) -> tuple[dict, dict, dict, dict]:
@@ -96,8 +99,10 @@ def embed_once(model, queries: list[str], pages: list, profile: Profile):
     """``(query_embeddings, page_embeddings)`` as float32 tensors of shape (n, dims) on the CPU, encoded once and kept under ``outputs/``.
 
     ``pages``: paths or PIL images. They are found again only for the same model, texts and pages (:func:`embedding_key`); change
-    anything, and they are encoded anew. A file that does not open is named and made anew. Raises ``ValueError`` for no queries or pages.
+    anything, and they are encoded anew, with a line of progress for every 500. A file that does not open is named and made anew. Raises
+    ``ValueError`` for no queries or pages.
     """
+    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file, save
 
@@ -113,13 +118,49 @@ def embed_once(model, queries: list[str], pages: list, profile: Profile):
         except (SafetensorError, KeyError, OSError) as error:
             print(f"embeddings/{path.name} is damaged ({type(error).__name__}): encoding anew")
     settings = {"batch_size": profile.encode_batch_size, "convert_to_tensor": True, "show_progress_bar": False}
-    made = {
-        "queries": model.encode_query(queries, **settings).float().cpu().contiguous(),
-        "pages": model.encode_document(pages, **settings).float().cpu().contiguous(),
-    }
+    made, parts = {"queries": model.encode_query(queries, **settings).float().cpu().contiguous()}, []
+    for first in range(0, len(pages), ENCODED_AT_ONCE):
+        some = pages[first : first + ENCODED_AT_ONCE]
+        parts.append(model.encode_document(some, **settings).float().cpu())
+        show_progress(first, first + len(some), len(pages), ENCODED_AT_ONCE)
+    made["pages"] = torch.cat(parts).contiguous()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, save(made))
     return made["queries"], made["pages"]
+
+
+CONTROL = "measured/without_matryoshka.safetensors"  # under assets/, written by `python -m benchmarks.choices`
+
+
+def control_settings(profile: Profile, training: dict, queries: dict, corpus: dict) -> dict:
+    """What the control's embeddings belong to: the base's weights, the data, the training but for its loss, the order of texts and pages."""
+    return {
+        "base": {"name": profile.model_name, "weights": model_key(profile.base_model)},
+        "data": data_settings(profile),
+        "training": {name: value for name, value in training.items() if name not in ("loss", "deviations")},
+        "queries and pages": hashlib.sha256(json.dumps([queries, list(corpus)]).encode()).hexdigest()[:16],
+    }
+
+
+def stored_control(profile: Profile, tuned: str, queries: dict, corpus: dict):
+    """``(embeddings, origin)`` of the shipped control, a model tuned without ``MatryoshkaLoss`` (notebook 05).
+
+    ``embeddings``: queries, pages and the first train pages, float32 tensors of shape (n, dims) that are kept in float16. ``(None, why)`` unless base, data, queries and pages are those that it was made
+    with, and ``tuned``, the folder of the model it is a control for, was trained with the same settings but for the loss.
+    """
+    from safetensors import safe_open
+
+    with safe_open(str(assets_folder() / CONTROL), framework="pt") as file:
+        made_from = json.loads(file.metadata()["made_from"])
+        vectors = tuple(file.get_tensor(name).float() for name in ("queries", "pages", "train_pages"))
+    training = (read_stamp(tuned) or {}).get("training")
+    if training is None:
+        return None, "left out: the tuned model has no note of its training"
+    different = differences(made_from, control_settings(profile, training, queries, corpus))
+    if different:
+        more = f"; {len(different) - 2} more" if len(different) > 2 else ""
+        return None, f"left out, it was made with other settings: {'; '.join(different[:2])}{more}"
+    return vectors, "stored, tuned once by this project (python -m benchmarks.choices)"
 
 
 def is_named(profile: Profile) -> bool:
@@ -131,48 +172,36 @@ def is_named(profile: Profile) -> bool:
 def finetuned_model(profile: Profile) -> tuple[str, str]:
     """``(path or hub id, where it came from)``: the one that ``VDR_FINETUNED`` names, else your own from notebook 03, else the shipped one.
 
-    Raises ``FileNotFoundError`` when your own folder is not a Sentence Transformers model, and ``ValueError`` when a file of it has another
-    length than when it was saved, or the model was made from another base, or your own from other data than the profile's; the differences are named.
+    Raises ``FileNotFoundError`` when your own folder is no model, and ``ValueError`` that names what is damaged or differs from the profile.
     """
-    own = profile.output_dir / "finetuned"
+    own, again = profile.output_dir / "finetuned", "delete the folder and run notebook 03 again"
     if is_named(profile):
         return profile.finetuned_model, "the one that VDR_FINETUNED names"
     if not own.exists():
-        return shipped_model(profile)
+        return profile.finetuned_model, origin_of_shipped(profile, read_stamp(profile.finetuned_model))
+    where = f"the tuned model in outputs/{profile.name}/{own.name}"
     if not (own / "modules.json").exists() or not list(own.rglob("*.safetensors")):
-        raise FileNotFoundError(f"{own.name} holds no Sentence Transformers model: delete the folder and run notebook 03 again")
-    stamp, sizes = read_stamp(own), file_sizes(own, STAMP)
-    different = model_differences(stamp, profile)
-    if different:
+        raise FileNotFoundError(f"{own.name} holds no Sentence Transformers model: {again}")
+    if different := model_differences(read_stamp(own), profile):
         raise ValueError(
-            f"the tuned model in outputs/{profile.name}/{own.name} belongs to other settings than these ({'; '.join(different)}): run "
-            "notebook 03 again, put the settings back, or set VDR_OUTPUTS to another folder, and restart the kernel"
+            f"{where} belongs to other settings than these ({'; '.join(different)}): run notebook 03 again, put the settings back, or "
+            "set VDR_OUTPUTS to another folder, and restart the kernel"
         )
-    damaged = [name for name, size in stamp.get("files", {}).items() if sizes.get(name) != size]
-    if damaged:
-        raise ValueError(
-            f"{', '.join(damaged)} of the tuned model in outputs/{profile.name}/{own.name} was cut, changed or deleted: delete the "
-            "folder and run notebook 03 again"
-        )
+    if damaged := damaged_files(own):
+        raise ValueError(f"{', '.join(damaged)} of {where} was cut, changed or deleted: {again}")
     return str(own), "your own, from notebook 03"
 
 
-def shipped_model(profile: Profile) -> tuple[str, str]:
-    """:func:`finetuned_model` for a reader who has not run notebook 03; the text says which rows it was trained on if not on these."""
-    stamp = read_stamp(profile.finetuned_model)  # a model on the hub has none
-    origin = "the shipped one (you have not run notebook 03)"
-    if stamp is None:
-        usual = PROFILES[profile.name].model_name
-        return profile.finetuned_model, origin + (
-            "" if profile.model_name == usual else f", trained from {usual}, not from your base"
-        )
-    base = differences(stamp, {"model": model_settings(profile)["model"]})
-    if base:
+def origin_of_shipped(profile: Profile, stamp: dict | None) -> str:
+    """Where :func:`finetuned_model` is from for a reader who has not run notebook 03, and on which rows it was trained if not on these."""
+    origin, usual = "the shipped one (you have not run notebook 03)", PROFILES[profile.name].model_name
+    if stamp is None:  # a model on the hub has no note
+        return origin if profile.model_name == usual else f"{origin}, trained from {usual}, not from your base"
+    if base := differences(stamp, {"model": model_settings(profile)["model"]}):
         raise ValueError(f"the shipped tuned model has another base than yours ({'; '.join(base)}): run notebook 03 first")
-    data = data_differences(stamp["data"], profile)
-    if data:
-        origin += f", trained on other data ({'; '.join(data)}): pages of this eval split may be among its training pages"
-    return profile.finetuned_model, origin
+    if data := data_differences(stamp["data"], profile):
+        return f"{origin}, trained on other data ({'; '.join(data)}): pages of this eval split may be among its training pages"
+    return origin
 
 
 def check_dims(model, dims) -> None:
@@ -184,10 +213,9 @@ def check_dims(model, dims) -> None:
 
 
 def check_band(name: str, value: float, low: float, high: float, hint: str) -> None:
-    """Print whether a measured value lies where this experiment usually ends, or what to look at if it does not.
+    """Print whether a measured value lies where this experiment usually ends, or what to look at if it does not; it never stops a notebook.
 
-    ``low`` and ``high`` come from the README's table over three seeds. It never stops a notebook: a value out of band is
-    something to understand, and the reader's setting may be meant to move it. Raises ``ValueError`` if ``low`` exceeds ``high``.
+    Raises ``ValueError`` if ``low`` exceeds ``high``.
     """
     if low > high:
         raise ValueError(f"the band of {name} is upside down: {low} > {high}")
@@ -204,10 +232,7 @@ def scored_model(profile: Profile) -> str:
 
 
 def save_results(profile: Profile, name: str, results: dict) -> None:
-    """Keep ``results`` as ``results/<name>.json`` of this profile, whole or not at all, for later notebooks and the summary.
-
-    Beside them stands ``made_from``: the base, the data and the tuned model at hand, which they belong to.
-    """
+    """Keep ``results`` as ``results/<name>.json``, beside the base, the data and the tuned model at hand, which they belong to."""
     folder = profile.output_dir / "results"
     folder.mkdir(parents=True, exist_ok=True)
     made_from = model_settings(profile) | {"tuned": scored_model(profile)}
@@ -228,12 +253,11 @@ def load_results(profile: Profile, name: str) -> dict | None:
     except (ValueError, AttributeError):
         print(f"results/{path.name} is damaged and left out: run the notebook that writes it again")
         return None
-    different = model_differences(made_from, profile) or (
-        [] if made_from.get("tuned") == scored_model(profile) else ["another tuned model"]
-    )
+    different = model_differences(made_from, profile)
+    if not different and made_from.get("tuned") != scored_model(profile):
+        different = ["another tuned model"]
     if different:
-        print(
-            f"results/{path.name} was measured with other settings ({'; '.join(different)}) and is left out: run its notebook again"
-        )
+        why = "; ".join(different)
+        print(f"results/{path.name} was measured with other settings ({why}) and is left out: run its notebook again")
         return None
     return results

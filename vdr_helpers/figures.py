@@ -10,8 +10,14 @@ from itertools import pairwise
 
 TUNED, BASE, PUBLISHED = "#0b6e8a", "#8a8f98", "#5f6368"  # accent, neutral, and the dashed grey of published figures
 POSITIVE, NEGATIVE = "#1a7f37", "#b35900"
+LINES = [  # colour, marker and line of the curves in one figure: tuned, base, and what stands beside them
+    (TUNED, "o", "-"), (BASE, "s", "-"), ("#b35900", "^", ":"), ("#6a3d9a", "D", "-."), ("#202124", "v", "--"),
+]  # fmt: skip
 WIDTH = 7.2  # inches: the text column, 720 pixels of a page
-LETTERS = {TUNED: TUNED, BASE: PUBLISHED, PUBLISHED: PUBLISHED}  # by a line's colour: small letters need the darker grey
+LETTERS = {colour: colour for colour, *_ in LINES} | {
+    BASE: PUBLISHED,
+    PUBLISHED: PUBLISHED,
+}  # by a line's colour: small letters need the darker grey
 DPI = 200  # two pixels of the picture for each of the page, so that dense screens show sharp letters
 BESIDE = [(x, y, away) for away in (7, 12, 20) for x, y in ((1, 1), (1, -1), (0, 1), (0, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0))]
 
@@ -63,10 +69,11 @@ def label_points(axis, labels: list[tuple[str, list, str]]) -> None:
     """
     import numpy
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.collections import PathCollection
 
     renderer = FigureCanvasAgg(axis.figure).get_renderer()
     axis.figure.draw_without_rendering()  # only now does the layout know where a point lies
-    marks = [axis.transData.transform(dots.get_offsets()) for dots in axis.collections]
+    marks = [axis.transData.transform(dots.get_offsets()) for dots in axis.collections if isinstance(dots, PathCollection)]
     for line in axis.lines:
         corners, steps = axis.transData.transform(line.get_xydata()), numpy.linspace(0, 1, 40)[:, None]
         marks += [corners, *(start + (end - start) * steps for start, end in pairwise(corners))]
@@ -133,38 +140,51 @@ def ranking(similarities, pages: Sequence, kinds: Sequence[str], heading: str = 
 
 
 def truncation_curve(
-    scores: dict[str, dict[int, float]],
-    published_rows: list[dict] | None = None,
-    stored: dict[str, dict[int, float]] | None = None,
+    panels: dict[str, dict[str, dict[int, float]]],
+    bands: dict[str, dict[int, tuple[float, float]]] | None = None,
+    ticks: Sequence[int] = (),
 ):
-    """NDCG@10 against the number of dimensions kept, measured here (solid) beside the published curves (dashed grey).
+    """NDCG@10 against the number of dimensions kept: ``{title of a panel: {label of a curve: {dim: score}}}`` (notebook 05).
 
-    ``scores``: ``{"base": {dim: NDCG@10}, "finetuned": {...}}``; ``published_rows``: ``published()["dimensions"]``; ``stored``: further
-    curves by label, measured by this project and kept, drawn dotted beside the measured ones.
+    A panel whose title begins with "published" is dashed and grey. ``bands``: ``{label: {dim: (low, high)}}``, a shade behind the curves
+    of that label in the other panels. ``ticks``: the dimensions named on the axis, instead of each one. Curves differ in marker and line
+    as well as in colour; they are named beside themselves, or in one legend where a panel holds more than three.
     """
-    panels = [("measured here", scores | (stored or {}))]
-    if published_rows:
-        published_scores = {name: {row["dimensions"]: row[name] for row in published_rows} for name in ("base", "finetuned")}
-        panels.append(("published (2B model, other data)", published_scores))
-    figure, axes = new_figure(1, len(panels), height=3.4, squeeze=False, sharey=True)
-    labels = {axis: [] for axis in axes[0]}
-    for axis, (title, curves) in zip(axes[0], panels, strict=True):
+    figure, axes = new_figure(1, len(panels), height=3.6, squeeze=False, sharey=True)
+    many, lowest = max(map(len, panels.values())) > 3, 1.0
+    for axis, (title, curves) in zip(axes[0], panels.items(), strict=True):
+        elsewhere = title.startswith("published")
+        free = [i for i in range(len(LINES)) if not (i == 0 and "tuned" in curves or i == 1 and "base" in curves)]
         for name, curve in curves.items():
-            measured, kept_before = title == "measured here", name in (stored or {})
-            colour = (BASE if name == "base" else TUNED) if measured else PUBLISHED
-            style = ":" if kept_before else "-" if measured else "--"
-            marker = "^" if kept_before else "s" if name == "base" else "o"
-            face = "white" if kept_before else colour
-            axis.plot(list(curve), list(curve.values()), marker=marker, color=colour, linestyle=style, markerfacecolor=face)
-            labels[axis].append(("tuned" if name == "finetuned" else name, sorted(curve.items()), LETTERS[colour]))
+            number = {"tuned": 0, "base": 1}[name] if name in ("tuned", "base") else free.pop(0)
+            colour, marker, style = LINES[number]
+            colour, style = (PUBLISHED, "--") if elsewhere else (colour, style)
+            face, band = "white" if number > 1 else colour, {} if elsewhere else (bands or {}).get(name, {})
+            look = {
+                "color": colour,
+                "linestyle": style,
+                "marker": marker,
+                "markersize": 4 if many else 5,
+                "markerfacecolor": face,
+            }
+            axis.plot(list(curve), list(curve.values()), label=name, **look)
+            if band:
+                axis.fill_between(list(band), *zip(*band.values(), strict=True), color=colour, alpha=0.16, linewidth=0)
+            lowest = min(lowest, *curve.values(), *(low for low, _ in band.values()))
         axis.set_xscale("log", base=2)
-        axis.set_xticks(list(curve), [str(dim) for dim in curve], rotation=45)
+        named = ticks or list(curve)
+        axis.set_xticks(named, [f"{dim:,}" for dim in named], rotation=45 if len(panels) < 3 else 90)
         axis.minorticks_off()
         axis.set(title=title, xlabel="dimensions kept")
-    lowest = min(score for _, curves in panels for curve in curves.values() for score in curve.values())
-    axes[0][0].set(ylabel="NDCG@10", ylim=(max(0, math.floor(10 * lowest - 1) / 10), 1))
+        axis.title.set_fontsize(10)
+    axes[0][0].set(ylabel="NDCG@10", ylim=(max(0, math.floor(10 * lowest - 0.5) / 10), 1))
+    if many:
+        figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False, fontsize=8)
+        return figure
     for axis in axes[0]:
-        label_points(axis, labels[axis])
+        label_points(
+            axis, [(line.get_label(), line.get_xydata()[::-1].tolist(), LETTERS[line.get_color()]) for line in axis.lines]
+        )
     return figure
 
 

@@ -12,13 +12,15 @@ import logging
 import os
 import shutil
 import sys
+import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from vdr_helpers.pages import COPIES
 from vdr_helpers.profiles import Profile, assets_folder, load_profile, outputs_folder
-from vdr_helpers.stamps import is_as_written, whole_folder, write_index
+from vdr_helpers.stamps import make_once
 
 GIB = 2**30
 AMPERE = (8, 0)  # first compute capability with bfloat16 units, and the lowest that FlashAttention 2 runs on
@@ -29,31 +31,26 @@ SHARED_MEMORY = Path("/dev/shm")  # where worker processes hand over their batch
 PREFETCH = 2  # batches that each worker process holds ready, the default of PyTorch's DataLoader
 PNG_SHARE = 0.35  # assumed share of its raw size that a page keeps as PNG; notebook 02 estimates again from the first pages
 PACKAGE = "vdr-course"
-LIBRARIES = ("sentence-transformers", "transformers", "torch", "torchvision", "datasets", "accelerate", "numpy", "pillow")
 
 
 def start(name: str | None = None) -> Profile:
     """The profile ``name`` (else ``$VDR_PROFILE``, else ``tiny``), fitted to this machine; prints why, and where the notebook runs.
 
-    On the ``rehearsal`` profiles the model of random weights is built first, once. Raises what :func:`vdr_helpers.profiles.load_profile`
-    and :func:`fit_to_card` raise.
+    Raises what :func:`vdr_helpers.profiles.load_profile` and :func:`fit_to_card` raise.
     """
     quiet_progress_bars()
     profile = load_profile(name)
     use_first_card()
     build_random_weights(profile)
     profile = fit_to_card(profile)
-    versions = package_versions()
-    libraries = " | ".join(f"{library} {versions[library].split('+')[0]}" for library in ("sentence-transformers", "torch"))
+    versions = ((library, importlib.metadata.version(library)) for library in ("sentence-transformers", "torch"))
+    libraries = " | ".join(f"{library} {version.partition('+')[0]}" for library, version in versions)
     print(f"profile {profile.name} | {describe_device().partition(',')[0]} | {libraries}")
     return profile
 
 
 def quiet_progress_bars() -> None:
-    """Turn off progress bars, which as widgets leave pages that a code host cannot show, but not those of downloads, which take minutes.
-
-    And one notice: that torchvision's decoder of image files will give way to torchcodec's. Both give the same pixels.
-    """
+    """Turn off progress bars, which as widgets leave pages that a code host cannot show, but not those of downloads, which take minutes."""
     import datasets
     from huggingface_hub.utils import enable_progress_bars
     from transformers.utils.logging import disable_progress_bar
@@ -62,7 +59,9 @@ def quiet_progress_bars() -> None:
     disable_progress_bar()  # turns the hub's off too
     if os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS") is None:
         enable_progress_bars()
-    logging.getLogger("transformers.image_utils").setLevel(logging.ERROR)
+    logging.getLogger("transformers.image_utils").setLevel(
+        logging.ERROR
+    )  # says that torchvision's decoder gives way to torchcodec's
 
 
 def build_random_weights(profile: Profile) -> None:
@@ -71,13 +70,11 @@ def build_random_weights(profile: Profile) -> None:
         return
     from tiny_vdr.model import SIZES, save_random_model
 
-    sizes, folder = SIZES[profile.random_weights], Path(profile.base_model)
-    settings = {"version": 3, "model": sizes.name, "seed": profile.seed}
-    if not is_as_written(folder, "random.json", settings):
-        print(f"building the {sizes.name} architecture with random weights, once")
-        with whole_folder(folder) as partial:
-            save_random_model(partial, sizes, like=assets_folder() / "tiny-base", seed=profile.seed)
-            write_index(partial, "random.json", settings)
+    def build(folder: Path) -> None:
+        print(f"building the {profile.random_weights} architecture with random weights, once")
+        save_random_model(folder, SIZES[profile.random_weights], like=assets_folder() / "tiny-base", seed=profile.seed)
+
+    make_once(Path(profile.base_model), {"version": 3, "model": profile.random_weights, "seed": profile.seed}, build)
 
 
 @dataclass(frozen=True)
@@ -90,10 +87,9 @@ class Card:
 
 
 def use_first_card() -> None:
-    """Hide all CUDA cards but the first from this process. With several, the trainer would split every batch along the first dimension,
-    which cuts patches from their pages. Does nothing under ``torchrun`` or ``accelerate``, which give each process its card.
+    """Hide all CUDA cards but the first from this process: the trainer would split every batch, which cuts patches from their pages.
 
-    Raises ``RuntimeError`` where it is too late: a process that has used its cards keeps them.
+    Does nothing under ``torchrun`` or ``accelerate``, which give each process its card. Raises ``RuntimeError`` where it is too late.
     """
     import torch
 
@@ -122,54 +118,40 @@ def describe_device() -> str:
     return f"CPU, {os.cpu_count()} cores" if card.name == "CPU" else card.name
 
 
-def package_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that decide a result; ``"not installed"`` for one that is missing."""
-    found = {"python": sys.version.split()[0]}
-    for library in LIBRARIES:
-        try:
-            found[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            found[library] = "not installed"
-    return found
-
-
 @cache
 def sizing() -> dict:
     """``assets/sizing.json``: cards, models in numbers and settings by generation of card, as ``python -m tools.sizing`` wrote them."""
     return json.loads((assets_folder() / "sizing.json").read_text(encoding="utf-8"))
 
 
+def generation(capability: Iterable[int]) -> str:
+    """The 16-bit format that cards of this CUDA compute capability compute in; it names their settings in ``assets/sizing.json``."""
+    return "bfloat16" if tuple(capability) >= AMPERE else "float16"
+
+
 def card_choice(capability: tuple[int, int], memory_gib: float) -> dict:
     """The first setting of ``full`` that a card has room for, all weights before LoRA and many pages per pass before few.
 
-    ``capability``: CUDA compute capability, which decides the number format; ``memory_gib``: as CUDA reports it. Returns ``lora``,
-    ``dtype``, ``mini_batch_num_tokens``, ``pages`` (per pass), ``gib`` needed, ``source`` of that figure, and ``fits``: false for the
+    ``capability``: CUDA compute capability; ``memory_gib``: as CUDA reports it. Returns ``lora``, ``dtype``, ``mini_batch_num_tokens``, ``pages`` (per pass), ``gib`` needed, ``source`` of that figure, and ``fits``: false for the
     smallest setting where none has room. A setting that was not measured must leave a tenth of the card free.
     """
-    settings = sizing()["settings"]["bfloat16" if tuple(capability) >= AMPERE else "float16"]
+    settings = sizing()["settings"][generation(capability)]
     chosen = next((one for one in settings if one["gib"] <= memory_gib * one["share"]), None)
     return (chosen or settings[-1]) | {"fits": chosen is not None}
 
 
-def choice_reasons(choice: dict, card: Card, profile: Profile) -> list[str]:
-    """Why :func:`card_choice` chose what it did, a line each."""
-    there = ".".join(map(str, card.capability))
-    reasons = [f"{card.name}: compute capability {there}, {card.memory_gib:.0f} GiB"]
-    modern = card.capability >= AMPERE
-    reasons.append(
-        f"{'bfloat16: it has units' if modern else 'float16 autocast: it has no units'} for bfloat16 (8.0 or higher has)"
-    )
-    if choice["lora"]:
-        least = min(one["gib"] for one in sizing()["settings"]["bfloat16" if modern else "float16"] if not one["lora"])
-        rate = f"{profile.adapter_learning_rate:g} instead of {profile.learning_rate:g}"
-        reasons += [
-            f"not all weights: {least:.1f} GiB at one page per pass",
-            f"LoRA on the language model, in float32, at a learning rate of {rate}: adapters hardly learn at the lower one",
-        ]
+def choice_reasons(choice: dict, card: Card) -> list[str]:
+    """Why :func:`card_choice` chose what it did, a line each; what holds for a generation of cards is written in ``assets/sizing.json``."""
+    why = sizing()["why"][generation(card.capability)]
     pages = f"{choice['pages']} page{'s' if choice['pages'] > 1 else ''}"
     needed = f"{choice['gib']:.1f} of {card.memory_gib:.1f} GiB ({choice['source']})"
-    reasons.append(f"{choice['mini_batch_num_tokens']:,} tokens ({pages}) per pass: {needed}")
-    return reasons if choice["fits"] else [*reasons, "even that may not fit: take a larger card"]
+    return [
+        f"{card.name}: compute capability {'.'.join(map(str, card.capability))}, {card.memory_gib:.0f} GiB",
+        why["format"],
+        *(why["lora"] if choice["lora"] else ()),
+        f"{choice['mini_batch_num_tokens']:,} tokens ({pages}) per pass: {needed}",
+        *(() if choice["fits"] else ("even that may not fit: take a larger card",)),
+    ]
 
 
 def chosen_attention(card: Card) -> str:
@@ -205,19 +187,19 @@ def worker_count(profile: Profile, dtype: str) -> tuple[int, str]:
 def fit_to_card(profile: Profile, card: Card | None = None) -> Profile:
     """``profile`` with what this machine decides: number formats, attention, adapters and their learning rate, token budget, workers.
 
-    A profile with ``model_from_card=False`` (``tiny``) is returned as it is; else every reason is printed. Raises ``ValueError`` as
-    :func:`chosen_attention` does.
+    ``tiny`` is returned as it is; else every reason is printed. Raises as :func:`chosen_attention` does.
     """
     if not profile.model_from_card:
         return profile
     card = card or present_card()
     attention = chosen_attention(card)
+    autocast = card.capability and generation(card.capability)
     if card.capability is None:
         choice = {"lora": False, "dtype": "float32", "mini_batch_num_tokens": profile.mini_batch_num_tokens}
         reasons = [f"{card.name}: no CUDA card, so float32 weights, no autocast, PyTorch's own attention (SDPA)"]
     else:
         choice = card_choice(card.capability, card.memory_gib)
-        reasons = choice_reasons(choice, card, profile)
+        reasons = choice_reasons(choice, card)
     workers, why = worker_count(profile, choice["dtype"])
     print("\n".join([*reasons, why]))
     return replace(
@@ -227,22 +209,20 @@ def fit_to_card(profile: Profile, card: Card | None = None) -> Profile:
         learning_rate=profile.adapter_learning_rate if choice["lora"] else profile.learning_rate,
         mini_batch_num_tokens=choice["mini_batch_num_tokens"],
         dataloader_num_workers=workers,
-        bf16=card.capability is not None and card.capability >= AMPERE,
-        fp16=card.capability is not None and card.capability < AMPERE,
+        bf16=autocast == "bfloat16",
+        fp16=autocast == "float16",
     )
 
 
 def disk_needs(profile: Profile) -> dict[str, float]:
     """What the notebooks leave on the disk at most, in GiB by kind. The dataset itself is read over the network and not kept."""
     model = sizing()["models"][str(profile.matryoshka_dims[0])]
-    size = BYTES[profile.model_kwargs["dtype"]]
-    whole = model["parameters"] * size
+    whole = model["parameters"] * BYTES[profile.model_kwargs["dtype"]]
     trained = model["lora_parameters"] * 4 if profile.adapters else whole
     from_hub = not (profile.model_folder or profile.random_weights or profile.model_name.startswith("assets/"))
-    pages = 2 * profile.train_rows + 5 * profile.eval_rows
     kinds = {
         "downloaded models": from_hub * 2 * 2 * model["parameters"],  # base and published tuned model, two bytes a weight
-        "pages": pages * COPIES * PNG_SHARE * 3 * profile.max_pixels,
+        "pages": (2 * profile.train_rows + 5 * profile.eval_rows) * COPIES * PNG_SHARE * 3 * profile.max_pixels,
         "checkpoints": 2 * 3 * trained,  # two, each of the trained weights and two moments for them
         "tuned model": trained,
         "published model": whole,
@@ -255,9 +235,7 @@ def check_disk(profile: Profile, folder: Path) -> str | None:
     """``None`` if ``folder`` can be written and has the room that all notebooks need; what this profile has there already counts."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".doctor"
-        probe.write_text("ok")
-        probe.unlink()
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         return f"outputs folder cannot be written ({error.strerror}): set VDR_OUTPUTS to a folder of yours"
     free, needs = shutil.disk_usage(folder).free / GIB, disk_needs(profile)
@@ -277,11 +255,9 @@ def check_package(requirement) -> str | None:
         found = importlib.metadata.version(requirement.name)
     except importlib.metadata.PackageNotFoundError:
         return f"{requirement.name} is not installed: pip install '{requirement}', then restart the kernel"
-    if not requirement.specifier.contains(found, prereleases=True):
-        return (
-            f"{requirement.name} {found} is not {requirement.specifier}: pip install -U '{requirement}', then restart the kernel"
-        )
-    return None
+    if requirement.specifier.contains(found, prereleases=True):
+        return None
+    return f"{requirement.name} {found} is not {requirement.specifier}: pip install -U '{requirement}', then restart the kernel"
 
 
 def check_packages() -> dict[str, str | None]:
@@ -289,15 +265,14 @@ def check_packages() -> dict[str, str | None]:
     from packaging.requirements import Requirement
 
     try:
-        asked = [Requirement(line) for line in importlib.metadata.requires(PACKAGE) or ()]
+        asked = [Requirement(line) for line in importlib.metadata.requires(PACKAGE)]
     except importlib.metadata.PackageNotFoundError:
         return {
             "the course's packages": f"{PACKAGE} is not installed: in the clone, pip install -e . (README), then restart the kernel"
         }
     asked = [one for one in asked if one.marker is None or one.marker.evaluate({"extra": ""})]
-    found = {str(requirement): check_package(requirement) for requirement in asked}
-    problems = {name: problem for name, problem in found.items() if problem}
-    return problems or {f"{len(found)} packages, each recent enough": None}
+    problems = {str(requirement): problem for requirement in asked if (problem := check_package(requirement))}
+    return problems or {f"{len(asked)} packages, each recent enough": None}
 
 
 def check_torchvision() -> str | None:

@@ -10,11 +10,16 @@ import shutil
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from vdr_helpers.source import Source
 from vdr_helpers.stamps import write_whole
 
+READERS = 3  # row groups that are read at once, if they are small
+BYTES_AT_ONCE = 256 * 2**20  # stored bytes of the row groups that are read at once; a larger one is read alone
+COPIES = 3  # a page lies in the store, in train or eval, and in full
+PROGRESS_PAGES = 1000
 LARGEST_PAGE = 50_000_000  # pixels; a larger image in a dataset is a mistake or a decompression bomb
 PAGE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")  # Pillow knows more; some of them start other programs
 
@@ -48,10 +53,8 @@ def fingerprint(page) -> str:
 
 def page_fingerprint(data: bytes) -> str | None:
     """:func:`fingerprint` of an image file's bytes, or ``None`` if it does not open."""
-    try:
+    with suppress(ValueError):
         return fingerprint(open_page(data))
-    except ValueError:
-        return None
 
 
 def read_page(image: dict | None, processor) -> tuple[str | None, bytes | str]:
@@ -70,9 +73,8 @@ def read_page(image: dict | None, processor) -> tuple[str | None, bytes | str]:
 def presize(image, processor):
     """The page at the size that the processor would make of it, so that its own resize becomes the identity.
 
-    ``image``: a PIL page of any size; ``processor``: the model's (its ``image_processor`` holds ``max_pixels``). Returns an RGB PIL
-    page. The processor's ``pixel_values`` are bit-identical before and after (``tests/test_dataset.py``); notebook 02 shows why it
-    pays: every later read decodes a small page.
+    ``image``: a PIL page of any size; ``processor``: the model's. Returns an RGB PIL page. The processor's ``pixel_values`` are
+    bit-identical before and after (notebook 02), and every later read decodes a small page.
     """
     from torchvision.transforms.v2 import functional
     from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
@@ -93,12 +95,6 @@ def presize(image, processor):
     return functional.to_pil_image(resized)
 
 
-READERS = 3  # row groups that are read at once, if they are small
-BYTES_AT_ONCE = 256 * 2**20  # stored bytes of the row groups that are read at once; a larger one is read alone
-COPIES = 3  # a page lies in the store, in train or eval, and in full
-PROGRESS_PAGES = 1000
-
-
 class PageStore:
     """A folder of presized pages. ``fingerprints``: ``{page number: SHA-1 of the original's pixels, None where it does not open}``."""
 
@@ -113,16 +109,12 @@ class PageStore:
             except ValueError:
                 print(f"{folder.name}/{file.name} is damaged: its pages are fetched again")
                 file.unlink()
-        damaged = [number for number in self.fingerprints if not self._is_whole(number)]
+        there = {file.name: file.stat().st_size for file in folder.glob("*.png")}
+        damaged = [number for number, size in self.sizes.items() if there.get(f"{number:06d}.png") != size]
         for number in damaged:
             del self.fingerprints[number]
         if damaged:
             print(f"{len(damaged)} page files of {folder.name} are damaged or gone, {damaged[0]:06d}.png first: fetched again")
-
-    def _is_whole(self, number: int) -> bool:
-        """Whether a page's file has the length that its index gives; true for a page that was skipped."""
-        path = self.path(number)
-        return path is None or Path(path).exists() and Path(path).stat().st_size == self.sizes[number]
 
     def path(self, number: int) -> str | None:
         """The page's PNG file, for ``datasets.Image``; ``None`` where the page does not open. ``KeyError`` if it was not fetched."""
@@ -137,33 +129,13 @@ class PageStore:
         index = self.folder / f"group-{group:05d}.json"
         entries = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
         entries |= {str(number): [f, len(content) if f else content] for number, (f, content) in pages.items()}
-        write_whole(index, json.dumps(entries).encode())
+        write_whole(index, json.dumps(entries))
         self._take(entries)
 
     def _take(self, entries: dict[str, list]) -> None:
         for number, (fingerprint, size_or_problem) in entries.items():
             self.fingerprints[int(number)] = fingerprint
             (self.problems if fingerprint is None else self.sizes)[int(number)] = size_or_problem
-
-    def mean_bytes(self) -> float:
-        """Mean size of the pages kept so far; 0 when there are none."""
-        return sum(self.sizes.values()) / len(self.sizes) if self.sizes else 0.0
-
-
-class Fetched(dict):
-    """Fingerprints of fetched pages. A page not fetched yet counts as good and unlike all others, and is noted in ``unknown``.
-
-    So the rows can be chosen before a page is read (notebook 02): choose, fetch ``unknown``, choose again, until nothing is unknown.
-    The last choice is the one that all fingerprints would give, because it looked at no page that is not known.
-    """
-
-    def __init__(self, fingerprints: dict[int, str | None]) -> None:
-        super().__init__(fingerprints)
-        self.unknown: set[int] = set()
-
-    def __missing__(self, number: int) -> str:
-        self.unknown.add(number)
-        return f"page {number}, not fetched yet"
 
 
 def check_free_disk(folder: Path, needed: float) -> None:
@@ -177,14 +149,17 @@ def check_free_disk(folder: Path, needed: float) -> None:
         )
 
 
-def bar(done: int, total: int) -> str:
-    """A line of progress: ``[####----] 1,000 of 2,000 pages``."""
-    filled = 20 * done // max(total, 1)
-    return f"[{'#' * filled}{'-' * (20 - filled)}] {done:,} of {total:,} pages"
+def show_progress(before: int, done: int, total: int, every: int) -> None:
+    """Print ``[####----] 1,000 of 2,000 pages`` for each multiple of ``every`` in ``before`` < multiple <= ``done``; ``tqdm``'s moving bar
+    would leave other text in a stored notebook in every run.
+    """
+    for mark in range(every * (before // every + 1), done + 1, every):
+        filled = 20 * mark // total
+        print(f"[{'#' * filled}{'-' * (20 - filled)}] {mark:,} of {total:,} pages")
 
 
 def fetch_pages(
-    source: Source, numbers: Iterable[int], store: PageStore, processor, columns: tuple[str, ...] = ("image",), progress=print
+    source: Source, numbers: Iterable[int], store: PageStore, processor, columns: tuple[str, ...] = ("image",)
 ) -> None:
     """Fetch these pages, shrink them to what the model sees, and keep them in ``store``; those that it holds are not fetched again.
 
@@ -193,14 +168,13 @@ def fetch_pages(
     ``OSError`` stops the run if the disk is too small for it. A page that does not open is kept as such and listed in ``problems``.
     """
     wanted = sorted(set(numbers))
-    missing = [number for number in wanted if number not in store.fingerprints]
     by_row: dict[int, list[int]] = {}
-    for number in missing:
-        by_row.setdefault(number // len(columns), []).append(number)
-    groups = list(source.groups_of(by_row).items())
-    done = len(wanted) - len(missing)
-    for mark in range(PROGRESS_PAGES, done + 1, PROGRESS_PAGES):
-        progress(bar(mark, len(wanted)))
+    for number in wanted:
+        if number not in store.fingerprints:
+            by_row.setdefault(number // len(columns), []).append(number)
+    groups, total = list(source.groups_of(by_row).items()), len(wanted)
+    done = total - sum(map(len, by_row.values()))
+    show_progress(0, done, total, PROGRESS_PAGES)
     largest = max((source.bytes_of(columns, [group]) for group, _ in groups), default=0)
     threads = READERS if READERS * largest <= BYTES_AT_ONCE else 1
     stopped = threading.Event()
@@ -220,10 +194,9 @@ def fetch_pages(
         try:
             for some in (groups[:1], groups[1:]):  # from the first one's pages the size of the rest is estimated
                 if store.sizes:
-                    check_free_disk(store.folder, (len(wanted) - done) * store.mean_bytes() * COPIES)
+                    check_free_disk(store.folder, (total - done) * COPIES * sum(store.sizes.values()) / len(store.sizes))
                 for count in readers.map(lambda group: fetch_group(*group), some):
-                    for mark in range(done // PROGRESS_PAGES + 1, (done + count) // PROGRESS_PAGES + 1):
-                        progress(bar(mark * PROGRESS_PAGES, len(wanted)))
+                    show_progress(done, done + count, total, PROGRESS_PAGES)
                     done += count
         finally:
             stopped.set()

@@ -1,11 +1,15 @@
-"""Publishing without accidents (notebook 06): a token that is never shown, one line when the hub says no, nothing private in a file."""
+"""Publishing without accidents (notebook 06): a token that is never shown, one line when the hub says no, nothing private in a file.
+
+And the embedded vector store of notebooks 06 and 07: what to say when it is in use elsewhere or damaged.
+"""
 
 from __future__ import annotations
 
 import getpass
-import json
+import logging
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,9 +19,10 @@ from vdr_helpers.published import registry
 from vdr_helpers.stamps import read_stamp, used_revisions
 
 SECRET = "HF_TOKEN"
-NO_TOKEN = (
-    f"no token was found: run `hf auth login`, set the variable {SECRET}, or add a secret called {SECRET} on Colab or Kaggle"
-)
+QUIET = {
+    "grpc.keepalive_time_ms": 2**31 - 1,
+    "grpc.keepalive_permit_without_calls": 0,
+}  # an idle client's pings end in a complaint
 REASONS = {  # what the hub's answer means for a push
     401: "the hub does not know this token: make a new one with write access, it may have expired",
     403: "this token may not write there: give it write access, and publish under your own name",
@@ -26,15 +31,13 @@ REASONS = {  # what the hub's answer means for a push
 }
 GENERIC_USERS = {"root", "user", "jovyan", "colab", "kaggle"}  # account names that point to nobody
 TEXT_FILES = {".json", ".md", ".jinja", ".txt", ".yaml", ".yml", ".toml", ".cfg", ".py", ".csv", ".html"}
-VOCABULARIES = {
-    "tokenizer.json": "model",
-    "vocab.json": "",
-    "merges.txt": "",
-}  # any word can stand there: looked at without this part
+VOCABULARIES = {"tokenizer.json", "vocab.json", "merges.txt"}  # any word can stand there: only tokens are looked for
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
 OPENING = r"(?:^|(?<=[\s\"'`(=,;:\[]))"  # what may stand before a path; so a URL, a closing tag and "query/page" are none
 POSIX = re.compile(OPENING + r"(?:file://)?(?P<top>/[\w.@+~-]+)(?P<rest>/[\w.@+~-][^\s\"'`<>]*)?")
-WINDOWS = re.compile(OPENING + r"[A-Za-z]:[\\/]+[\w.~-]+|^\\\\[\w.-]+\\\w")
+WINDOWS = re.compile(
+    OPENING + r"(?:[A-Za-z]:[\\/]+[\w.~-]+|\\\\[\w.-]+\\\w|\\{4}[\w.-]+\\\\\w)"
+)  # C:\\x and \\\\server\\x, in JSON too
 
 
 class NoTokenError(RuntimeError):
@@ -55,7 +58,9 @@ def hub_token() -> str:
 
             token = (UserSecretsClient().get_secret(SECRET) or "").strip()
     if not token:
-        raise NoTokenError(NO_TOKEN)
+        raise NoTokenError(
+            f"no token was found: run `hf auth login`, set the variable {SECRET}, or add a secret called {SECRET} on Colab or Kaggle"
+        )
     return token
 
 
@@ -80,10 +85,7 @@ def _reason(error: Exception) -> str | None:
 
 @contextmanager
 def explain_failure(folder: Path) -> Iterator[None]:
-    """``with explain_failure(folder): model.push_to_hub(...)``: what the hub refuses becomes one printed line, not a traceback.
-
-    The line says why, what to do, and that the model in ``folder`` is safe. Errors that have nothing to do with the hub pass through.
-    """
+    """What the hub refuses becomes one printed line: why, what to do, and that the model in ``folder`` is safe. Other errors pass through."""
     try:
         yield
     except Exception as error:
@@ -99,36 +101,8 @@ def names_a_path(text: str) -> bool:
     return bool(found or WINDOWS.search(text))
 
 
-def strings_of(value, key: str = "") -> Iterator[tuple[str, str]]:
-    """``(key, text)`` for every text among the values of a JSON document, however deep."""
-    if isinstance(value, str):
-        yield key, value
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            yield from strings_of(item, name)
-    elif isinstance(value, list):
-        for item in value:
-            yield from strings_of(item, key)
-
-
-def texts_of(name: str, content: str) -> list[tuple[str, str]]:
-    """What of a file may hold a path or a name, as ``(where, text)``: values of JSON, lines of anything else, no vocabulary."""
-    vocabulary = VOCABULARIES.get(name)
-    if vocabulary == "":
-        return []
-    if name.endswith(".json"):
-        try:
-            document = json.loads(content)
-        except ValueError:
-            document = content.splitlines()  # not JSON after all: looked at line by line, as text
-        if vocabulary and isinstance(document, dict):
-            document.pop(vocabulary, None)
-        return list(strings_of(document))
-    return [(f"line {number}", line) for number, line in enumerate(content.splitlines(), start=1)]
-
-
 def private_details(folder: Path) -> list[str]:
-    """``["adapter_config.json: a path of this machine (base_model_name_or_path)", ...]``: what should not leave it.
+    """``["adapter_config.json: a path of this machine (line 3)", ...]``: what should not leave it.
 
     Absolute paths, your user name and tokens are looked for in every text file of ``folder``; in a tokenizer's vocabulary, which holds
     every word, only tokens. Raises ``FileNotFoundError`` when ``folder`` is not there.
@@ -136,14 +110,14 @@ def private_details(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder.name}: save the model first")
     user, token = getpass.getuser(), os.environ.get(SECRET, "").strip()
+    name_of_user = re.compile(rf"\b{re.escape(user)}\b")
     found = []
     for path in sorted(path for path in folder.rglob("*") if path.suffix in TEXT_FILES):
         content, name = path.read_text(encoding="utf-8", errors="replace"), path.relative_to(folder).as_posix()
-        texts = texts_of(path.name, content)
-        places = dict.fromkeys(where for where, text in texts if names_a_path(text))
-        found += [f"{name}: a path of this machine ({where})" for where in places]
-        if user not in GENERIC_USERS and any(re.search(rf"\b{re.escape(user)}\b", text) for _, text in texts):
-            found.append(f"{name}: your user name")
+        if path.name not in VOCABULARIES:
+            lines = [number for number, line in enumerate(content.splitlines(), start=1) if names_a_path(line)]
+            found += [f"{name}: a path of this machine (line {number})" for number in lines]
+            found += [f"{name}: your user name"] if user not in GENERIC_USERS and name_of_user.search(content) else []
         if TOKEN.search(content) or (token and token in content):
             found.append(f"{name}: a token")
     return found
@@ -152,8 +126,8 @@ def private_details(folder: Path) -> list[str]:
 def merge_adapters(model, profile: Profile):
     """The model with LoRA's matrices added to the weights they belong to; a model without adapters comes back as it is.
 
-    What is saved then needs neither ``peft`` nor the base, whose place on this machine an adapter would name. The sums are rounded to the
-    number format of the weights. For a moment base and adapted model are both in memory.
+    What is saved then needs neither ``peft`` nor the base, whose place on this machine an adapter would name. For a moment both models are
+    in memory.
     """
     if not getattr(model[0].auto_model, "peft_config", None):
         return model
@@ -191,41 +165,52 @@ def licence(name: str) -> str | None:
 
 
 def training_facts(tuned: str, profile: Profile) -> dict[str, str]:
-    """What was really trained, from the note beside the tuned model, which today's settings cannot change.
+    """What was really trained, from the note that notebook 03 left beside the tuned model and today's settings cannot change.
 
     ``tuned``: its folder or hub id. ``base`` and ``data`` (names) are always there, the rest where a note says it, in a card's order.
     """
     stamp = read_stamp(tuned)
     if not (stamp and stamp.get("training")):  # trained by somebody else: nothing here knows how
-        return {
-            "base": profile.finetuned_name,
-            "base revision": profile.finetuned_revision or "default branch",
-            "data": "not known here",
-        }
-    data, training = stamp["data"], stamp["training"]
-    source = data.get("resolved") or {
-        "name": data["dataset"]["name"],
-        "revision": data["dataset"]["revision"] or "default branch",
-    }
-    negatives = sum(column.startswith("negative_") for column in training["columns"])
-    dims = f" over CachedMultipleNegativesRankingLoss at {', '.join(map(str, profile.matryoshka_dims))} numbers"
-    autocast = [name for name in ("bf16", "fp16") if training[name]]
-    facts = {
-        "base": stamp["model"]["name"],
-        "base revision": stamp["model"]["revision"] or used_revisions(profile)["model"]["revision"],
-        "data": source["name"],
-        "data revision": source["revision"],
-        "split": data["split"],
-        "rows": f"{training['rows']:,} pairs of query and page, hard negatives per pair: {negatives}",
-        "largest page": f"{data['pixels']['largest']:,} pixels",
-        "loss": training["loss"] + (dims if training["loss"] == "MatryoshkaLoss" else ""),
-        "trained": "LoRA, later added to the weights" if training["adapters"] else "all weights",
-        "number format": training["weights"].removeprefix("torch.") + (f" under {autocast[0]} autocast" if autocast else ""),
-        "learning rate": f"{training['learning_rate']:g}",
-        "epochs": f"{training['num_train_epochs']:g}",
-        "rows per step": f"{training['train_batch_size']}",
-        "seed": f"{training['seed']}",
-    }
-    if "deviations" in training:  # as they were on the machine that trained
-        facts["not the published setting"] = "; ".join(training["deviations"]) or "none: as published"
-    return facts
+        revision = profile.finetuned_revision or "default branch"
+        return {"base": profile.finetuned_name, "base revision": revision, "data": "not known here"}
+    base, data = stamp["model"], stamp["data"].get("resolved") or stamp["data"]["dataset"]
+    return {
+        "base": base["name"],
+        "base revision": base["revision"] or used_revisions(profile)["model"]["revision"],
+        "data": data["name"],
+        "data revision": data["revision"] or "default branch",
+        "split": stamp["data"]["split"],
+    } | stamp["training"]
+
+
+def open_store(path: Path):
+    """``MilvusClient(str(path))`` (notebook 06) for a client that may sit idle; ``path`` ends with ``.db``.
+
+    A store whose files cannot be read is set aside as ``<name>-damaged.db``, with a printed line, and begun anew. Raises
+    ``RuntimeError`` where another process, such as another notebook's kernel, has it open: an embedded store serves one at a time.
+    """
+    from milvus_lite.server_manager import server_manager_instance
+    from pymilvus import MilvusClient
+    from pymilvus.exceptions import ConnectionConfigException, MilvusException
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # both packages log a traceback before they raise
+    try:
+        client = MilvusClient(str(path), grpc_options=QUIET)
+        for name in client.list_collections():
+            client.describe_collection(name)  # reads the collection's files
+    except ConnectionConfigException as error:
+        raise RuntimeError(
+            f"the store {path.name} is open in another process: shut that notebook's kernel down, then run this cell again"
+        ) from error
+    except MilvusException as error:
+        server_manager_instance.release_server(str(path))
+        aside = path.with_name(f"{path.stem}-damaged.db")
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+        print(f"the store {path.name} cannot be read ({type(error).__name__}): it lies in {aside.name} now, a new one is begun")
+        client = MilvusClient(str(path), grpc_options=QUIET)
+    finally:
+        logging.disable(disabled)
+    return client

@@ -12,39 +12,36 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from vdr_helpers.profiles import PROFILES, Profile, assets_folder
+from vdr_helpers.profiles import assets_folder
+
+
+def read_asset(name: str) -> dict:
+    """A JSON file under ``assets/``."""
+    return json.loads((assets_folder() / name).read_text(encoding="utf-8"))
 
 
 @cache
 def published() -> dict:
     """All published figures: ``models`` (20), ``dimensions`` (7), ``metrics``, ``training_log``, ``hyperparameters``, ``statistics``."""
-    return json.loads((assets_folder() / "published.json").read_text(encoding="utf-8"))
+    return read_asset("published.json")
+
+
+@cache
+def registry() -> dict:
+    """``assets/models.json`` as it is: ``source``, ``revision_sources``, ``prompts``, ``families`` and ``models``."""
+    return read_asset("models.json")
 
 
 @cache
 def measured(name: str) -> dict:
     """What this project measured once and keeps: ``assets/measured/<name>.json``; its ``what`` says on which profile and seeds.
 
-    ``"choices"``: one thing changed at a time (``python -m benchmarks.choices``). ``"tiny_seeds"``: three training seeds
-    (``python -m benchmarks.tiny_seeds``). Scores are NDCG@10 by dimension; JSON makes the dimensions strings. Notebooks 04 and 05 show
-    them as stored controls. Raises ``ValueError`` for another name.
+    ``python -m benchmarks.choices`` and ``python -m benchmarks.tiny_seeds`` write those of their names. Scores are NDCG@10 by dimension;
+    JSON makes the dimensions strings. Raises ``ValueError`` for another name.
     """
-    file = assets_folder() / "measured" / f"{name}.json"
-    if not file.exists():
-        known = ", ".join(sorted(other.stem for other in file.parent.glob("*.json")))
-        raise ValueError(f"nothing was measured under {name!r}: there are {known}")
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
-def stored_controls(profile: Profile) -> dict[str, dict[int, float]]:
-    """``{choice: {dimension: NDCG@10}}`` of ``measured("choices")`` if it was measured with this very profile, else ``{}`` (notebook 05).
-
-    The first word of its ``what`` names the profile. With another model, other data or fewer rows the curves would not be comparable.
-    """
-    stored = measured("choices")
-    if profile != PROFILES[stored["what"].split()[0]]:
-        return {}
-    return {name: {int(dim): score for dim, score in run["ndcg_at_10"].items()} for name, run in stored["choices"].items()}
+    if name not in (known := sorted(file.stem for file in (assets_folder() / "measured").glob("*.json"))):
+        raise ValueError(f"nothing was measured under {name!r}: there are {', '.join(known)}")
+    return read_asset(f"measured/{name}.json")
 
 
 def parameters_in_billions(text: str) -> float:
@@ -90,12 +87,6 @@ class ListedModel:
     notes: str
 
 
-@cache
-def registry() -> dict:
-    """``assets/models.json`` as it is: ``source``, ``revision_sources``, ``prompts``, ``families`` and ``models``."""
-    return json.loads((assets_folder() / "models.json").read_text(encoding="utf-8"))
-
-
 def models() -> list[ListedModel]:
     """The twenty models in the order of the published table. Raises ``ValueError`` if the two files list different ones."""
     rows, facts = published()["models"], {row["model"]: row for row in registry()["models"]}
@@ -122,12 +113,13 @@ def load_listed_model(name: str, allow_remote_code: bool = False, model_name: st
     win over the registry's. Raises ``ValueError`` for an unknown name, and ``PermissionError`` where code from a hub repository is needed
     and ``allow_remote_code`` is off, or on without a commit that says which code.
     """
+    from sentence_transformers import SentenceTransformer
+
     entry = find(name)
     if "trust_remote_code" in kwargs:
         raise ValueError("say allow_remote_code=True instead of trust_remote_code: it is refused where it is not needed")
     source = model_name or entry.model
-    stand_in = source != entry.model
-    if not stand_in and entry.revision:
+    if source == entry.model and entry.revision:
         kwargs.setdefault("revision", entry.revision)
     if entry.needs_remote_code and not Path(source).is_dir():
         if not allow_remote_code:
@@ -136,9 +128,6 @@ def load_listed_model(name: str, allow_remote_code: bool = False, model_name: st
             raise PermissionError(UNPINNED_CODE.format(model=entry.model))
     if entry.research_only:
         print(f"Licence of {entry.model}: {entry.licence}. Do not use it, or what you make with it, for anything else.")
-    from sentence_transformers import SentenceTransformer
-
     settings = entry.kwargs | kwargs
     settings["model_kwargs"] = {"use_safetensors": True} | settings.get("model_kwargs", {})
-    trusted = allow_remote_code and entry.needs_remote_code
-    return SentenceTransformer(source, trust_remote_code=trusted, **settings)
+    return SentenceTransformer(source, trust_remote_code=allow_remote_code and entry.needs_remote_code, **settings)

@@ -9,7 +9,8 @@ pages beside each small column, and does not name a damaged file; hence :class:`
 
 from __future__ import annotations
 
-from collections import defaultdict
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,13 +18,25 @@ from dataclasses import dataclass
 
 import pyarrow
 import pyarrow.parquet
+from fsspec.core import url_to_fs
 
 from vdr_helpers.profiles import Profile
-from vdr_helpers.stamps import CORPUS_VERSION, is_as_written, write_index
+from vdr_helpers.stamps import CORPUS_VERSION, make_once
 
+COLUMNS = ("id", "query", "image", "negatives", "language")
 PIECE_BYTES = 32 * 2**20  # stored bytes of a row group that are unpacked at once
 BUFFER_BYTES = 8 * 2**20  # stored bytes that are asked for at once: few requests over a network, little memory
 THREADS = 8  # readers of files at once; over a network the waiting counts, not the processor
+
+
+def check_columns(dataset, expected: Iterable[str] = COLUMNS) -> None:
+    """Raise ``ValueError`` naming the columns that are missing; a dataset with other names would fail much later otherwise."""
+    missing = [name for name in expected if name not in dataset.column_names]
+    if missing:
+        raise ValueError(
+            f"the dataset has no column {', '.join(missing)}; it has {', '.join(dataset.column_names)}. "
+            "Rename yours with dataset.rename_column(old, new)."
+        )
 
 
 @dataclass(frozen=True)
@@ -34,30 +47,32 @@ class RowGroup:
     number: int
     first_row: int
     rows: int
-    column_bytes: dict[str, int]
+    column_bytes: Counter[str]
 
 
 class Source:
     """The parquet files of one split, in order; rows are numbered from 0 over all of them, as ``load_dataset`` numbers them.
 
     ``shards``: local paths or ``fsspec`` addresses such as ``hf://datasets/owner/name@commit/en/train-00000-of-00001.parquet``.
-    Opening reads the footers only. Raises ``ValueError`` for a file that is not parquet.
+    Opening reads the footers only. Raises ``ValueError`` for a file that is damaged.
     """
 
     def __init__(self, shards: Iterable[str]) -> None:
+        def footer_of(shard: str):
+            with open_parquet(shard) as parquet:
+                return parquet.metadata
+
         self.shards = list(shards)
         with ThreadPoolExecutor(THREADS) as pool:
-            self.footers = list(pool.map(self._footer, self.shards))
+            self.footers = list(pool.map(footer_of, self.shards))
         self.column_names = list(self.footers[0].schema.to_arrow_schema().names)
         self.groups: list[RowGroup] = []
         for shard, footer in enumerate(self.footers):
             for number in range(footer.num_row_groups):
-                group = footer.row_group(number)
-                sizes: dict[str, int] = defaultdict(int)
-                for i in range(group.num_columns):
-                    column = group.column(i)
+                group, sizes = footer.row_group(number), Counter()
+                for column in map(group.column, range(group.num_columns)):
                     sizes[column.path_in_schema.split(".")[0]] += column.total_compressed_size
-                self.groups.append(RowGroup(shard, number, self.num_rows, group.num_rows, dict(sizes)))
+                self.groups.append(RowGroup(shard, number, self.num_rows, group.num_rows, sizes))
 
     @property
     def num_rows(self) -> int:
@@ -69,34 +84,33 @@ class Source:
         """Stored bytes of all columns of all files, from the footers; the files themselves are a little larger."""
         return self.bytes_of(self.column_names, range(len(self.groups)))
 
-    def content(self) -> list:
-        """Names and footers of all files: what tells one source from another."""
-        return [[shard.rsplit("/", 1)[-1], footer.to_dict()] for shard, footer in zip(self.shards, self.footers, strict=True)]
-
     def bytes_of(self, columns: Iterable[str], groups: Iterable[int]) -> int:
         """What reading ``columns`` of these row groups (indices into ``groups``) fetches, in bytes, from the footers."""
         names = tuple(columns)
-        return sum(self.groups[i].column_bytes.get(name, 0) for i in groups for name in names)
+        return sum(self.groups[i].column_bytes[name] for i in groups for name in names)
 
     def groups_of(self, rows: Iterable[int]) -> dict[int, list[int]]:
         """``{row group: [source rows in it]}`` in order. Raises ``IndexError`` for a row that is not there."""
-        found: dict[int, list[int]] = {}
-        group = 0
+        starts, found = [group.first_row for group in self.groups], {}
         for row in sorted(set(rows)):
             if not 0 <= row < self.num_rows:
                 raise IndexError(f"row {row} is not in this source of {self.num_rows} rows")
-            while row >= self.groups[group].first_row + self.groups[group].rows:
-                group += 1
-            found.setdefault(group, []).append(row)
+            found.setdefault(bisect_right(starts, row) - 1, []).append(row)
         return found
 
     def read_columns(self, columns: Iterable[str]):
         """These columns of every row as a ``datasets.Dataset``; pages stay where they are. ``ValueError`` names a missing column."""
         from datasets import Dataset
 
-        names = self._known(columns)
+        names = list(columns)
+        check_columns(self, names)
+
+        def read(shard: int) -> pyarrow.Table:
+            with open_parquet(self.shards[shard], metadata=self.footers[shard], pre_buffer=True) as parquet:
+                return parquet.read(columns=names)
+
         with ThreadPoolExecutor(THREADS) as pool:
-            tables = list(pool.map(lambda shard: self._read(shard, names), range(len(self.shards))))
+            tables = list(pool.map(read, range(len(self.shards))))
         return Dataset(pyarrow.concat_tables(tables).replace_schema_metadata(None))
 
     def read_rows(self, group: int, rows: Iterable[int], columns: Iterable[str]) -> list[dict]:
@@ -105,10 +119,12 @@ class Source:
 
     def read_pieces(self, group: int, rows: Iterable[int], columns: Iterable[str]) -> Iterator[list[dict]]:
         """:meth:`read_rows`, some rows at a time: a row group can hold a gigabyte of pages, of which only a piece is in memory."""
-        block, names = self.groups[group], self._known(columns)
+        block, names = self.groups[group], list(columns)
+        check_columns(self, names)
         wanted = sorted({row - block.first_row for row in rows})
         size = max(1, PIECE_BYTES * block.rows // max(1, self.bytes_of(names, [group])))
-        with self._opened(block.shard, pre_buffer=False, buffer_size=BUFFER_BYTES) as parquet:
+        settings = {"metadata": self.footers[block.shard], "pre_buffer": False, "buffer_size": BUFFER_BYTES}
+        with open_parquet(self.shards[block.shard], **settings) as parquet:
             first = 0
             for batch in parquet.iter_batches(size, row_groups=[block.number], columns=names):
                 here = [row - first for row in wanted if first <= row < first + len(batch)]
@@ -119,46 +135,22 @@ class Source:
                     break
         pyarrow.default_memory_pool().release_unused()  # else the memory of one row group after the other would be kept
 
-    def _known(self, columns: Iterable[str]) -> list[str]:
-        names = list(columns)
-        missing = [name for name in names if name not in self.column_names]
-        if missing:
-            raise ValueError(f"the dataset has no column {', '.join(missing)}; it has {', '.join(self.column_names)}")
-        return names
 
-    def _footer(self, shard: str):
-        with open_exact(shard) as file:
-            try:
-                return pyarrow.parquet.read_metadata(file)
-            except pyarrow.ArrowInvalid as error:
-                name = shard.rsplit("/", 1)[-1]
-                raise ValueError(f"{name} is not a whole parquet file: delete it and fetch it again") from error
+@contextmanager
+def open_parquet(path: str, **settings) -> Iterator[pyarrow.parquet.ParquetFile]:
+    """A parquet file of which only the bytes asked for are fetched; ``settings`` are those of ``ParquetFile``.
 
-    def _read(self, shard: int, columns: list[str]):
-        with self._opened(shard, pre_buffer=True) as parquet:
-            return parquet.read(columns=columns)
-
-    @contextmanager
-    def _opened(self, shard: int, **settings):
-        """A file ready to read, with arguments of ``ParquetFile``. A damaged one is named, which pyarrow's own error does not do."""
-        try:
-            with open_exact(self.shards[shard]) as file:
-                yield pyarrow.parquet.ParquetFile(file, metadata=self.footers[shard], **settings)
-        except (pyarrow.ArrowException, OSError) as error:
-            if isinstance(error, OSError) and (type(error) is not OSError or error.errno):  # the disk's or the network's own word
-                raise
-            name = self.shards[shard].rsplit("/", 1)[-1]
-            raise ValueError(
-                f"{name} cannot be read to its end ({' '.join(str(error).split())}): delete it, fetch it again"
-            ) from error
-
-
-def open_exact(path: str):
-    """A file opened so that only the bytes asked for are fetched; the usual read-ahead would fetch megabytes of pages beside a column."""
-    from fsspec.core import url_to_fs
-
+    The usual read-ahead would fetch megabytes of pages beside a column. ``ValueError`` names a damaged file, as pyarrow's error does not.
+    """
     filesystem, address = url_to_fs(path)
-    return filesystem.open(address, "rb", cache_type="none")
+    try:
+        with filesystem.open(address, "rb", cache_type="none") as file:
+            yield pyarrow.parquet.ParquetFile(file, **settings)
+    except (pyarrow.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and (type(error) is not OSError or error.errno):  # the disk's or the network's own word
+            raise
+        name, why = path.rsplit("/", 1)[-1], " ".join(str(error).split())
+        raise ValueError(f"{name} cannot be read to its end ({why}): delete it, fetch it again") from error
 
 
 def source_path(profile: Profile) -> str:
@@ -169,11 +161,7 @@ def source_path(profile: Profile) -> str:
 
     # The version is in the folder's name because load_dataset caches by name: a corpus drawn anew must not meet an old cache.
     folder = profile.output_dir / f"source-v{CORPUS_VERSION}"
-    settings = {"version": CORPUS_VERSION, **profile.corpus}
-    if not is_as_written(folder, "corpus.json", settings):
-        if folder.exists():
-            print(f"{folder.name} is damaged or was drawn with other settings: its pages are drawn anew")
-        write_index(build_source(folder, **profile.corpus), "corpus.json", settings)
+    make_once(folder, {"version": CORPUS_VERSION, **profile.corpus}, lambda partial: build_source(partial, **profile.corpus))
     return str(folder)
 
 

@@ -25,51 +25,15 @@ from vdr_helpers.stamps import (
     write_stamp,
 )
 
-SOURCE_COLUMNS = ("id", "query", "image", "negatives", "language")
 SPLIT_NEGATIVES = {"train": 1, "eval": 4, "full": 4}  # hard negatives per row of each split, as published
-
-
-def check_columns(dataset, expected: tuple[str, ...] = SOURCE_COLUMNS) -> None:
-    """Raise ``ValueError`` naming the columns that are missing; a dataset with other names would fail much later otherwise."""
-    missing = [name for name in expected if name not in dataset.column_names]
-    if missing:
-        raise ValueError(
-            f"the dataset has no column {', '.join(missing)}; it has {', '.join(dataset.column_names)}. "
-            "Rename yours with dataset.rename_column(old, new)."
-        )
-
-
-def statistics(dataset, processor) -> list[dict]:
-    """Min, mean and max of tokens (text columns) and pixels (image columns), as the published card tables them.
-
-    Tokens are those that the model receives for a query, with the chat template around it (notebook 01).
-    """
-
-    def tokens(text: str) -> int:
-        turn = [{"role": "user", "content": [{"type": "text", "text": text}]}]
-        ids = processor.apply_chat_template(turn, tokenize=True, add_generation_prompt=True, return_dict=True)["input_ids"]
-        return len(ids[0])
-
-    table = []
-    for name in dataset.column_names:
-        values = list(dataset[name])
-        if isinstance(values[0], str):
-            counts = [tokens(text) for text in values]
-            cells = [f"{min(counts)} tokens", f"{sum(counts) / len(counts):.1f} tokens", f"{max(counts)} tokens"]
-        else:
-            sizes = sorted((image.size for image in values if image is not None), key=lambda size: size[0] * size[1])
-            mean = [round(sum(size[axis] for size in sizes) / len(sizes)) for axis in (0, 1)]
-            cells = ["{}x{} px".format(*size) for size in (sizes[0], mean, sizes[-1])]
-        kind = "string" if isinstance(values[0], str) else "image"
-        table.append({"column": name, "type": kind} | dict(zip(("min", "mean", "max"), cells, strict=True)))
-    return table
 
 
 def open_store(folder: Path, source: Source, processor, columns: tuple[str, ...] = ("image",)) -> PageStore:
     """The page store of these columns at this page size, under ``folder``; another source, size or numbering gets another store."""
     settings = processor.image_processor
     size = [settings.size["shortest_edge"], settings.size["longest_edge"], settings.patch_size, settings.merge_size]
-    key = hashlib.sha256(json.dumps([source.content(), size, columns], default=str).encode()).hexdigest()[:10]
+    files = [[shard.rsplit("/", 1)[-1], footer.to_dict()] for shard, footer in zip(source.shards, source.footers, strict=True)]
+    key = hashlib.sha256(json.dumps([files, size, columns], default=str).encode()).hexdigest()[:10]
     return PageStore(folder / f"pages-{key}")
 
 
@@ -80,25 +44,27 @@ def load_processor(profile: Profile):
     return AutoProcessor.from_pretrained(profile.base_model, revision=profile.model_revision, **profile.processor_kwargs)
 
 
-def build_split(queries: list[str], pages: list[list[str | None]], negatives: int):
-    """A ``Dataset`` with columns query, image, negative_0, ... of PNG files, as notebook 02 builds it.
+def build_splits(rows: dict[str, list[tuple[str, list]]]) -> dict:
+    """``{"train": Dataset, "eval": ..., "full": ...}`` with columns query, image, negative_0, ..., as notebook 02 builds them.
 
-    ``pages``: per row the positive's file, then those of its hard negatives; what is missing of ``negatives`` is ``None``.
+    ``rows``: for ``train`` and ``eval``, each row's query and its PNG files, the positive's first; a file that is missing is ``None``.
     """
     from datasets import Dataset, Features, Image, Value
 
-    columns: dict[str, list] = {"query": queries}
-    for i, name in enumerate(["image", *(f"negative_{i}" for i in range(negatives))]):
-        columns[name] = [row[i] if i < len(row) else None for row in pages]
-    features = Features({name: Value("string") if name == "query" else Image() for name in columns})
-    return Dataset.from_dict(columns, features=features)
+    splits = {}
+    for split, chosen in {**rows, "full": rows["train"] + rows["eval"]}.items():
+        columns: dict[str, list] = {"query": [query for query, _ in chosen]}
+        for i, name in enumerate(["image", *(f"negative_{i}" for i in range(SPLIT_NEGATIVES[split]))]):
+            columns[name] = [files[i] if i < len(files) else None for _, files in chosen]
+        features = Features({name: Value("string") if name == "query" else Image() for name in columns})
+        splits[split] = Dataset.from_dict(columns, features=features)
+    return splits
 
 
 def save_splits(splits: dict, folder: Path, settings: dict) -> None:
     """Save ``{"train": Dataset, "eval": ..., "full": ...}`` under ``folder`` (notebook 02), each whole or not at all.
 
-    ``settings``: what they were made from (:func:`vdr_helpers.stamps.data_settings`). The note of it goes first and is written last,
-    so that half a change never looks like a whole one.
+    ``settings``: what they were made from; the note of it goes first and is written last, so that half a change never looks whole.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / STAMP).unlink(missing_ok=True)
@@ -123,14 +89,15 @@ def load_prepared(profile: Profile, split: str):
     if (folder / split).exists():
         stamp = read_stamp(folder)
         problem = "; ".join(data_differences(stamp, profile))
-        try:
-            kept = None if problem else load_from_disk(str(folder / split))
-        except Exception as error:  # datasets and pyarrow have an error of their own for each kind of damage, few name the file
-            problem = f"{split} is damaged, {type(error).__name__}"
-        else:
-            if kept is not None:
-                by_publisher = stamp["split"] == BY_PUBLISHER
-                return kept, f"{stamp['dataset']['name']}, as its publisher split it" if by_publisher else "your own notebook 02"
+        if not problem:
+            by_publisher = stamp["split"] == BY_PUBLISHER
+            origin = f"{stamp['dataset']['name']}, as its publisher split it" if by_publisher else "your own notebook 02"
+            try:
+                return load_from_disk(str(folder / split)), origin
+            except (
+                Exception
+            ) as error:  # datasets and pyarrow have an error of their own for each kind of damage, few name the file
+                problem = f"{split} is damaged, {type(error).__name__}"
     if chosen := stored_choice(profile):
         build_chosen(profile, chosen)
         because = f"because what was there did not fit: {problem}" if problem else "you have not run notebook 02"
@@ -158,10 +125,6 @@ def build_chosen(profile: Profile, chosen: dict[str, list[list[int]]]) -> None:
     queries, processor = source.read_columns(["query"])["query"][:], load_processor(profile)
     store = open_store(profile.output_dir / "data", source, processor)
     fetch_pages(source, {number for rows in chosen.values() for row in rows for number in row}, store, processor)
-    splits = {}
-    for name, rows in {**chosen, "full": chosen["train"] + chosen["eval"]}.items():
-        pages = [[store.path(number) for number in row] for row in rows]
-        splits[name] = build_split([queries[row[0]] for row in rows], pages, SPLIT_NEGATIVES[name])
-    save_splits(
-        splits, profile.output_dir / "data", data_settings(profile) | {"resolved": resolved_revisions(profile)["dataset"]}
-    )
+    rows = {name: [(queries[row[0]], [store.path(number) for number in row]) for row in some] for name, some in chosen.items()}
+    made_from = data_settings(profile) | {"resolved": resolved_revisions(profile)["dataset"]}
+    save_splits(build_splits(rows), profile.output_dir / "data", made_from)

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,35 +32,42 @@ def write_whole(file: Path, content: bytes | str) -> None:
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """A new folder beside ``folder`` to write into; it takes the name at the end, in place of what was there, or is left and unused."""
+def whole_folder(folder: Path, made_from: dict | None = None) -> Iterator[Path]:
+    """A new folder beside ``folder`` to write into; it takes the name at the end, in place of what was there, or is left and unused.
+
+    ``made_from``: settings to note in it, with the size of every file, for :func:`damaged_files`.
+    """
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     yield partial
+    if made_from is not None:
+        write_stamp(partial, made_from | {"files": file_sizes(partial)})
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 
 
-def file_sizes(folder: Path, index: str) -> dict[str, int]:
-    """The bytes of every file in ``folder`` but ``index``, by name."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != index)
+def file_sizes(folder: Path) -> dict[str, int]:
+    """The bytes of every file in ``folder`` but its note, by name."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != STAMP)
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
-def write_index(folder: Path, index: str, settings: dict) -> None:
-    """Keep ``settings`` in a finished folder, with the size of every file in it, so that one that is cut or deleted is noticed."""
-    write_whole(folder / index, json.dumps(settings | {"files": file_sizes(folder, index)}))
+def damaged_files(folder: Path) -> list[str]:
+    """The files that do not have the size in the folder's note, or are gone; none where the note gives no sizes."""
+    sizes = file_sizes(folder)
+    return [name for name, size in (read_stamp(folder) or {}).get("files", {}).items() if sizes.get(name) != size]
 
 
-def is_as_written(folder: Path, index: str, settings: dict) -> bool:
-    """Whether ``folder`` was finished with these settings and every file of it is there at its size (an index without sizes: is there)."""
-    try:
-        found = json.loads((folder / index).read_text(encoding="utf-8"))
-        files = found.pop("files", {})
-    except (OSError, ValueError):
-        return False
-    return found == settings and files.items() <= file_sizes(folder, index).items()
+def make_once(folder: Path, settings: dict, make: Callable[[Path], object]) -> None:
+    """Have ``make(a new folder)`` fill ``folder``, unless it was filled with these settings and every file of it is whole."""
+    found = {name: value for name, value in (read_stamp(folder) or {}).items() if name != "files"}
+    if found == settings and not damaged_files(folder):
+        return
+    if folder.exists():
+        print(f"{folder.name} is damaged or was made with other settings: it is made anew")
+    with whole_folder(folder, settings) as partial:
+        make(partial)
 
 
 def write_stamp(folder: Path, settings: dict) -> None:
@@ -112,27 +119,13 @@ def model_key(folder: str | Path, *more: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def hub_revision(name: str, kind: str, revision: str | None) -> str:
-    """The commit that a hub id stands for now: 40 hex digits, or a sentence when the hub cannot be asked.
+def resolved_revisions(profile: Profile) -> dict[str, dict[str, str]]:
+    """``{"model": {"name", "revision"}, "dataset": {...}}``: the commit on the hub that each stands for now, or where it comes from.
 
-    ``kind``: ``"model"`` or ``"dataset"``. Never raises: a receipt with a gap is better than a run that stops at its end.
+    Never raises: a record with a gap, which says that the hub could not be asked, is better than a run that stops at its end.
     """
     from huggingface_hub import HfApi
 
-    if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
-        return revision
-    try:
-        return HfApi().repo_info(name, repo_type=kind, revision=revision).sha
-    except Exception as error:  # no network, no such repository, offline mode: each library has its own class
-        return f"{revision or 'default branch'} (not resolved: {type(error).__name__})"
-
-
-def resolved_revisions(profile) -> dict[str, dict[str, str]]:
-    """``{"model": {"name", "revision"}, "dataset": {...}}`` for the run's receipt ``results/run.json`` (notebook 02 writes it).
-
-    A revision is the full commit on the hub; for a folder of yours it says ``local folder``, for what comes with the course
-    ``shipped with the course`` or ``generated by the course``.
-    """
     found = {}
     for role in ("model", "dataset"):
         name, revision, folder = (getattr(profile, f"{role}_{part}") for part in ("name", "revision", "folder"))
@@ -144,8 +137,13 @@ def resolved_revisions(profile) -> dict[str, dict[str, str]]:
             where = "shipped with the course"
         elif role == "dataset" and profile.corpus is not None:
             where = "generated by the course"
+        elif re.fullmatch(r"[0-9a-f]{40}", revision or ""):
+            where = revision
         else:
-            where = hub_revision(name, role, revision)
+            try:
+                where = HfApi().repo_info(name, repo_type=role, revision=revision).sha
+            except Exception as error:  # no network, no such repository, offline mode: each library has its own class
+                where = f"{revision or 'default branch'} (not resolved: {type(error).__name__})"
         found[role] = {"name": name, "revision": where}
     return found
 
@@ -180,11 +178,6 @@ def data_settings(profile: Profile) -> dict:
     }
 
 
-def publisher_settings(profile: Profile, named: Profile) -> dict:
-    """:func:`data_settings` of a dataset that its publisher split: ``named`` says which one, ``profile`` which one it stands for."""
-    return data_settings(named) | {"split": BY_PUBLISHER, "instead_of": dataset_settings(profile)}
-
-
 def data_differences(found: dict | None, profile: Profile) -> list[str]:
     """:func:`differences` of the splits' note from the profile; a publisher's split may stay while the profile's dataset is the same."""
     wanted = data_settings(profile)
@@ -200,7 +193,7 @@ def kept_data(profile: Profile) -> dict | None:
 
 
 def used_revisions(profile: Profile) -> dict[str, dict[str, str]]:
-    """``resolved_revisions`` with the dataset that the kept splits really came from, for the receipt ``results/run.json``."""
+    """``resolved_revisions`` with the dataset that the kept splits really came from, for ``results/run.json`` (notebook 02)."""
     kept = (kept_data(profile) or {}).get("resolved")
     return resolved_revisions(profile) | ({"dataset": kept} if kept else {})
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MethodType
@@ -15,70 +15,71 @@ import torch
 from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator, SequentialEvaluator
+from tqdm import tqdm
 from transformers import TrainerCallback
 
 from vdr_helpers import figures
-from vdr_helpers.stamps import STAMP, file_sizes, whole_folder, write_stamp, write_whole
+from vdr_helpers.stamps import write_whole
 
 
-def page_keys(dataset):
-    """The dataset with every page replaced by the SHA-1 of its file, as a string; text columns stay as they are.
+def replace_pages(dataset, replacement: Callable[[bytes], str]):
+    """The dataset with ``replacement(bytes of its file)`` in place of every page; text and missing pages stay as they are.
 
-    ``dataset``: a ``datasets.Dataset`` with text and ``Image`` columns. Returns a small ``Dataset`` of the same rows and columns, for
-    ``NoDuplicatesBatchSampler``: two rows share a key exactly when they share a page file. Pages that were saved twice with different
-    bytes get different keys, so presize and save them in one way first (notebook 02 does). Raises ``ValueError`` for an image without
-    bytes, such as one given as a path.
+    Raises ``ValueError`` for an image without bytes, such as one given as a path.
     """
     from datasets import Dataset, Image
 
-    columns = {}
-    for name in dataset.column_names:
-        if not isinstance(dataset.features[name], Image):
-            columns[name] = dataset[name][:]
-            continue
-        files = dataset.select_columns(name).cast_column(name, Image(decode=False))[name][:]
-        if any(file is not None and file["bytes"] is None for file in files):
+    def of_page(name: str, page: dict | None) -> str | None:
+        if page is not None and page["bytes"] is None:
             raise ValueError(
                 f"column {name!r} holds paths, not pages: save the dataset with its pages inside first (notebook 02)"
             )
-        columns[name] = [
-            None if file is None else hashlib.sha1(file["bytes"], usedforsecurity=False).hexdigest() for file in files
-        ]
+        return page and replacement(page["bytes"])
+
+    columns = {}
+    for name, feature in dataset.features.items():
+        column = dataset.select_columns(name)
+        if isinstance(feature, Image):
+            columns[name] = [of_page(name, page) for page in column.cast_column(name, Image(decode=False))[name]]
+        else:
+            columns[name] = column[name][:]
     return Dataset.from_dict(columns)
+
+
+def key_of(page: bytes) -> str:
+    """SHA-1 of a page's file, as 40 hexadecimal digits."""
+    return hashlib.sha1(page, usedforsecurity=False).hexdigest()
+
+
+def page_keys(dataset):
+    """The dataset with every page replaced by its :func:`key_of`: a small ``Dataset`` of the same rows and columns.
+
+    For ``NoDuplicatesBatchSampler``: two rows share a key exactly when they share a page file. Pages that were saved twice with different
+    bytes get different keys, so presize and save them in one way first (notebook 02 does). Raises as :func:`replace_pages` does.
+    """
+    return replace_pages(dataset, key_of)
 
 
 def page_paths(dataset, folder: str | Path):
     """The dataset with every page replaced by the path of its file in ``folder``, written there first if it is not there yet.
 
-    Sentence Transformers takes paths where it takes images and opens each one when its batch is encoded, so that a corpus of paths
-    costs no memory for pixels. Files are named by content: a page that stands in several rows is written once. Returns a ``Dataset``
-    of the same rows and columns. Raises ``ValueError`` as :func:`page_keys` does.
+    A corpus of paths costs no memory for pixels (notebook 03). Files are named by content: a page that stands in several rows is written
+    once. Raises as :func:`replace_pages` does.
     """
-    from datasets import Dataset, Image
-
     folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    keys = page_keys(dataset)
-    columns = {name: keys[name][:] for name in keys.column_names}
-    for name in keys.column_names:
-        if not isinstance(dataset.features[name], Image):
-            continue
-        files = dataset.select_columns(name).cast_column(name, Image(decode=False))[name]
-        for i, file in enumerate(files):
-            if file is None:
-                continue
-            path = folder / f"{columns[name][i]}.png"
-            if not path.exists():
-                write_whole(path, file["bytes"])
-            columns[name][i] = str(path)
-    return Dataset.from_dict(columns)
+
+    def written(page: bytes) -> str:
+        path = folder / f"{key_of(page)}.png"
+        if not path.exists():
+            write_whole(path, page)
+        return str(path)
+
+    return replace_pages(dataset, written)
 
 
 def no_duplicates_by_key(dataset, **settings):
-    """The library's ``NoDuplicatesBatchSampler`` on :func:`page_keys` instead of pages: the same batches, and no page is opened.
-
-    A function with a name, because checkpoints save the arguments and a ``lambda`` cannot be saved (appendix a1 checks the batches).
-    """
+    """The library's ``NoDuplicatesBatchSampler`` on :func:`page_keys`: the same batches, and no page is opened (appendix a1)."""
     return NoDuplicatesBatchSampler(page_keys(dataset), **settings)
 
 
@@ -86,8 +87,7 @@ def no_duplicates_by_key(dataset, **settings):
 class PixelsInFormat(SentenceTransformerDataCollator):
     """The trainer's data collator with pixels in the model's number format: the cast that the model makes first, made before they travel.
 
-    ``preprocess_fn``: ``model.preprocess``; ``dtype``: ``model.dtype``. With 16-bit weights a batch takes half the transfer and half the
-    memory and the model computes on the same numbers (appendix a1); with 32-bit weights nothing changes.
+    ``preprocess_fn``: ``model.preprocess``; ``dtype``: ``model.dtype``. The model computes on the same numbers (appendix a1).
     """
 
     dtype: torch.dtype = torch.float32
@@ -98,12 +98,10 @@ class PixelsInFormat(SentenceTransformerDataCollator):
 
 
 def use_matrix_product(model) -> bool:
-    """Let the patch convolution of a Qwen-VL model run as one matrix product; returns whether this model has such a layer.
+    """Let the patch convolution of a Qwen-VL ``SentenceTransformer`` run as one matrix product; returns whether it has such a layer.
 
-    Each patch is convolved with a kernel of its own size, so that every output is one dot product per patch: same weights, same result up
-    to rounding. On CPUs the backward pass of the convolution is several times slower (``benchmarks/recipes.py`` measures the step
-    with and without). Nothing is changed in the weights or in what ``save_pretrained`` writes. A convolution that something else is
-    wrapped around, such as an adapter, is left to it, now and if it is wrapped later. ``model``: a ``SentenceTransformer``.
+    Each patch meets a kernel of its own size, so that every output is one dot product: same weights, same result up to rounding, faster on
+    CPUs (appendix a1). A convolution that an adapter is wrapped around is left to it, now and if it is wrapped later.
     """
     from torch.nn import Conv3d, functional
 
@@ -127,8 +125,7 @@ def use_matrix_product(model) -> bool:
 class SharedEncoding(InformationRetrievalEvaluator):
     """An ``InformationRetrievalEvaluator`` that takes its embeddings from ``encoded`` and encodes only what is not there yet.
 
-    ``encoded`` maps ``"query"`` and ``"document"`` to tensors of shape (items, full width); each evaluator slices its own
-    ``truncate_dim`` from them. The scores are those of an evaluator that encodes for itself.
+    ``encoded`` maps ``"query"`` and ``"document"`` to tensors of shape (items, full width), of which it slices its ``truncate_dim``.
     """
 
     def __init__(self, *args, encoded: dict, **kwargs) -> None:
@@ -148,32 +145,25 @@ class SharedEncoding(InformationRetrievalEvaluator):
 class OnePassMatryoshkaEvaluator(SequentialEvaluator):
     """NDCG@10 and the other retrieval metrics at several dimensions, with queries and pages encoded once per call.
 
-    ``queries``, ``corpus``, ``relevant_docs`` and further keyword arguments are those of ``InformationRetrievalEvaluator``. The first of
+    ``queries``, ``corpus``, ``relevant_docs`` and ``settings`` are those of ``InformationRetrievalEvaluator``. The first of
     ``truncate_dims`` must be the largest: it gives the primary metric and keeps the plain name, ``"<name>_cosine_ndcg@10"``; the others
-    are called ``"<name>-<dim>d_cosine_ndcg@10"``. Embeddings are let go at the end of each call, so that a later call sees the weights
-    of its own moment. Raises ``ValueError`` when the dimensions are empty or not in falling order, or wider than the model.
+    are called ``"<name>-<dim>d_cosine_ndcg@10"``. Raises ``ValueError`` when the dimensions are empty or not in falling order, or wider
+    than the model.
     """
 
     def __init__(
         self, queries: dict, corpus: dict, relevant_docs: dict, truncate_dims: Sequence[int], name: str = "", **settings
     ) -> None:
-        dims = list(truncate_dims)
-        if not dims or dims != sorted(set(dims), reverse=True):
-            raise ValueError(f"truncate_dims must be different numbers, the largest first; got {dims}")
-        self.encoded: dict = {}
-        self.truncate_dims = dims
+        self.truncate_dims, self.encoded = list(truncate_dims), {}
+        if not self.truncate_dims or self.truncate_dims != sorted(set(truncate_dims), reverse=True):
+            raise ValueError(f"truncate_dims must be different numbers, the largest first; got {self.truncate_dims}")
+        settings |= {
+            "encoded": self.encoded,
+            "corpus_chunk_size": max(1, len(corpus)),
+        }  # one chunk: the whole corpus is one entry
         evaluators = [
-            SharedEncoding(
-                queries,
-                corpus,
-                relevant_docs,
-                encoded=self.encoded,
-                truncate_dim=dim,
-                name=name if i == 0 else f"{name}-{dim}d",
-                corpus_chunk_size=max(1, len(corpus)),  # one chunk: the whole corpus is one entry of the shared embeddings
-                **settings,
-            )
-            for i, dim in enumerate(dims)
+            SharedEncoding(queries, corpus, relevant_docs, truncate_dim=dim, name=f"{name}-{dim}d" if i else name, **settings)
+            for i, dim in enumerate(self.truncate_dims)
         ]
         super().__init__(evaluators, main_score_function=lambda scores: scores[0])
 
@@ -181,56 +171,23 @@ class OnePassMatryoshkaEvaluator(SequentialEvaluator):
         width = model.get_embedding_dimension()
         if self.truncate_dims[0] > width:
             raise ValueError(f"dimension {self.truncate_dims[0]} does not fit: this model's embeddings have {width} numbers")
-        self.encoded.clear()
         try:
             return super().__call__(model, output_path=output_path, epoch=epoch, steps=steps)
         finally:
-            self.encoded.clear()
-
-
-def ndcg(entry: dict, dim: int | None = None) -> float | None:
-    """NDCG@10 of one log entry at the full width, or at ``dim`` (names of ``OnePassMatryoshkaEvaluator``); ``None`` if not there."""
-    for name, value in entry.items():
-        found = re.search(r"(?:-(\d+)d)?_cosine_ndcg@10$", name)
-        if found and found.group(1) == (None if dim is None else str(dim)):
-            return value
-    return None
+            self.encoded.clear()  # a later call sees the weights of its own moment
 
 
 def read_log(log_history: list[dict], dim: int | None = None) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
     """``(losses, scores)`` as ``(step, value)`` pairs from ``trainer.state.log_history``; scores are NDCG@10, full width or ``dim``."""
+    score = re.compile(rf"-{dim}d_cosine_ndcg@10$" if dim else r"(?<!\dd)_cosine_ndcg@10$")
     losses = [(entry["step"], entry["loss"]) for entry in log_history if "loss" in entry]
-    return losses, [(entry["step"], ndcg(entry, dim)) for entry in log_history if ndcg(entry, dim) is not None]
-
-
-def log_table(log_history: list[dict]):
-    """The training log as the published card prints it: epoch, step, training loss, NDCG@10; a pandas ``DataFrame``."""
-    import pandas
-
-    rows: dict[int, dict] = {}
-    for entry in log_history:
-        row = rows.setdefault(entry["step"], {"Epoch": round(entry.get("epoch", 0.0), 3), "Step": entry["step"]})
-        if "loss" in entry:
-            row["Training loss"] = entry["loss"]
-        if ndcg(entry) is not None:
-            row["NDCG@10"] = ndcg(entry)
-    table = pandas.DataFrame(
-        [row for row in rows.values() if len(row) > 2], columns=["Epoch", "Step", "Training loss", "NDCG@10"]
-    )
-    return table.set_index("Step")
-
-
-def duration(seconds: float) -> str:
-    """``"40 s"``, ``"12 min"`` or ``"2.5 h"``."""
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    return losses, [(entry["step"], value) for entry in log_history for name, value in entry.items() if score.search(name)]
 
 
 class LiveCurve(TrainerCallback):
     """The training curve, redrawn at every evaluation, above a line that says how far the run is and how long it will take.
 
-    Display ``curve.widget``, then train. ``dim``: a second, shorter width whose NDCG@10 is drawn beside the full one, as
-    ``OnePassMatryoshkaEvaluator`` reports it. The time left is the mean time of the steps so far, evaluations included, times the steps
-    that are left.
+    Display ``curve.widget``, then train. ``dim``: a second, shorter width whose NDCG@10 is drawn beside the full one.
     """
 
     def __init__(self, dim: int | None = None) -> None:
@@ -241,17 +198,13 @@ class LiveCurve(TrainerCallback):
         self.picture = ipywidgets.Image(value=empty, format="png", layout=ipywidgets.Layout(max_width="720px"))
         self.message = ipywidgets.Label("the first evaluation comes before the first step")
         self.widget = ipywidgets.VBox([self.message, self.picture])
-        self.started, self.first_step = 0.0, 0
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         self.started, self.first_step = time.monotonic(), state.global_step
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
-        done, elapsed = state.global_step - self.first_step, time.monotonic() - self.started
-        left = elapsed / max(done, 1) * (state.max_steps - state.global_step)
-        self.message.value = (
-            f"step {state.global_step} of {state.max_steps}, {duration(elapsed)} so far, about {duration(left)} left"
-        )
+        done = {"n": state.global_step, "total": state.max_steps, "initial": self.first_step, "unit": "step"}
+        self.message.value = tqdm.format_meter(**done, elapsed=time.monotonic() - self.started, ncols=80)
 
     def on_evaluate(self, args, state, control, **kwargs) -> None:
         losses, scores = read_log(state.log_history)
@@ -266,32 +219,28 @@ MINI_BATCHES = ("mini_batch_size", "mini_batch_num_tokens")  # how a batch is cu
 
 
 def run_settings(trainer, **more) -> dict:
-    """What decides a run's result, read from the trainer that is about to start: arguments, loss, rows, trained weights; and ``more``.
-
-    Pages count by content, so that the same rows prepared again are the same run. Raises ``ValueError`` as
-    :func:`vdr_helpers.batches.page_keys` does.
-    """
-    loss, model = trainer.loss, trainer.model
-    losses = {
-        name: getattr(part, "get_config_dict", dict)() for name, part in (("outer", loss), ("inner", getattr(loss, "loss", None)))
-    }
-    rows = page_keys(trainer.train_dataset).to_dict()
+    """What decides a run's result, read from the trainer that is about to start: arguments, loss, rows (by content), trained weights."""
+    losses = [part for part in (trainer.loss, getattr(trainer.loss, "loss", None)) if part is not None]
+    rows = json.dumps(page_keys(trainer.train_dataset).to_dict())
+    weights = trainer.model.named_parameters()
     return more | {
         "arguments": {name: value for name, value in trainer.args.to_dict().items() if not name.startswith(NOT_THE_RESULT)},
-        "loss": {name: {key: value for key, value in found.items() if key not in MINI_BATCHES} for name, found in losses.items()},
-        "kind of loss": type(loss).__name__,
-        "rows": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
-        "trained weights": [
-            [name, str(weight.dtype), *weight.shape] for name, weight in model.named_parameters() if weight.requires_grad
+        "losses": [
+            [
+                type(part).__name__,
+                {name: value for name, value in getattr(part, "get_config_dict", dict)().items() if name not in MINI_BATCHES},
+            ]
+            for part in losses
         ],
+        "rows": hashlib.sha256(rows.encode()).hexdigest(),
+        "trained weights": [[name, str(weight.dtype), *weight.shape] for name, weight in weights if weight.requires_grad],
     }
 
 
 def run_folder(root: str | Path, trainer, **more) -> Path:
     """``root/<key>``: one folder per :func:`run_settings`, so that a changed run never resumes another one's checkpoints.
 
-    ``more``: what the trainer does not know, such as a key of the base model's weights; anything that ``json`` can write. Prints a line
-    when ``root`` holds checkpoints of other runs, because each can be larger than the model.
+    ``more``: what the trainer does not know, such as a key of the base model's weights. Checkpoints of other runs are named with their size.
     """
 
     def by_name(value) -> str:  # a function's own text holds its address, which is another one in every process
@@ -302,37 +251,23 @@ def run_folder(root: str | Path, trainer, **more) -> Path:
     others = [path for path in Path(root).glob("*/checkpoint-*") if path.parent != folder]
     if others:
         size = sum(file.stat().st_size for path in others for file in path.rglob("*") if file.is_file()) / 1e9
-        print(
-            f"checkpoints of other, unfinished runs lie in {Path(root).name}/ ({size:.1f} GB): delete what you do not want back"
-        )
+        where = f"{Path(root).name}/ ({size:.1f} GB)"
+        print(f"checkpoints of other, unfinished runs lie in {where}: delete what you do not want back")
     return folder
-
-
-def is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint was written to its end. The Trainer writes ``trainer_state.json`` last, so that file must be readable."""
-    try:
-        step = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
-    except (OSError, ValueError, KeyError):
-        return False
-    return checkpoint.name == f"checkpoint-{step}" and any(checkpoint.rglob("*.safetensors"))
 
 
 def last_checkpoint(folder: str | Path) -> str | None:
     """The newest whole checkpoint in ``folder``, or ``None``: what ``trainer.train(resume_from_checkpoint=...)`` is given.
 
-    A half-written checkpoint (a killed kernel, a full disk) is passed over; the Trainer writes over it when it gets there again.
+    ``get_last_checkpoint`` of ``transformers`` takes a half-written one for whole. The Trainer writes ``trainer_state.json`` last, so one
+    where it can be read is whole.
     """
-    numbered = [
-        (int(path.name.rpartition("-")[2]), path) for path in Path(folder).glob("checkpoint-*") if path.name[11:].isdigit()
-    ]
-    return next((str(path) for _, path in sorted(numbered, reverse=True) if is_whole(path)), None)
-
-
-def save_model_whole(model, folder: str | Path, made_from: dict) -> None:
-    """``save_pretrained`` beside the target, then move: ``folder`` holds the whole old model or the whole new one, never a half.
-
-    ``made_from``: the settings that the model came from (``vdr_helpers.stamps``), kept with it and with the length of every file.
-    """
-    with whole_folder(Path(folder)) as partial:
-        model.save_pretrained(str(partial), create_model_card=False)
-        write_stamp(partial, made_from | {"files": file_sizes(partial, STAMP)})
+    whole = {}
+    for state in Path(folder).glob("checkpoint-*/trainer_state.json"):
+        try:
+            step = json.loads(state.read_text(encoding="utf-8"))["global_step"]
+        except (OSError, ValueError, KeyError):
+            continue
+        if state.parent.name == f"checkpoint-{step}" and any(state.parent.rglob("*.safetensors")):
+            whole[step] = str(state.parent)
+    return whole[max(whole)] if whole else None

@@ -85,32 +85,3 @@ def search_box(search: Callable[[str], tuple[object, str]], query: str):
     button.on_click(run)
     field.observe(run, names="value")
     return ipywidgets.VBox([ipywidgets.HBox([field, button]), message, picture])
-
-
-def plan_box(describe: Callable[..., str]):
-    """What is trained, its number format, pages per pass and rows per step, above the text of ``describe`` for them (appendix a2).
-
-    ``describe(lora, dtype, pages, rows)`` returns text of several lines.
-    """
-    import ipywidgets
-
-    def slider(label: str, options: list[int], value: int):
-        style = {"description_width": "110px"}
-        return ipywidgets.SelectionSlider(options=options, value=value, description=label, continuous_update=False, style=style)
-
-    controls = {
-        "lora": ipywidgets.Checkbox(value=False, description="LoRA"),
-        "dtype": ipywidgets.Dropdown(options=["bfloat16", "float16", "float32"], description="weights in"),
-        "pages": slider("pages per pass", [1, 2, 3, 4, 6, 8, 12, 15, 24, 32, 64], 15),
-        "rows": slider("rows per step", [16, 32, 64, 128], 64),
-    }
-    text = ipywidgets.HTML()
-
-    def redraw(_=None) -> None:
-        answer = describe(**{name: control.value for name, control in controls.items()})
-        text.value = f'<pre role="status">{html.escape(answer)}</pre>'
-
-    for control in controls.values():
-        control.observe(redraw, names="value")
-    redraw()
-    return ipywidgets.VBox([*controls.values(), text])

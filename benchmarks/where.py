@@ -1,0 +1,20 @@
+"""On what something was measured: the head of every stored result, of a run's summary and of a receipt."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+
+from vdr_helpers.machine import describe_device
+
+LIBRARIES = ("sentence-transformers", "transformers", "torch", "torchvision", "datasets", "accelerate", "numpy", "pillow")
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that decide a result."""
+    return {"python": platform.python_version()} | {library: importlib.metadata.version(library) for library in LIBRARIES}
+
+
+def where_measured() -> dict:
+    """``{"versions": ..., "device": "CPU, 2 cores"}``."""
+    return {"versions": package_versions(), "device": describe_device()}

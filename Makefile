@@ -7,7 +7,7 @@ NOTEBOOKS := $(sort $(wildcard notebooks/[0-9a][0-9]_*.ipynb))
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup course check test slow-tests notebook-tests lab notebooks pretrain clean
+.PHONY: help setup course check test lint code-tests notebook-tests lab notebooks pretrain clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -27,24 +27,27 @@ $(STAMP): requirements.txt pyproject.toml
 course: $(STAMP) ## run all notebooks, headless, and print what fine-tuning gained
 	$(BIN)/python -m tools.run_course
 
-check: $(STAMP) ## what an edit needs: ruff, spelling, import rules, quick tests, the notebooks as files
+check: lint ## what an edit needs: ruff, spelling, import rules, quick tests, the notebooks as files
+	$(BIN)/python -m pytest -m "not slow"
+
+# Two jobs of one thread each, side by side: on two cores that is faster than one after the other with two threads each.
+test: $(STAMP) ## all of check, the slow tests, and every notebook against its stored outputs
+	@OMP_NUM_THREADS=1 $(MAKE) --no-print-directory -j2 code-tests notebook-tests
+
+lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
-	$(BIN)/python -m pytest -m "not slow"
 
-# Two jobs of one thread each, side by side: on two cores that is faster than one after the other with two threads each.
-test: check ## all of check, the slow tests, and every notebook against its stored outputs
-	@OMP_NUM_THREADS=1 $(MAKE) --no-print-directory -j2 slow-tests notebook-tests
-
-slow-tests: $(STAMP)
-	$(BIN)/python -m pytest -m slow
+# The quick tests and the slow ones in one process: what is imported, drawn or built for some serves the others.
+code-tests: lint
+	$(BIN)/python -m pytest
 
 # In order and in one process: each notebook finds what the one before left in an outputs folder that starts empty.
 notebook-tests: $(STAMP)
-	@outputs=$$(mktemp -d) && trap 'rm -rf "$$outputs"' EXIT && echo "the notebooks run beside the slow tests; their report follows" && \
+	@outputs=$$(mktemp -d) && trap 'rm -rf "$$outputs"' EXIT && echo "the notebooks run beside the tests of the code; their report follows" && \
 	  { VDR_OUTPUTS="$$outputs" $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
 	  $(NOTEBOOKS) > "$$outputs/report.txt" 2>&1; status=$$?; cat "$$outputs/report.txt"; exit $$status; }
 

@@ -1,7 +1,8 @@
-"""Notebook 03 in processes that are killed: run by ``test_resume.py`` with one thread, prints one JSON line per kill.
+"""Notebook 03 in processes that are killed: run by ``test_resume.py`` with one thread, prints one JSON line per run.
 
-``python interrupted_run.py SOURCE FOLDER``. Everything heavy is imported once; every run is a fork of this process, so that a kill
-takes the run and nothing else.
+``python interrupted_run.py SOURCE FOLDER``. One run is left in peace. Another is killed at every one of :data:`MOMENTS`, each time in the
+process that goes on from the kill before, until one comes to the end. Every run is a fork of this process, so that a kill takes the
+run and nothing else.
 """
 
 import dataclasses
@@ -19,8 +20,8 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraine
 
 from vdr_helpers import profiles
 
-# Killed in a training step, between the weights and the optimizer of a checkpoint, or while the result is saved.
-MOMENTS = {"in a step": ("training_step", 4), "in a checkpoint": ("_save_optimizer_and_scheduler", 3), "in the last save": None}
+# Killed between the weights and the optimizer of a checkpoint, in a training step, or while the result is saved.
+MOMENTS = {"in a checkpoint": ("_save_optimizer_and_scheduler", 3), "in a step": ("training_step", 4), "in the last save": None}
 
 
 def die(*arguments, **settings) -> None:
@@ -28,7 +29,7 @@ def die(*arguments, **settings) -> None:
 
 
 def arm(moment: str) -> None:
-    """Make this process kill itself at ``moment``."""
+    """Make this process kill itself at ``moment``; called after :func:`note_steps`, so that a step that is not done is not noted."""
     if MOMENTS[moment] is None:
         save = SentenceTransformer.save_pretrained
 
@@ -49,8 +50,22 @@ def arm(moment: str) -> None:
     setattr(SentenceTransformerTrainer, name, deadly)
 
 
-def run(outputs: Path, moment: str | None = None) -> None:
-    """Notebook 03, killed at ``moment`` if there is one; leaves ``result.json``."""
+def note_steps(file: Path) -> None:
+    """Write the number of every training step that this process begins into ``file``, a line each."""
+    original = SentenceTransformerTrainer.training_step
+
+    def noted(trainer, *arguments, **settings):
+        with file.open("a") as lines:
+            print(trainer.state.global_step + 1, file=lines)
+        return original(trainer, *arguments, **settings)
+
+    SentenceTransformerTrainer.training_step = noted
+
+
+def run(outputs: Path, steps: Path, moment: str | None = None) -> None:
+    """Notebook 03, killed at ``moment`` if there is one; leaves ``result.json`` in its outputs, and the steps that it began."""
+    steps.touch()
+    note_steps(steps)
     if moment:
         arm(moment)
     space = run_cells("03", outputs)
@@ -69,22 +84,23 @@ def main(source: str, folder: Path) -> None:
         profiles.PROFILES["tiny"],
         corpus=None,
         dataset_name=source,
-        train_rows=48,
-        eval_rows=12,
-        monitor_rows=12,
+        train_rows=24,
+        eval_rows=4,
+        monitor_rows=4,
         num_train_epochs=1,
-        per_device_train_batch_size=8,
-        mini_batch_size=8,
+        per_device_train_batch_size=4,
+        mini_batch_size=4,
     )
-    prepared = folder / "prepared"
+    prepared, killed = folder / "undisturbed", folder / "killed"
     fork(prepared, partial(run_cells, "02", prepared))
-    for moment in [None, *MOMENTS]:
-        outputs = folder / (moment or "undisturbed").replace(" ", "-")
-        shutil.copytree(prepared, outputs)
-        line = {"moment": moment, "killed": fork(outputs, partial(run, outputs, moment)) if moment else None}
+    shutil.copytree(prepared, killed)
+    runs = {"undisturbed": (prepared, None)} | {moment: (killed, moment) for moment in MOMENTS} | {"to the end": (killed, None)}
+    for name, (outputs, moment) in runs.items():
+        steps = folder / f"steps {name}"
+        line = {"run": name, "status": fork(outputs, partial(run, outputs, steps, moment))}
+        line["steps"] = [int(step) for step in steps.read_text().split()]
         line["left"] = sorted(path.name for path in outputs.glob("tiny/checkpoints/*/checkpoint-*"))
-        line["finetuned_before"] = (outputs / "tiny" / "finetuned").exists()
-        line["status"] = fork(outputs, partial(run, outputs))
+        line["finetuned"] = (outputs / "tiny" / "finetuned").exists()
         line |= json.loads((outputs / "result.json").read_text()) if line["status"] == 0 else {}
         print(json.dumps(line), flush=True)
 

@@ -10,7 +10,6 @@ import contextlib
 import gc
 import json
 import os
-import subprocess
 import sys
 import time
 import traceback
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import cells
 import IPython.display
+import warm
 
 from vdr_helpers.profiles import PROFILES
 
@@ -38,12 +38,8 @@ def run_course(
     notebook. A notebook ends at its first error, the course goes on. Raises ``RuntimeError`` when the process itself fails.
     """
     job = {"numbers": numbers, "outputs": str(outputs), "card": card, "changes": changes or {}}
-    run = subprocess.run(
-        [sys.executable, __file__, json.dumps(job)],
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "VDR_OUTPUTS": str(outputs)} | environment,
-        capture_output=True,
-        text=True,
-    )
+    settings = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "VDR_OUTPUTS": str(outputs)} | environment
+    run = warm.run([__file__, json.dumps(job)], env=os.environ | settings)
     if run.returncode:
         raise RuntimeError(run.stderr[-3000:])
     return [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]

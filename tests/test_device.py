@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -131,50 +129,39 @@ def test_workers_are_as_many_as_cores_and_shared_memory_allow(full, cores, share
     assert "each holds 2 batches of 0.55 GB" in line
 
 
-TWO_CARDS = """
-import os, sys, torch
-torch.cuda.device_count = lambda: len(os.environ.get("CUDA_VISIBLE_DEVICES", "0,1").split(","))
-torch.cuda.is_initialized = lambda: "started" in sys.argv
-if "stuck" in sys.argv:  # the count of a process that has asked its driver already
-    torch.cuda.device_count = lambda: 2
-from vdr_helpers.machine import use_first_card
-use_first_card()
-print(os.environ.get("CUDA_VISIBLE_DEVICES"))
-"""
+@pytest.fixture
+def on_two_cards(monkeypatch, capsys):
+    """``on_two_cards(*state, **environment)``: the lines of a setup cell that sees two cards, and which are visible after it.
+
+    ``state``: "started" when CUDA is in use, "stuck" when its driver was asked for the count already.
+    """
+    import torch
+
+    def call(*state, **environment):
+        with monkeypatch.context() as patch:
+            for name in (machine.VISIBLE, "LOCAL_RANK"):
+                patch.setenv(name, "")  # noted, so that what the call sets does not stay
+                patch.delenv(name)
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            seen = (lambda: 2) if "stuck" in state else lambda: len(os.environ.get(machine.VISIBLE, "0,1").split(","))
+            patch.setattr(torch.cuda, "device_count", seen)
+            patch.setattr(torch.cuda, "is_initialized", lambda: "started" in state)
+            machine.use_first_card()
+            return [*capsys.readouterr().out.splitlines(), os.environ.get(machine.VISIBLE)]
+
+    return call
 
 
-def on_two_cards(*state, **environment):
-    """A call of the setup cell in a process of its own that sees two cards: ``state`` is "started" when CUDA is in use."""
-    kept = {name: value for name, value in os.environ.items() if name not in (machine.VISIBLE, "LOCAL_RANK")}
-    return subprocess.run([sys.executable, "-c", TWO_CARDS, *state], env=kept | environment, capture_output=True, text=True)
-
-
-def test_of_two_cards_only_the_first_is_visible():
-    assert on_two_cards().stdout.splitlines() == ["2 CUDA cards: the course uses the first (CUDA_VISIBLE_DEVICES=0)", "0"]
-    assert on_two_cards(CUDA_VISIBLE_DEVICES="2,3").stdout.splitlines()[-1] == "2"
-    assert on_two_cards(CUDA_VISIBLE_DEVICES="1").stdout.splitlines() == ["1"]
-    assert on_two_cards(LOCAL_RANK="0").stdout.splitlines() == ["None"]  # torchrun gives each process its card
+def test_of_two_cards_only_the_first_is_visible(on_two_cards):
+    assert on_two_cards() == ["2 CUDA cards: the course uses the first (CUDA_VISIBLE_DEVICES=0)", "0"]
+    assert on_two_cards(CUDA_VISIBLE_DEVICES="2,3")[-1] == "2"
+    assert on_two_cards(CUDA_VISIBLE_DEVICES="1") == ["1"]
+    assert on_two_cards(LOCAL_RANK="0") == [None]  # torchrun gives each process its card
 
 
 @pytest.mark.parametrize("state", ["started", "stuck"])
-def test_two_cards_already_in_use_are_an_error_with_the_way_out(state):
-    error = on_two_cards(state).stderr.splitlines()[-1]
-    assert error == (
-        "RuntimeError: 2 CUDA cards are in use and the course trains on one: restart the kernel, run this cell first"
-    )
-
-
-def test_the_present_card_is_read_from_torch(monkeypatch):
-    import torch
-
-    class Properties:
-        name, major, minor, total_memory = "Tesla T4", 7, 5, 15 * 2**30
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: Properties)
-    assert machine.present_card() == Card("Tesla T4", (7, 5), 15.0)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert machine.present_card() == CPU
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    apple = machine.present_card()
-    assert apple == Card("Apple GPU")
+def test_two_cards_already_in_use_are_an_error_with_the_way_out(on_two_cards, state):
+    with pytest.raises(RuntimeError) as error:
+        on_two_cards(state)
+    assert str(error.value) == "2 CUDA cards are in use and the course trains on one: restart the kernel, run this cell first"

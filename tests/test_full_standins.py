@@ -7,14 +7,13 @@ step of ``full`` runs here except what needs the hub or a GPU, and no score mean
 import io
 import json
 import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import pytest
+import warm
 from cells import chooser, prepare
 from datasets import Dataset
 from PIL import Image
@@ -222,13 +221,8 @@ def test_the_stand_in_has_the_published_widths(full):
 
 def test_all_notebooks_run_with_full_on_stand_ins(full, folders, tmp_path):
     """The whole course, one short step of training: a few minutes."""
-    run = subprocess.run(
-        [sys.executable, "-m", "tools.run_course"],
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "VDR_OUTPUTS": str(tmp_path / "course")},
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent.parent,
-    )
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "VDR_OUTPUTS": str(tmp_path / "course")}
+    run = warm.run(["-m", "tools.run_course"], env=environment, cwd=Path(__file__).parent.parent, children=True)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
     outputs = tmp_path / "course" / "full"
     summary = json.loads((outputs / "summary.json").read_text())

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = """
 import socket
 tried = []
@@ -27,6 +29,7 @@ print(query.shape, pages.shape, tuple(model.similarity(query, pages).shape), "tr
 """
 
 
+@pytest.mark.slow
 def test_the_tiny_base_works_with_the_network_blocked(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")}
     environment |= {"HF_HOME": str(tmp_path / "empty cache"), "PYTHONPATH": str(Path(__file__).parent.parent)}

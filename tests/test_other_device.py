@@ -1,11 +1,11 @@
 """Every cell of every notebook on a device that is not the CPU (``off_cpu.py``), and the lines that would stop on a card, refused."""
 
+import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm
 from cells import NOTEBOOKS, edited_sources
 from on_card import run_course
 
@@ -16,10 +16,19 @@ NUMBERS = sorted(path.name[:2] for path in NOTEBOOKS.glob("*.ipynb"))
 REFUSAL = "Expected all tensors to be on the same device"
 
 
+SETTINGS = {"VDR_ROWS": "24:8"}
+
+
 @pytest.fixture(scope="module")
-def course(source, tmp_path_factory):
+def outputs(tmp_path_factory):
+    """Where ``course`` leaves what it makes."""
+    return tmp_path_factory.mktemp("card")
+
+
+@pytest.fixture(scope="module")
+def course(source, outputs):
     """One row per cell that ran, of all notebooks on the tests' device: the tiny profile, 24 training rows."""
-    return run_course(NUMBERS, tmp_path_factory.mktemp("card"), VDR_DATASET=str(source), VDR_ROWS="24:8")
+    return run_course(NUMBERS, outputs, VDR_DATASET=str(source), **SETTINGS)
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -53,24 +62,21 @@ OLD_LINES = {
 
 
 @pytest.fixture(scope="module")
-def prepared(source, tmp_path_factory):
-    """``run(notebook, edits)``: one notebook on the tests' device, on splits that notebook 02 made once."""
-    folder = tmp_path_factory.mktemp("prepared")
-    settings = {"VDR_DATASET": str(source), "VDR_ROWS": "24:8"}
-    run_course(["02"], folder, **settings)
+def edited(course, outputs, source, tmp_path_factory):
+    """``edited(notebook, edits)``: one notebook on the tests' device, with the splits that the course's notebook 02 made there."""
 
     def run(number, edits):
-        outputs = tmp_path_factory.mktemp("edited")
-        shutil.copytree(folder, outputs, dirs_exist_ok=True)
-        return run_course([number], outputs, changes={number: {"edits": edits}}, **settings)
+        folder = tmp_path_factory.mktemp("edited")
+        shutil.copytree(outputs / "tiny" / "data", folder / "tiny" / "data")
+        return run_course([number], folder, changes={number: {"edits": edits}}, VDR_DATASET=str(source), **SETTINGS)
 
     return run
 
 
 @pytest.mark.parametrize("what", OLD_LINES)
-def test_a_line_that_stops_on_a_card_stops_here(prepared, what):
+def test_a_line_that_stops_on_a_card_stops_here(edited, what):
     number, now, before = OLD_LINES[what]
-    rows = prepared(number, [(now, before)])
+    rows = edited(number, [(now, before)])
     assert REFUSAL in rows[-1]["error"]
     assert before in rows[-1]["source"] or not rows[-1]["source"].startswith("import os"), "it stops where the line stands"
     assert len(rows) < len(edited_sources(number))
@@ -109,9 +115,9 @@ def test_training_leaves_what_the_planner_counts(course):
     )
 
 
-def test_copies_on_the_card_would_be_noticed(prepared):
+def test_copies_on_the_card_would_be_noticed(edited):
     """The notebooks as they were: all weights before training, and the first gradient, are kept where they lie."""
-    rows = prepared("03", [('weight.detach().to("cpu", copy=True)', "weight.detach().clone()")])
+    rows = edited("03", [('weight.detach().to("cpu", copy=True)', "weight.detach().clone()")])
     if not [row for row in rows if "reloaded =" in row["source"]]:
         rows.append(rows[-1] | {"source": "reloaded = None", "cell": 0, "kept": 0})  # it stopped where it compares the copies
     assert too_much(rows)
@@ -119,7 +125,7 @@ def test_copies_on_the_card_would_be_noticed(prepared):
         ("{name: gradient.cpu() for", "{name: gradient.float() for"),
         ("one_by_one.pop(name).float()", "one_by_one[name].float().cpu()"),
     ]
-    [row] = [row for row in prepared("a1", edits) if "one_by_one" in row["source"]]
+    [row] = [row for row in edited("a1", edits) if "one_by_one" in row["source"]]
     assert row["kept"] > 1.5 * planned("weights")
 
 
@@ -171,5 +177,5 @@ assert card.bytes_now == before and card.bytes_peak >= before + 4_000_000
 
 
 def test_the_device_refuses_what_a_card_refuses_and_counts_its_bytes():
-    run = subprocess.run([sys.executable, "-c", CHECKS], cwd=Path(__file__).parent, capture_output=True, text=True)
+    run = warm.run(["-c", CHECKS], env=os.environ, cwd=Path(__file__).parent)
     assert run.returncode == 0, run.stderr[-2000:]

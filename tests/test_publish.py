@@ -165,6 +165,7 @@ def committed(server):
     return files
 
 
+@pytest.mark.slow
 def test_a_push_creates_a_private_repository(pushed):
     asked = [entry for entry in pushed.server.created if entry["organization"] == "me"]
     assert len(asked) == 1
@@ -173,6 +174,7 @@ def test_a_push_creates_a_private_repository(pushed):
     assert pushed.printed["me/model"] == f"published: http://127.0.0.1:{pushed.server.server_port}/me/model/commit/abc\n"
 
 
+@pytest.mark.slow
 def test_a_push_holds_the_folder_on_disk_with_its_card(pushed):
     files = committed(pushed.server)
     on_disk = {p.relative_to(pushed.folder).as_posix(): p.read_bytes() for p in pushed.folder.rglob("*") if p.is_file()}
@@ -185,6 +187,7 @@ def test_a_push_holds_the_folder_on_disk_with_its_card(pushed):
     assert not [name for name in files if name.endswith((".bin", ".pkl", ".pt", ".ckpt", ".py"))]
 
 
+@pytest.mark.slow
 def test_the_token_goes_to_the_hub_and_nowhere_else(pushed):
     assert f"Bearer {TOKEN}" in pushed.server.authorizations
     everything = [pushed.run.stdout.encode(), pushed.run.stderr.encode(), *committed(pushed.server).values()]
@@ -193,6 +196,7 @@ def test_the_token_goes_to_the_hub_and_nowhere_else(pushed):
     assert not written
 
 
+@pytest.mark.slow
 def test_neither_the_user_nor_the_home_folder_is_published_or_printed(pushed):
     small = {name: data for name, data in committed(pushed.server).items() if name != "tokenizer.json"}
     private = re.compile(rb"\bada\b|/root/|/home/|/tmp/|/work/|" + re.escape(str(pushed.home.parent)).encode())
@@ -204,6 +208,7 @@ def test_neither_the_user_nor_the_home_folder_is_published_or_printed(pushed):
     assert "paths, user names, tokens: none" in pushed.run.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "why"),
     [
@@ -223,6 +228,7 @@ def test_a_refusal_is_one_line_and_the_model_is_safe(pushed, name, why):
     assert (pushed.folder / "model.safetensors").stat().st_size > 1_000_000
 
 
+@pytest.mark.slow
 def test_a_missing_token_asks_the_hub_for_nothing(pushed):
     assert {entry["organization"] for entry in pushed.server.created} == {"me", *OWNERS}
     assert None not in pushed.server.authorizations

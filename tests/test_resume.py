@@ -2,11 +2,10 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm
 
 from vdr_helpers import training
 
@@ -17,29 +16,51 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="module")
 def runs(source, tmp_path_factory):
-    """One JSON line per run: undisturbed, and killed at three moments and run again."""
+    """What ``interrupted_run.py`` prints, by the name of the run."""
     folder = tmp_path_factory.mktemp("runs")
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}  # a forked thread pool would hang
     environment.pop("VDR_PROFILE", None)
-    script = [sys.executable, str(ROOT / "tests" / "interrupted_run.py"), str(source), str(folder)]
-    done = subprocess.run(script, env=environment, capture_output=True, text=True, cwd=ROOT)
+    done = warm.run([str(ROOT / "tests" / "interrupted_run.py"), str(source), str(folder)], env=environment, cwd=ROOT)
     logs = "\n".join(log.read_text()[-2000:] for log in folder.glob("*/log.txt"))
     assert done.returncode == 0, done.stderr[-3000:] + logs
-    lines = {line["moment"]: line for line in map(json.loads, done.stdout.splitlines())}
-    assert all(line["status"] == 0 for line in lines.values()), logs
+    lines = {line["run"]: line for line in map(json.loads, done.stdout.splitlines())}
+    assert lines["undisturbed"]["status"] == lines["to the end"]["status"] == 0, logs
     return lines
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
-@pytest.mark.parametrize("moment", ["in a step", "in a checkpoint", "in the last save"])
-def test_a_killed_run_ends_like_an_undisturbed_one(runs, moment):
-    killed, undisturbed = runs[moment], runs[None]
-    assert killed["killed"] == -9
-    assert killed["left"], "there was a checkpoint to go on from"
-    assert not killed["finetuned_before"], "half a model is never taken for a whole one"
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
+
+STEPS = {  # what each process does: the first is killed in the checkpoint of step 3, so the second goes on from that of step 2
+    "undisturbed": [1, 2, 3, 4, 5, 6],
+    "in a checkpoint": [1, 2, 3],
+    "in a step": [3, 4],
+    "in the last save": [5, 6],
+    "to the end": [],
+}
+
+
+@needs_fork
+@pytest.mark.parametrize("moment", ["in a checkpoint", "in a step", "in the last save"])
+def test_a_kill_leaves_a_checkpoint_and_never_half_a_model(runs, moment):
+    killed = runs[moment]
+    assert killed["status"] == -9
+    assert killed["left"], "there is a checkpoint to go on from"
+    assert not killed["finetuned"], "half a model is never taken for a whole one"
+
+
+@needs_fork
+@pytest.mark.parametrize("name", STEPS)
+def test_a_run_goes_on_from_the_last_whole_checkpoint(runs, name):
+    assert runs[name]["steps"] == STEPS[name]
+
+
+@needs_fork
+def test_a_run_that_was_killed_at_every_moment_ends_like_an_undisturbed_one(runs):
+    killed, undisturbed = runs["to the end"], runs["undisturbed"]
     assert undisturbed["steps_logged"] == killed["steps_logged"] == [1, 2, 3, 4, 5, 6]
     assert killed["weights"] == undisturbed["weights"]
     assert killed["scores"] == undisturbed["scores"]
+    assert killed["finetuned"] and undisturbed["finetuned"]
 
 
 def write_checkpoint(folder, step, state=True, weights=True):

@@ -142,6 +142,7 @@ def hosted(tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_real_pip_obeys(hosted):
     """One environment, so that each step starts where the one before left it."""
     stale = hosted("0.1.0", before="import sentence_transformers")

@@ -54,8 +54,7 @@ def test_differences_by_hand():
     assert differences({"dims": [8, 4]}, {"dims": (8, 4)}) == []  # JSON has no tuples
 
 
-@pytest.fixture
-def own(source):
+def own_profile(source):
     """The tiny profile on the small source as a folder of the reader's own: 12 train rows, 6 eval rows."""
     profile = load_profile("tiny")
     return dataclasses.replace(
@@ -64,9 +63,24 @@ def own(source):
 
 
 @pytest.fixture
-def kept(own):
+def own(source):
+    """:func:`own_profile`; nothing is prepared yet."""
+    return own_profile(source)
+
+
+@pytest.fixture(scope="module")
+def prepared(source, tmp_path_factory):
+    """What notebook 02 leaves in the outputs of :func:`own_profile`, made once; the tests get copies."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VDR_OUTPUTS", str(tmp_path_factory.mktemp("prepared")))
+        prepare(own_profile(source))
+        return own_profile(source).output_dir
+
+
+@pytest.fixture
+def kept(own, prepared):
     """``own``, with its splits prepared."""
-    prepare(own)
+    shutil.copytree(prepared, own.output_dir)
     return own
 
 

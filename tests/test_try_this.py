@@ -7,12 +7,11 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+import warm
 from cells import find_notebook
 from PIL import Image
 
@@ -183,10 +182,7 @@ def runs(source, tmp_path_factory):
     small = {"VDR_DATASET": str(source), "VDR_ROWS": "24:8", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
     def run(jobs):
-        done = subprocess.run(
-            [sys.executable, str(ROOT / "tests" / "cells.py")],
-            input=json.dumps(jobs), env=os.environ | small, capture_output=True, text=True, cwd=ROOT,
-        )  # fmt: skip
+        done = warm.run([str(ROOT / "tests" / "cells.py")], input=json.dumps(jobs), env=os.environ | small, cwd=ROOT)
         assert done.returncode == 0, done.stderr[-3000:]
         return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 

@@ -20,7 +20,7 @@ def test_the_shipped_model_was_trained_on_no_question_of_the_second_half():
     )
     fingerprints = [None if row.broken else repr(row.page) for row in plan]  # equal pages are drawn alike
     settings = {name: data[name] for name in ("train_rows", "eval_rows", "negatives_per_train_row", "distinct_eval_pages")}
-    train, evaluation = chooser(rows, **settings)["choose_rows"](fingerprints, Counter())
+    train, evaluation = chooser(rows, **settings)["choose_rows"](fingerprints.__getitem__, Counter())
     assert {"train": train, "eval": evaluation} == stored_choice(profile), "run python -m tools.tiny_split after notebook 02"
     assert len(train) == 2048
     assert max(row[0] for row in train) < len(plan) // 2

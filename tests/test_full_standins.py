@@ -63,7 +63,7 @@ def folders(table, tmp_path_factory) -> dict[str, Path]:
     images = table.column("image").to_pylist()
     prints = [page_fingerprint(image["bytes"]) for image in images]
     settings = {"train_rows": TRAIN, "eval_rows": EVAL, "distinct_eval_pages": False}
-    chosen = chooser(Dataset.from_list(rows), **settings)["choose_rows"](prints, Counter())
+    chosen = chooser(Dataset.from_list(rows), **settings)["choose_rows"](prints.__getitem__, Counter())
     for number, name in enumerate(("stand-in-base", "stand-in-tuned")):
         save_random_model(root / name, STAND_IN, like=assets_folder() / "tiny-base", seed=number)
     for config, split in zip(("train", "eval"), chosen, strict=True):

@@ -49,17 +49,16 @@ def keep_embeddings(model, profile: Profile, rows, evaluation) -> None:
         "train_pages": model.encode_document(list(rows["image"][:TRAIN_PAGES]), **settings),
     }
     halves = {name: vectors.half().cpu().contiguous() for name, vectors in made.items()}
-    training = {
-        "learning_rate": profile.learning_rate,
-        "num_train_epochs": profile.num_train_epochs,
-        "train_batch_size": profile.per_device_train_batch_size,
-        "seed": profile.seed,
-        "bf16": profile.bf16,
-        "fp16": profile.fp16,
-        "rows": len(rows),
-        "columns": rows.column_names,
-        "weights": str(model.dtype),
-        "adapters": profile.adapters,
+    negatives = [name for name in rows.column_names if name.startswith("negative_")]
+    training = {  # in the words of notebook 03's note
+        "rows": f"{len(rows):,} pairs of query and page, hard negatives per pair: {len(negatives)}",
+        "largest page": f"{profile.max_pixels:,} pixels",
+        "trained": "LoRA, later added to the weights" if profile.adapters else "all weights",
+        "number format": str(model.dtype).removeprefix("torch."),
+        "learning rate": f"{profile.learning_rate:g}",
+        "epochs": f"{profile.num_train_epochs:g}",
+        "rows per step": str(profile.per_device_train_batch_size),
+        "seed": str(profile.seed),
     }
     made_from = control_settings(profile, training, queries, corpus)
     write_whole(assets_folder() / CONTROL, save(halves, metadata={"made_from": json.dumps(made_from)}))

@@ -290,7 +290,7 @@ def test_the_schedule_warms_up_holds_and_falls():
     assert rates[300:] == sorted(rates[300:], reverse=True) and rates[-1] == pytest.approx(2e-5, rel=0.01)
     weights = [pretrain.prefix_weights(step, 30) for step in range(30)]
     assert all(sum(weight.values()) == pytest.approx(1) for weight in weights)
-    assert [8 in weight for weight in weights] == [False] * 20 + [True] * 10
+    assert [8 in weight for weight in weights] == [False] * 12 + [True] * 18
 
 
 def without_minutes(log):

@@ -138,7 +138,7 @@ def control_settings(profile: Profile, training: dict, queries: dict, corpus: di
     return {
         "base": {"name": profile.model_name, "weights": model_key(profile.base_model)},
         "data": data_settings(profile),
-        "training": {name: value for name, value in training.items() if name not in ("loss", "deviations")},
+        "training": {name: value for name, value in training.items() if name not in ("loss", "not the published setting")},
         "queries and pages": hashlib.sha256(json.dumps([queries, list(corpus)]).encode()).hexdigest()[:16],
     }
 

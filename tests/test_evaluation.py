@@ -252,7 +252,13 @@ def test_results_come_back_and_nothing_half_stays():
 # the shipped control of notebook 05
 
 QUERIES, CORPUS = {"q0": "first", "q1": "second"}, {"q0-positive": "P0", "q0-negative_0": "A0", "q1-positive": "P1"}
-TRAINING = {"learning_rate": 7e-4, "seed": 42, "loss": "MatryoshkaLoss", "not the published setting": "of the profile", "adapters": ()}
+TRAINING = {
+    "learning_rate": 7e-4,
+    "seed": 42,
+    "loss": "MatryoshkaLoss",
+    "not the published setting": "of the profile",
+    "adapters": (),
+}
 
 
 @pytest.fixture

@@ -75,7 +75,9 @@ def test_one_model_is_kept_and_never_more_than_two_are_loaded(course):
     model, small = terms["weights"] + terms.get("adapters", 0), terms["pixels of a batch"]
     later = [row for row in rows if row["notebook"] in ("04", "05", "06", "a3")]
     assert beyond(later, "kept", model + small) == []
-    assert beyond([row for row in later if row["notebook"] in ("04", "05", "a3")], "kept", small) == [], "04, 05 and a3 keep no model"
+    assert beyond([row for row in later if row["notebook"] in ("04", "05", "a3")], "kept", small) == [], (
+        "04, 05 and a3 keep no model"
+    )
 
 
 # What the notebook had before, and what it would cost: bytes that the planner does not count.

@@ -146,8 +146,9 @@ def control_settings(profile: Profile, training: dict, queries: dict, corpus: di
 def stored_control(profile: Profile, tuned: str, queries: dict, corpus: dict):
     """``(embeddings, origin)`` of the shipped control, a model tuned without ``MatryoshkaLoss`` (notebook 05).
 
-    ``embeddings``: queries, pages and the first train pages, float32 tensors of shape (n, dims) that are kept in float16. ``(None, why)`` unless base, data, queries and pages are those that it was made
-    with, and ``tuned``, the folder of the model it is a control for, was trained with the same settings but for the loss.
+    ``embeddings``: queries, pages and the first train pages, float32 tensors of shape (n, dims) that are kept in float16. ``(None, why)``
+    unless base, data, queries and pages are those that it was made with, and ``tuned``, the folder of the model it is a control for, was
+    trained with the same settings but for the loss.
     """
     from safetensors import safe_open
 

@@ -202,7 +202,8 @@ def open_store(path: Path):
             client.describe_collection(name)  # reads the collection's files
     except ConnectionConfigException as error:
         raise RuntimeError(
-            f"the store {path.name} is open in another process: shut that notebook's kernel down, then run this cell again"
+            f"the store {path.name} is open in another process: shut that notebook's kernel down, then run this cell again "
+            "(if none has it open: can its folder be written?)"
         ) from error
     except MilvusException as error:
         server_manager_instance.release_server(str(path))

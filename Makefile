@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PART ?= 1
 STAMP := $(VENV)/.installed
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9a][0-9]_*.ipynb))
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -24,8 +25,8 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python -r requirements.txt -e .  # compiled once: imports take half the time
 	@touch $@
 
-course: $(STAMP) ## run all notebooks, headless, and print what fine-tuning gained
-	$(BIN)/python -m tools.run_course
+course: $(STAMP) ## run Part I, headless, and print what fine-tuning gained; PART=2 runs the rest, PART=all everything
+	$(BIN)/python -m tools.run_course --part $(PART)
 
 check: lint ## what an edit needs: ruff, spelling, import rules, quick tests, the notebooks as files
 	$(BIN)/python -m pytest -m "not slow"

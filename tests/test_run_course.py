@@ -160,6 +160,22 @@ def test_only_picks_by_number_and_rejects_an_unknown_one(course, capsys):
     assert "no notebook starts with '07'; there are 00_first, 04_fifth, 06_last" in capsys.readouterr().err
 
 
+def test_a_part_is_run_by_itself_and_keeps_the_minutes_of_the_other(course, monkeypatch):
+    notebooks, profile = course
+    for name in ("07_last.ipynb", "08_own.ipynb", "a1_appendix.ipynb"):
+        write_notebook(notebooks, name, "print()")
+    monkeypatch.setattr(run_course, "part_of", lambda stem: 2 if stem.startswith("08") else 1)
+    monkeypatch.setattr(run_course, "execute", lambda notebook, folder: run_course.Result(notebook, 6.0, None))
+    for arguments, stems in (
+        ([], ["07_last", "a1_appendix"]),
+        (["--part", "2"], ["07_last", "08_own", "a1_appendix"]),
+        (["--part", "1"], ["07_last", "a1_appendix"]),
+        (["--part", "all"], ["07_last", "08_own", "a1_appendix"]),
+    ):
+        assert run_course.main(["--notebooks", str(notebooks), *arguments]) == 0
+        assert list(json.loads((profile.output_dir / "summary.json").read_text())["minutes"]) == stems
+
+
 def test_no_notebooks_says_where_it_looked(tmp_path, capsys):
     assert run_course.main(["--notebooks", str(tmp_path)]) == 2
     assert str(tmp_path) in capsys.readouterr().err

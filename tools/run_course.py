@@ -1,4 +1,4 @@
-"""Run the whole course without a browser: ``python -m tools.run_course`` (what ``make course`` calls).
+"""Run the course without a browser: ``python -m tools.run_course`` (what ``make course`` calls), Part I unless ``--part`` says otherwise.
 
 Executes the notebooks in order, one progress line each, and leaves in ``outputs/<profile>/``: ``notebooks/`` (the executed copies,
 as ``.ipynb`` and ``.html``), ``index.html`` that links them, and ``summary.json``. The notebooks themselves are not changed.
@@ -19,6 +19,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from benchmarks.where import where_measured
+from tools.curriculum import part_of
 from tools.run_pages import score_rows, store_outputs, write_html, write_index
 from vdr_helpers.evaluation import load_results
 from vdr_helpers.profiles import OUTPUTS_VARIABLE, load_profile
@@ -38,11 +39,12 @@ class Result:
     error: str | None
 
 
-def find_notebooks(folder: Path | None = None, only: list[str] | None = None) -> list[Path]:
+def find_notebooks(folder: Path | None = None, only: list[str] | None = None, part: str = "all") -> list[Path]:
     """The course's notebooks in order: from ``folder``, else from ``notebooks/`` beside the package or in the current folder.
 
-    ``only`` keeps those whose name starts with one of the given numbers, such as ``["00", "04"]``. Raises ``FileNotFoundError`` when
-    there are none, ``ValueError`` when a number in ``only`` fits no notebook.
+    ``part`` is "1" (with the appendices), "2" or "all". ``only``, which takes no notice of it, keeps those whose name starts with one of
+    the given numbers, such as ``["00", "04"]``. Raises ``FileNotFoundError`` when there are none, ``ValueError`` when a number in
+    ``only`` fits no notebook.
     """
     beside_package = Path(__file__).resolve().parent.parent / "notebooks"
     candidates = [folder] if folder else [beside_package, Path.cwd() / "notebooks", Path.cwd()]
@@ -57,7 +59,9 @@ def find_notebooks(folder: Path | None = None, only: list[str] | None = None) ->
     for number in only or []:
         if not any(notebook.name.startswith(number) for notebook in notebooks):
             raise ValueError(f"no notebook starts with {number!r}; there are {known}")
-    return [notebook for notebook in notebooks if not only or notebook.name.startswith(tuple(only))]
+    if only:
+        return [notebook for notebook in notebooks if notebook.name.startswith(tuple(only))]
+    return [notebook for notebook in notebooks if part in ("all", str(part_of(notebook.stem)))]
 
 
 def kernel_manager_class():
@@ -159,6 +163,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status: 0, 1 when a notebook failed, 2 when there was nothing to run or no place to write."""
     parser = argparse.ArgumentParser(prog="python -m tools.run_course", description="Run the course's notebooks in order.")
     parser.add_argument("--only", nargs="+", metavar="NUMBER", help="run only these notebooks, for example: --only 00 04")
+    parser.add_argument(
+        "--part", choices=["1", "2", "all"], help="1: the published experiment and the appendices; 2: make it yours"
+    )
     parser.add_argument("--notebooks", type=Path, metavar="FOLDER", help="where the notebooks are, if not in the clone")
     parser.add_argument(
         "--store", action="store_true", help="for maintainers: put the executed notebooks in place of the sources"
@@ -166,12 +173,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         profile = load_profile()
-        notebooks = find_notebooks(options.notebooks, options.only)
+        part = options.part or ("all" if options.store else "1")
+        notebooks = find_notebooks(options.notebooks, options.only, part)
     except (FileNotFoundError, ValueError) as problem:
         print(problem, file=sys.stderr)
         return 2
     try:
-        return run(profile, notebooks, options.store, keep_earlier=bool(options.only))
+        return run(profile, notebooks, options.store, keep_earlier=bool(options.only) or part == "2")
     except OSError as problem:
         if problem.errno not in NO_PLACE:
             raise

@@ -65,14 +65,19 @@ def recipes_table() -> str:
 TABLES = {"tiny": tiny_table, "choices": choices_table, "recipes": recipes_table}
 
 
+def between_marks(text: str, name: str, content: str) -> str:
+    """``text`` with ``content`` between the marks of ``name``. Raises ``ValueError`` where the two marks do not stand once each."""
+    start, end = f"<!-- {name}: start -->\n", f"\n<!-- {name}: end -->"
+    if text.count(start) != 1 or text.count(end) != 1:
+        raise ValueError(f"needs {start.strip()!r} and {end.strip()!r} once each, around its table")
+    before, _, rest = text.partition(start)
+    return before + start + content + end + rest.partition(end)[2]
+
+
 def with_tables(text: str) -> str:
     """The README's ``text`` with every table written anew. Raises ``ValueError`` for a table without its two marks."""
     for name, table in TABLES.items():
-        start, end = f"<!-- {name}: start -->\n", f"\n<!-- {name}: end -->"
-        if text.count(start) != 1 or text.count(end) != 1:
-            raise ValueError(f"README.md needs {start.strip()!r} and {end.strip()!r} once each, around its table")
-        before, _, rest = text.partition(start)
-        text = before + start + table() + end + rest.partition(end)[2]
+        text = between_marks(text, name, table())
     return text
 
 

@@ -34,6 +34,11 @@ def test_readme_and_notebook_00_show_its_tables():
     assert sum("<!-- curriculum: start -->" in source for source in before) == 1
 
 
+def test_the_teachers_plans_are_those_of_their_file():
+    text = curriculum.TEACHING.read_text(encoding="utf-8")
+    assert curriculum.with_plans(text) == text, "run python -m tools.curriculum"
+
+
 def test_every_notebook_has_minutes_of_the_stored_run():
     assert {lesson.file for lesson in curriculum.lessons().values()} <= measured("tiny_run")["minutes"].keys()
 

@@ -1,6 +1,7 @@
 """Write what the course says about its notebooks from one file, ``notebooks/curriculum.toml``: ``python -m tools.curriculum``.
 
-It writes the card in every notebook's first cell and the tables of README.md and notebook 00; a test holds them to the file. Minutes,
+It writes the card in every notebook's first cell and the tables of README.md and notebook 00, and the plans of
+``docs/teaching.md`` (from ``docs/plans.toml``); a test holds them to the file. Minutes,
 versions and hardware are those of the stored run (``assets/measured/tiny_run.json``), never typed by hand.
 """
 
@@ -18,6 +19,7 @@ from vdr_helpers.stamps import write_whole
 
 NOTEBOOKS = ROOT / "notebooks"
 FILE = NOTEBOOKS / "curriculum.toml"
+TEACHING, PLANS = ROOT / "docs" / "teaching.md", ROOT / "docs" / "plans.toml"
 CARD_ENDS = "**Last run with** "
 PARTS = {
     1: "Part I · The published experiment",
@@ -84,7 +86,7 @@ def card(lesson: Lesson) -> str:
         f"# {label} · {lesson.title}",
         f"**You will** {lesson.will}",
         f"**You need** {lesson.needs} **Time** {in_words(run['minutes'][lesson.file])} on two CPU cores, measured on `tiny`; {gpu}.",
-        f"**Where this stands** {place}",
+        f"**Where this stands** {place} · [words of the course](../docs/glossary.md)",
         f"{CARD_ENDS}Python {versions['python']}, Sentence Transformers {versions['sentence-transformers']}, "
         f"Transformers {versions['transformers']}, PyTorch {versions['torch']}; {run['device']}",
     ]
@@ -116,6 +118,34 @@ def table(folder: str) -> str:
     return "\n\n".join(texts)
 
 
+def plan(name: str) -> str:
+    """A day's plan as a markdown table: ``name`` is a list of ``docs/plans.toml``; what is run comes with the stored run's minutes."""
+    course, minutes = lessons(), measured("tiny_run")["minutes"]
+    rows, clock = [], 0
+    for item in tomllib.loads(PLANS.read_text(encoding="utf-8"))[name]:
+        runs = [course[number] for number in item["notebooks"]]
+        links = ", ".join(f"[{lesson.number}](../notebooks/{lesson.file}.ipynb)" for lesson in runs)
+        ran = f"{sum(minutes[lesson.file] for lesson in runs):.1f}" if runs else ""
+        rows.append([f"{clock // 60}:{clock % 60:02}", item["part"], links, str(item["minutes"]), ran, item["ask"]])
+        clock += item["minutes"]
+    head = [
+        "From",
+        "Part",
+        "Notebooks",
+        "Minutes in the room (plan)",
+        "of which cells run (measured, two cores)",
+        "What to ask the room",
+    ]
+    return markdown(head, [*rows, [f"{clock // 60}:{clock % 60:02}", "End", "", "", "", ""]])
+
+
+def with_plans(text: str) -> str:
+    """The text of ``docs/teaching.md`` with its plans written anew."""
+    for name in ("half_day", "full_day"):
+        text = between_marks(text, name, plan(name))
+    return text
+
+
 def written(readme: str, notebooks: dict) -> tuple[str, dict]:
     """README text and ``{number: notebook}``, as they should read. Raises ``ValueError`` for a place without its marks."""
     address, ref = settings((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -137,6 +167,7 @@ def main() -> None:
         README.read_text(encoding="utf-8"), {number: nbformat.read(file, as_version=4) for number, file in files.items()}
     )
     write_whole(README, readme)
+    write_whole(TEACHING, with_plans(TEACHING.read_text(encoding="utf-8")))
     for number, file in files.items():
         nbformat.write(notebooks[number], file)
     print(f"{len(files)} cards, README.md and notebook 00 say what {FILE.name} says")

@@ -8,7 +8,7 @@ NOTEBOOKS := $(sort $(wildcard notebooks/[0-9a][0-9]_*.ipynb))
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup course check test lint code-tests notebook-tests lab notebooks pretrain clean
+.PHONY: help setup course check test lint code-tests notebook-tests site lab notebooks pretrain clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -51,6 +51,10 @@ notebook-tests: $(STAMP)
 	@outputs=$$(mktemp -d) && trap 'rm -rf "$$outputs"' EXIT && echo "the notebooks run beside the tests of the code; their report follows" && \
 	  { VDR_OUTPUTS="$$outputs" $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
 	  $(NOTEBOOKS) > "$$outputs/report.txt" 2>&1; status=$$?; cat "$$outputs/report.txt"; exit $$status; }
+
+site: $(STAMP) ## build the course as web pages in outputs/site
+	$(BIN)/sphinx-build -q -W --keep-going -c site . outputs/site
+	@echo "open outputs/site/index.html"
 
 lab: $(STAMP) ## open JupyterLab at notebook 00
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb

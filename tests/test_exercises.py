@@ -1,0 +1,108 @@
+"""Every exercise of the notebooks: the stub is "not answered yet", the folded solution and another way are right, mistakes are named."""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from exercises import CASES
+
+from vdr_exercises import beside, exercise, is_answered
+
+NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("*.ipynb"))
+CALL = re.compile(r"^(?:from vdr_exercises\.|# Exercise )", re.MULTILINE)
+
+
+def exercises() -> dict[str, tuple[str, str]]:
+    """``{number: (source of the exercise's cell, code of its folded solution)}`` of all notebooks, from the cells tagged ``exercise``."""
+    found = {}
+    for file in NOTEBOOKS:
+        cells = nbformat.read(file, as_version=4).cells
+        for cell, below in zip(cells, [*cells[1:], None], strict=True):
+            if "exercise" in cell.metadata.get("tags", []):
+                number = re.match(r"# Exercise (\w+\.\d+)", cell.source)[1]
+                assert below is not None and below.source.startswith("<details>"), (
+                    f"{file.name}: no folded solution below {number}"
+                )
+                [solution] = re.findall(r"```python\n(.*?)```", below.source, re.DOTALL)
+                found[number] = (cell.source, solution)
+    return found
+
+
+EXERCISES = exercises()
+
+
+def verdict(number: str, answer: str | None = None) -> str:
+    """What the exercise's cell prints with ``answer`` in place of its stub (between the import and the call), or as it stands."""
+    source = EXERCISES[number][0]
+    if answer is not None:
+        head, call = re.match(r"(.*?^from vdr_exercises[^\n]*\n).*?(^\w+\(.*)\Z", source, re.DOTALL | re.MULTILINE).groups()
+        source = f"{head}\n{answer}\n\n{call}"
+    names: dict = {}
+    exec(CASES[number].get("given", ""), names)
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(source, names)
+    return printed.getvalue().strip()
+
+
+def test_every_exercise_has_its_cases_and_no_other():
+    assert EXERCISES.keys() == CASES.keys()
+
+
+@pytest.mark.parametrize("number", EXERCISES)
+def test_a_stub_says_so_and_goes_on(number):
+    assert verdict(number) == f"Exercise {number} · not answered yet: write your answer in place of the three dots"
+
+
+@pytest.mark.parametrize("number", EXERCISES)
+def test_the_folded_solution_is_right(number):
+    assert verdict(number, EXERCISES[number][1]) == f"Exercise {number} · right"
+
+
+@pytest.mark.parametrize("number", EXERCISES)
+def test_another_way_is_right_too(number):
+    another = CASES[number]["another"]
+    assert another.strip() != EXERCISES[number][1].strip()
+    assert verdict(number, another) == f"Exercise {number} · right"
+
+
+@pytest.mark.parametrize(
+    ("number", "mistake", "words"), [(number, *mistake) for number, case in CASES.items() for mistake in case["mistakes"]]
+)
+def test_a_mistake_is_named(number, mistake, words):
+    said = verdict(number, mistake)
+    assert said.startswith(f"Exercise {number} · not yet: ")
+    assert words in said
+
+
+@pytest.mark.parametrize("number", EXERCISES)
+def test_every_exercise_knows_a_mistake(number):
+    assert CASES[number]["mistakes"]
+
+
+def test_code_that_fails_is_not_yet():
+    @exercise("0.0")
+    def check(answer):
+        return answer.missing
+
+    assert check.verdict(1) == "not yet: this stops with AttributeError: 'int' object has no attribute 'missing'"
+
+
+def test_what_counts_as_answered():
+    def stub(scores, right): ...
+
+    def with_docstring(scores):
+        """Say what it does."""
+
+    def answer(scores):
+        return scores
+
+    assert not is_answered(...) and not is_answered(stub) and not is_answered(with_docstring)
+    assert is_answered(0) and is_answered(None) and is_answered(answer) and is_answered(len)
+
+
+def test_a_guess_stands_beside_the_result():
+    assert beside(0.9, "0.943") == "your guess 0.9 | measured here 0.943"
+    assert beside(..., "0.943") == "measured here 0.943 (no guess was made)"

@@ -1,0 +1,59 @@
+"""The answers that exercises give: one module a notebook, ``e04`` for notebook 04; importing this package imports nothing heavy.
+
+A check computes with what the learner hands in, and names a typical mistake where it recognises one. It never stops *Run All*: an exercise
+that nobody has answered says so, and code of the learner's that fails is a "not yet" with its error.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+
+def _stub(value):
+    """An unanswered function looks like this one, whatever its parameters."""
+    ...
+
+
+def is_answered(value) -> bool:
+    """``False`` for the three dots of a stub, and for a function whose body is nothing but three dots or a docstring."""
+    code = getattr(value, "__code__", None)
+    if code is None:
+        return value is not ...
+    same_steps = code.co_code[::2] == _stub.__code__.co_code[::2]  # the operations without what they work on
+    return not (same_steps and set(code.co_consts) <= {None, value.__doc__})
+
+
+def exercise(number: str) -> Callable:
+    """Make an exercise of a check: ``check(answer, *given)`` returns "" when the answer is right, else a hint of one sentence.
+
+    The made function prints "Exercise 4.1 · right", "· not yet: <hint>" or "· not answered yet"; its ``verdict`` returns the same words.
+    """
+
+    def make(check: Callable) -> Callable:
+        @functools.wraps(check)
+        def ask(answer, *given) -> None:
+            print(f"Exercise {number} · {ask.verdict(answer, *given)}")
+
+        def verdict(answer, *given) -> str:
+            if not is_answered(answer):
+                return "not answered yet: write your answer in place of the three dots"
+            try:
+                hint = check(answer, *given)
+            except Exception as error:  # whatever the learner's code raises
+                hint = f"this stops with {type(error).__name__}: {error}"
+            return f"not yet: {hint}" if hint else "right"
+
+        ask.verdict, ask.number = verdict, number
+        return ask
+
+    return make
+
+
+def beside(guess, measured: str) -> str:
+    """``measured`` with the learner's guess before it; only the result where no guess was made."""
+    return (
+        f"your guess {guess} | measured here {measured}"
+        if is_answered(guess)
+        else f"measured here {measured} (no guess was made)"
+    )

@@ -18,7 +18,7 @@ from PIL import Image
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
-NUMBERS = [*(f"0{i}" for i in range(8)), "a1", "a2", "a3", "a4"]
+NUMBERS = [*(f"0{i}" for i in range(8)), "10", "a1", "a2", "a3", "a4"]
 ELSEWHERE = {("03", 3): "tests/test_resume.py kills a run and runs it again"}
 
 
@@ -147,6 +147,15 @@ VARIATIONS: dict[tuple[str, int], dict] = {
     },
     ("a2", 2): {"edits": [("rows=64", "rows=128")]},
     ("a3", 1): {"edits": [('switched = "base"', 'switched = "tuned"')], "more": "found = {'switched': switched}"},
+    ("10", 1): {
+        "edits": [("factors = (1, 2, 3, 4, 8)", "factors = (1, 16, 32)")],
+        "more": "found = {'left': [len(pooled[factor][0]) for factor in factors]}",
+    },
+    ("10", 2): {
+        "edits": [("profile.base_model, revision=profile.model_revision", "tuned_path, revision=profile.finetuned_revision")],
+        "more": "found = {'origin': model_origin, 'steps': steps}",
+    },
+    ("10", 3): {"block": True, "more": "found = {'queries': len(added)}"},
     ("a3", 2): {
         "edits": [
             (
@@ -226,5 +235,9 @@ def test_the_changes_took_hold(runs):
     assert found["a3", 1]["switched"] == "tuned" and found["a3", 2]["format"] == "torch.float16"
     assert found["06", 1]["width"] == 8
     assert found["07", 1]["clipped"] > 0 and "5 rescored" in found["07", 2]["columns"]
+    whole, sixteenth, least = found["10", 1]["left"]
+    assert (sixteenth, least) == (whole // 16, max(1, whole // 32))
+    assert found["10", 2]["origin"].startswith("your own") and found["10", 2]["steps"] > 0
+    assert found["10", 3]["queries"] == 8
     assert found["a1", 1]["tokens"] > 0 and found["a1", 2]["same"] and found["a2", 1]["columns"] == 4
     assert found["06", 2]["indexed"] == found["06", 2]["pages"] + 1

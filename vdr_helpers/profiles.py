@@ -74,6 +74,7 @@ class Profile:
     dataloader_num_workers: int = 0  # processes that open and preprocess the next batches while the card computes
     adapters: tuple[dict, ...] = ()  # arguments of peft.LoraConfig; vdr_helpers.machine adds one where all weights do not fit
     model_from_card: bool = False  # number format, attention and token budget are chosen by vdr_helpers.machine
+    late_interaction: dict = field(default_factory=dict)  # training arguments in which notebook 10 differs from this profile
     negatives_per_train_row: int = 1  # hard negatives kept per training row; the loss reads the first
     distinct_eval_pages: bool = False  # drop eval rows that share a page with train or each other; the published split keeps them
     model_revision: str | None = None  # a commit, tag or branch of the hub; None takes the default branch

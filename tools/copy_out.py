@@ -33,6 +33,7 @@ from pprint import pformat
 
 import nbformat
 
+from tools import plain
 from tools.run_course import find_notebooks
 from vdr_helpers.evaluation import finetuned_model
 from vdr_helpers.profiles import PROFILES, Profile, assets_folder, load_profile
@@ -285,8 +286,9 @@ class Script:
         if name in self.helpers or name in self.under_way:
             return
         self.under_way.add(name)
-        plain = importlib.import_module("tools.plain")
-        found = plain if hasattr(plain, name) and module != "tools.plain" else importlib.import_module(module)
+        found = importlib.import_module(module)
+        if hasattr(plain, name) and arguments_of(getattr(plain, name)) == arguments_of(getattr(found, name)):
+            found = plain
         source = inspect.getsource(found)
         tree = ast.parse(source)
         defined = {bound: node for node in tree.body for bound in names_bound(node)}
@@ -317,6 +319,11 @@ class Script:
 
 def listed(found) -> list:
     return found if isinstance(found, list) else [found]
+
+
+def arguments_of(function) -> list[str]:
+    """The names of a function's arguments; two helpers may share a name."""
+    return list(inspect.signature(function).parameters) if callable(function) else []
 
 
 def all_names(node: ast.AST) -> set[str]:

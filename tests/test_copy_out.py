@@ -162,28 +162,52 @@ LEAVES = {  # what notebook and script are compared by
 TRAIN_LOG = "score = 'eval_vdr-eval-hard_cosine_ndcg@10'\nlog_history = trainer.state.log_history\n"
 
 
+IN_THE_NOTEBOOK = """
+import contextlib, json, sys
+from IPython.display import display
+from vdr_helpers.machine import start
+profile = start()
+found = {}
+for source, leaves in json.load(sys.stdin):
+    exec(compile(source, "cell", "exec"), globals())
+    if leaves:
+        kept = found
+        exec(leaves)
+        kept |= found
+        found = kept
+print("FOUND " + json.dumps(found))
+"""
+
+
+def tagged(*stages: str) -> list[tuple[str, str]]:
+    """The stages' cells, one notebook's in its order, and what the last cell of each leaves to be compared."""
+    cells = []
+    for stage in stages:
+        cells += [(source, "") for _, source, _, _ in copy_out.cells_of(stage)]
+        cells[-1] = (cells[-1][0], LEAVES[stage][1])
+    return cells
+
+
 @pytest.fixture(scope="module")
 def course(source, tmp_path_factory):
-    """``(outputs folder, {notebook: what it found})``: the course once, small, with three steps of training."""
+    """``(outputs folder, {notebook: what it found})``: notebooks 02 and 03 small, three steps of training, then the cells of 04 to 06."""
     outputs = tmp_path_factory.mktemp("copy-out") / "outputs"
     small = {"VDR_DATASET": str(source), "VDR_ROWS": ROWS, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    jobs = [{"number": "02", "outputs": str(outputs)}]
-    for number in ("03", "04", "05", "06"):
-        more = [code for stage, (where, code) in LEAVES.items() if where == number]
-        last = (
-            "\n".join(f"{code}\nall_found = {{**globals().get('all_found', {{}}), **found}}" for code in more)
-            + "\nfound = all_found"
-        )
-        if number == "03":
-            last = "found = kept"
-        below = [("profile = start()", SMALLER)]
-        below += [("trainer.train(resume", f"{TRAIN_LOG}{LEAVES['train'][1]}\nkept = found")] if number == "03" else []
-        jobs.append({"number": number, "outputs": str(outputs), "changes": {"below": below, "more": last}})
-    done = warm.run([str(ROOT / "tests" / "cells.py")], input=json.dumps(jobs), env=os.environ | small, cwd=ROOT)
+    small |= {"VDR_OUTPUTS": str(outputs), "HF_HUB_OFFLINE": "1"}
+    prepare = "from cells import prepare; from vdr_helpers.profiles import load_profile; prepare(load_profile())"
+    done = warm.run(["-c", f"import sys; sys.path.insert(0, 'tests'); {prepare}"], env=os.environ | small, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
-    answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert all(answer["status"] == 0 for answer in answers), next(answer["log"] for answer in answers if answer["status"])
-    return outputs, dict(zip((job["number"] for job in jobs), (answer["found"] for answer in answers), strict=True))
+    below = [("profile = start()", SMALLER), ("trainer.train(resume", f"{TRAIN_LOG}{LEAVES['train'][1]}\nkept = found")]
+    job = {"number": "03", "outputs": str(outputs), "changes": {"below": below, "more": "found = kept"}}
+    done = warm.run([str(ROOT / "tests" / "cells.py")], input=json.dumps([job]), env=os.environ | small, cwd=ROOT)
+    answer = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+    assert answer["status"] == 0, answer["log"]
+    found = {"03": answer["found"]}
+    for number, stages in {"04": ["evaluate"], "05": ["truncate"], "06": ["publish", "search"]}.items():
+        done = warm.run(["-c", IN_THE_NOTEBOOK], input=json.dumps(tagged(*stages)), env=os.environ | small, cwd=ROOT)
+        assert done.returncode == 0, done.stderr[-3000:]
+        found[number] = json.loads(done.stdout.rpartition("FOUND ")[2])
+    return outputs, found
 
 
 @pytest.fixture(scope="module")

@@ -166,7 +166,7 @@ class Text:
     def drop_keyword(self, node: ast.keyword) -> None:
         end, content = self.at(node.end_lineno, node.end_col_offset), b"".join(self.lines)
         after = re.compile(rb"\s*,[ ]*(#[^\n]*)?").match(content, end)
-        begin = self.at(node.lineno, node.col_offset)
+        begin = len(content[: self.at(node.lineno, node.col_offset)].rstrip(b" \n"))
         if not after:  # the last argument: the comma before it goes
             begin = len(content[:begin].rstrip().removesuffix(b","))
         self.edits.append((begin, after.end() if after else end, b""))

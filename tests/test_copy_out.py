@@ -163,19 +163,16 @@ TRAIN_LOG = "score = 'eval_vdr-eval-hard_cosine_ndcg@10'\nlog_history = trainer.
 
 
 IN_THE_NOTEBOOK = """
-import contextlib, json, sys
-from IPython.display import display
+import json, sys
 from vdr_helpers.machine import start
 profile = start()
-found = {}
+left = {}
 for source, leaves in json.load(sys.stdin):
     exec(compile(source, "cell", "exec"), globals())
     if leaves:
-        kept = found
         exec(leaves)
-        kept |= found
-        found = kept
-print("FOUND " + json.dumps(found))
+        left |= found
+print("FOUND " + json.dumps(left))
 """
 
 

@@ -36,12 +36,12 @@ for name in ("image", "negative_0", "negative_1", "negative_2", "negative_3"):
     columns[name] = [f"{name}_{i}.png" for i in range(8)]
     for file in columns[name]:
         Image.fromarray(draw.integers(0, 255, (96, 96, 3), dtype="uint8")).save(file)
-paths, folder, width = Dataset.from_dict(columns), Path(profile.base_model), 16
+question, paths, folder, width = "question 0", Dataset.from_dict(columns), Path(profile.base_model), 16
 user_model = SentenceTransformer(str(folder))
 _, corpus, _, _ = retrieval_inputs(paths)
 index = embed_once(user_model, ["nothing"], list(corpus.values()), profile)[1][:, :width]
 sources = [source for source in edited_sources("06") if any(part in source for part in (
-    "MTEB_CACHE", "class CoursePages", "wrapped = mteb", "theirs = result", "for task in public", "MAX_PIXELS"))]
+    "MTEB_CACHE", "class CoursePages", "wrapped = mteb", "corpus_embeddings=index[:", "for task in public", "MAX_PIXELS"))]
 for source in sources:
     exec(source)
 try:

@@ -133,19 +133,19 @@ def names_read(node: ast.AST) -> set[str]:
 
 
 def names_bound(node: ast.AST) -> set[str]:
-    """Every name that ``node`` itself binds, ``x`` of ``x[i] = ...`` too."""
+    """Every name that ``node`` itself binds; ``x`` of ``x[i] = ...`` and ``x.y = ...`` too."""
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         return {node.name}
     targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AugAssign) else []
-    parts = [part.value if isinstance(part, ast.Subscript) else part for target in targets for part in ast.walk(target)]
-    return {part.id for part in parts if isinstance(part, ast.Name) and not isinstance(part.ctx, ast.Del)} - {
-        part.id
-        for target in targets
-        for sub in ast.walk(target)
-        if isinstance(sub, ast.Subscript)
-        for part in ast.walk(sub.slice)
-        if isinstance(part, ast.Name)
-    }
+    return {name for target in targets for name in roots(target)}
+
+
+def roots(target: ast.expr) -> set[str]:
+    """``{"a", "b"}`` of a target such as ``a, b[0].c``."""
+    if isinstance(target, ast.Name):
+        return {target.id}
+    parts = target.elts if isinstance(target, ast.Tuple | ast.List) else [target.value]
+    return {name for part in parts for name in roots(part)}
 
 
 class Text:
@@ -186,12 +186,13 @@ class Text:
             self.edits.append((start, start + deeper, b""))
 
     def done(self) -> str:
-        content = b"".join(self.lines)
-        outer = [
-            e for e in self.edits if not any(o is not e and o[0] <= e[0] and e[1] <= o[1] and o[:2] != e[:2] for o in self.edits)
-        ]
-        for begin, end, new in sorted(set(outer), reverse=True):
-            content = content[:begin] + new + content[end:]
+        """The text after all edits; one that lies inside another goes with it."""
+        content, begun = b"".join(self.lines), len(b"".join(self.lines)) + 1
+        inner = {(b, e) for b, e, _ in self.edits for o in self.edits if o[0] <= b and e <= o[1] and o[:2] != (b, e)}
+        for begin, end, new in sorted({edit for edit in self.edits if edit[:2] not in inner}, reverse=True):
+            if end > begun:
+                raise ValueError(f"two changes meet in one place: {content[begin:end].decode()!r}")
+            content, begun = content[:begin] + new + content[end:], begin
         return content.decode()
 
 
@@ -204,12 +205,13 @@ class Script:
     gone: set[str] = field(default_factory=lambda: set(LEFT_OUT))
     bound: set[str] = field(default_factory=set)
     body: list[str] = field(default_factory=list)
+    dropped: set[str] = field(default_factory=set)  # those of LEFT_OUT that the cells read
     under_way: set[str] = field(default_factory=set)  # helpers that are looked into: two may call each other
 
     def take_cell(self, source: str, shown: bool, heading: str) -> None:
         """Add a cell's code. ``shown``: whether its last expression is; ``heading``: of the section it stands in."""
-        text, tree = Text(source if source.endswith("\n") else source + "\n"), None
-        tree = ast.parse(source)
+        text, tree = Text(source.rstrip("\n") + "\n"), ast.parse(source)
+        self.dropped |= names_read(tree) & LEFT_OUT
         self.block(tree.body, text, 0)
         last = tree.body[-1]
         if shown and isinstance(last, ast.Expr) and not names_read(last) & self.gone:
@@ -236,6 +238,8 @@ class Script:
             elif isinstance(node, ast.For | ast.With | ast.If):
                 parts = {ast.For: ("iter",), ast.With: ("items",), ast.If: ("test",)}[type(node)]
                 header = ast.Module([ast.Expr(part) for name in parts for part in listed(getattr(node, name))], [])
+                if getattr(node, "orelse", None):
+                    raise ValueError(f"a cell's {type(node).__name__} with else cannot be told apart: {ast.unparse(header)}")
                 doomed = self.reads_gone(header, text) or not self.block(node.body, text, node.lineno)
                 if doomed:
                     text.drop_statement(node, previous_end)
@@ -418,13 +422,19 @@ def make_script(stage: str, profile: Profile) -> str:
         body = 'if __name__ == "__main__":\n' + textwrap.indent(body, "    ")
     used = list(dict.fromkeys(name for name, *_ in cells))
     beside = f" {' and '.join(wanted.files)} belong beside it." if wanted.files else ""
+    names = ", ".join(sorted(script.dropped - {"start", "show", "display"}))
+    left_out = (
+        textwrap.fill(f"Of the cells, what draws, keeps books or only saves time is left out: {names}.", 120) + "\n\n"
+        if names
+        else ""
+    )
     imports = dict.fromkeys(["from pathlib import Path", "from types import SimpleNamespace", *script.imports])
     code = f'''"""{wanted.does}
 
 Made from the course's notebook {", ".join(used)} by `python -m tools.copy_out {stage} --profile {profile.name}`: change the
 settings below, then run `python {stage}.py`.{beside}
 
-Needs: PACKAGES
+{left_out}Needs: PACKAGES
 """
 
 from __future__ import annotations

@@ -80,6 +80,7 @@ EXPRESSIONS = {  # a helper, and what stands in the place of it or of its call
     "TEMPLATE": 'Path(__file__).with_name("model_card.md")',
 }
 COURSE = ("vdr_helpers", "tiny_vdr", "tools")
+HEADING = "#: "  # until the script is whole, to tell a section from a cell's own comment
 LINE = 130
 
 
@@ -222,7 +223,7 @@ class Script:
             text.put(last, f"print({ast.get_source_segment(source, value)})")
         code = text.done().strip("\n")
         if code.strip():
-            self.body.append((f"# {heading}\n" if heading else "") + code)
+            self.body.append((f"{HEADING}{heading}\n" if heading else "") + code)
 
     def block(self, statements: list[ast.stmt], text: Text, previous_end: int) -> bool:
         """Edit a block's statements; returns whether any is left."""
@@ -411,7 +412,8 @@ def make_script(stage: str, profile: Profile) -> str:
         script.take_cell(source, shown, heading if heading != before else "")
         before = heading
     body = without_unread("\n\n".join(script.body) + "\n")
-    body = re.sub(r"^# (.*)\n(?=\s*(# |\Z))", "", body, flags=re.MULTILINE)  # a heading of nothing
+    body = re.sub(rf"^{HEADING}.*\n(?=\s*({HEADING}|\Z))", "", body, flags=re.MULTILINE)  # a heading of nothing
+    body = body.replace(HEADING, "# ")
     helpers = "\n\n\n".join(script.helpers[name] for name in read_helpers(script.helpers, body))
     settings = {
         part.attr

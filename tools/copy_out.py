@@ -431,6 +431,9 @@ def make_script(stage: str, profile: Profile) -> str:
         else ""
     )
     imports = dict.fromkeys(["from pathlib import Path", "from types import SimpleNamespace", *script.imports])
+    whole = (
+        'pandas.set_option("display.width", 200, "display.max_columns", 20)  # print tables whole\n' if "pandas." in body else ""
+    )
     code = f'''"""{wanted.does}
 
 Made from the course's notebook {", ".join(used)} by `python -m tools.copy_out {stage} --profile {profile.name}`: change the
@@ -443,7 +446,7 @@ from __future__ import annotations
 
 {chr(10).join(imports)}
 
-{settings_code(profile, settings)}
+{settings_code(profile, settings)}{whole}
 
 {helpers}
 

@@ -76,6 +76,7 @@ class Profile:
     model_from_card: bool = False  # number format, attention and token budget are chosen by vdr_helpers.machine
     late_interaction: dict = field(default_factory=dict)  # training arguments in which notebook 10 differs from this profile
     negatives_per_train_row: int = 1  # hard negatives kept per training row; the loss reads the first
+    benchmark_tasks: tuple[str, ...] = ()  # public tasks of MTEB that notebook 06 scores too; their pages are downloaded
     distinct_eval_pages: bool = False  # drop eval rows that share a page with train or each other; the published split keeps them
     model_revision: str | None = None  # a commit, tag or branch of the hub; None takes the default branch
     finetuned_revision: str | None = None
@@ -147,6 +148,7 @@ def read_profiles(file: Path) -> dict[str, Profile]:
         settings[name] = {key: value for key, value in shared.items() if key not in left_out} | table
     for table in settings.values():
         table["matryoshka_dims"] = tuple(table["matryoshka_dims"])
+        table["benchmark_tasks"] = tuple(table.get("benchmark_tasks", ()))
         table["bands"] = {name: tuple(band) for name, band in table["bands"].items()}
     return {name: Profile(name, **table) for name, table in settings.items()}
 

@@ -25,7 +25,7 @@ from vdr_helpers.stamps import write_whole
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "09_rerank.ipynb"
 LAST = "per_query = {"  # the cell after which everything is known that is kept
-DEFAULT = ("320:0:stored", "320:0:mined", "1536:0:stored")
+DEFAULT = ("240:0:stored", "240:0:mined", "1536:0:stored")
 
 
 def measure(rows: int, seed: int, negatives: str) -> dict:

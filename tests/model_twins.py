@@ -4,6 +4,7 @@ A twin shows that the classes of a family load, read text and pages and give vec
 nothing about the scores of the real model, nor about the files of its repository. All sizes are made up; the class names are real.
 """
 
+import copy
 import tempfile
 
 import torch
@@ -162,7 +163,7 @@ def save_twin(family, folder):
     return folder / "twin"
 
 
-RERANKER_TEMPLATE = (  # in the shape of the published one: an instruction, the query and the document inside one user turn
+RERANKER_TEMPLATE = (  # shaped as the published one: an instruction, then query and document inside one user turn
     "{%- macro shown(role) -%}{%- for message in messages if message.role == role -%}{%- if message.content is string -%}"
     "{{ message.content }}{%- else -%}{%- for part in message.content -%}{%- if part.type == 'image' -%}"
     "<|vision_start|><|image_pad|><|vision_end|>{%- else -%}{{ part.text }}{%- endif -%}{%- endfor -%}{%- endif -%}{%- endfor -%}"
@@ -177,14 +178,14 @@ def save_reranker_twin(folder):
     from sentence_transformers import CrossEncoder
     from sentence_transformers.cross_encoder.modules import LogitScore
 
-    processor = model.build_processor()
-    processor.chat_template = RERANKER_TEMPLATE
+    processor = copy.deepcopy(model.build_processor())
+    processor.chat_template = {"default": model.CHAT_TEMPLATE, "reranker": RERANKER_TEMPLATE}  # two, as in the real repository
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = transformers.Qwen3VLForConditionalGeneration(model.tiny_config(processor.tokenizer))
     network.save_pretrained(folder / "parts")
     processor.save_pretrained(folder / "parts")
-    options = {"processing_kwargs": {"chat_template": {"add_generation_prompt": True}}}
+    options = {"processing_kwargs": {"chat_template": {"chat_template": "reranker", "add_generation_prompt": True}}}
     read = Transformer(str(folder / "parts"), transformer_task="any-to-any", **options)
     yes, no = (processor.tokenizer.encode(word)[0] for word in ("yes", "no"))
     head = LogitScore(true_token_id=yes, false_token_id=no)

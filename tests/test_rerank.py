@@ -20,7 +20,7 @@ QUERY = "Which page gives Rowan Steel's staff during 2011?"
 
 @pytest.fixture(scope="module")
 def own():
-    return definitions("09", "ranks_after", "added", "standardised", "ndcg")
+    return definitions("09", "ranks_after", "added", "ndcg")
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +101,8 @@ def test_the_score_is_the_librarys(own, task):
 
     class Reader:
         def predict(self, pairs, **settings):
-            where = {str(place): i for i, place in enumerate(shortlist[int(pairs[0][0])].tolist())}
-            return numpy.array([float(scores[int(query), where[page]]) for query, page in pairs])
+            found = [(int(query), shortlist[int(query)].tolist().index(int(page))) for query, page in pairs]
+            return numpy.array([float(scores[place]) for place in found])
 
     samples = [
         {"query": str(number), "positive": [str(right_pages[number])], "documents": list(map(str, row))}
@@ -120,9 +120,14 @@ def test_a_weight_of_nought_and_of_one_are_the_two_parts(own, task):
     first = similarities.gather(1, shortlist)
     second = 1000 * torch.rand(first.shape, generator=torch.Generator().manual_seed(9)) - 300  # another scale entirely
     rest = 10, shortlist, first_ranks, right_pages
+    own["added"].__globals__["spreads"] = [values.std(dim=1).mean() for values in (first, second)]
     assert (own["ranks_after"](own["added"](first, second, 0.0), *rest) == first_ranks).all()
     assert (own["ranks_after"](own["added"](first, second, 1.0), *rest) == own["ranks_after"](second, *rest)).all()
-    assert torch.isfinite(own["standardised"](torch.ones(2, 10))).all(), "equal scores have no spread"
+    halfway = own["added"](first, second, 0.5)
+    shifted = own["added"](first, 5 * second, 0.5)
+    own["added"].__globals__["spreads"][1] *= 5
+    assert own["added"](first, 5 * second, 0.5) == pytest.approx(halfway, abs=1e-5), "a reranker of another scale counts the same"
+    assert (shifted != halfway).any()
 
 
 # pairs
@@ -185,7 +190,7 @@ def test_training_a_reranker_leaves_the_embedding_model_alone(start, page):
 # the published reranker's classes
 
 
-def test_a_twin_of_the_published_reranker_reads_and_learns(start, page, tmp_path):
+def test_a_twin_of_the_published_reranker_reads_and_learns(start, page, processor, tmp_path):
     from datasets import Dataset
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
     from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
@@ -197,9 +202,8 @@ def test_a_twin_of_the_published_reranker_reads_and_learns(start, page, tmp_path
     pairs = [(QUERY, page), ("pumps", page)]
     before = twin.predict(pairs, show_progress_bar=False)
     rows = Dataset.from_dict({"query": [QUERY, "pumps"], "page": [page, page], "label": [1.0, 0.0]})
-    args = CrossEncoderTrainingArguments(
-        output_dir=str(tmp_path / "run"), max_steps=2, learning_rate=1e-3, save_strategy="no", report_to="none", disable_tqdm=True
-    )
+    quiet = {"save_strategy": "no", "report_to": "none", "disable_tqdm": True, "dataloader_pin_memory": False}
+    args = CrossEncoderTrainingArguments(output_dir=str(tmp_path / "run"), max_steps=2, learning_rate=1e-3, **quiet)
     CrossEncoderTrainer(model=twin, args=args, train_dataset=rows, loss=BinaryCrossEntropyLoss(twin)).train()
     after = twin.predict(pairs, show_progress_bar=False)
     assert after[0] - after[1] > before[0] - before[1], "the pair with label 1 rises against the other"
@@ -230,8 +234,8 @@ def test_the_loss_of_one_who_knows_nothing():
 def test_the_stored_measurement_says_what_it_is():
     found = json.loads((assets_folder() / "measured" / "rerank.json").read_text(encoding="utf-8"))
     assert "tiny" in found["what"] and found["device"] and found["versions"]["sentence-transformers"]
-    pairs = [run["pairs"] for run in found["runs"] if run["negatives"] == "stored"]
-    assert pairs == sorted(pairs) and pairs[-1] > 3 * pairs[0]
+    short = 5 * load_profile("tiny").reranker_rows
+    assert max(run["pairs"] for run in found["runs"]) >= 3 * short, "the longer training that the notebook speaks of"
     for run in found["runs"]:
         assert 0 < run["reranker"] <= 1 and run["low"] <= run["sum_minus_embedding"] <= run["high"]
         assert run["sum"] - run["embedding"] == pytest.approx(run["sum_minus_embedding"])

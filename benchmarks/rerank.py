@@ -24,7 +24,7 @@ from vdr_helpers.profiles import assets_folder, load_profile
 from vdr_helpers.stamps import write_whole
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "09_rerank.ipynb"
-LAST = "per_query = {"  # the cell after which everything is known that is kept
+LAST = "def with_interval("  # the cell after which everything is known that is kept
 DEFAULT = ("240:0:stored", "240:0:mined", "1536:0:stored")
 
 

@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import model_twins
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -54,7 +55,7 @@ def table(source) -> pyarrow.Table:
 
 @pytest.fixture(scope="module")
 def folders(table, tmp_path_factory) -> dict[str, Path]:
-    """``source``, ``preprocessed``, ``model`` and ``finetuned``: what the environment variables of ``full`` are set to."""
+    """``source``, ``preprocessed``, ``model``, ``finetuned`` and ``reranker``: what the environment variables of ``full`` are set to."""
     root = tmp_path_factory.mktemp("stand-ins")
     write_shards(table, root / "vdr-source" / "en", shards=4, group_rows=40)
     (root / "vdr-source" / "README.md").write_text(README.format(CONFIG.format("en")))
@@ -79,6 +80,7 @@ def folders(table, tmp_path_factory) -> dict[str, Path]:
         "preprocessed": root / "split-already",
         "model": root / "stand-in-base",
         "finetuned": root / "stand-in-tuned",
+        "reranker": model_twins.save_reranker_twin(root / "reranker-parts"),
     }
 
 
@@ -88,6 +90,7 @@ def full(folders, monkeypatch):
     monkeypatch.setenv("VDR_PROFILE", "full")
     monkeypatch.setenv("VDR_MODEL", str(folders["model"]))
     monkeypatch.setenv("VDR_FINETUNED", str(folders["finetuned"]))
+    monkeypatch.setenv("VDR_RERANKER", str(folders["reranker"]))
     monkeypatch.setenv("VDR_DATASET", str(folders["source"]))
     monkeypatch.setenv("VDR_ROWS", f"{TRAIN}:{EVAL}")
     return load_profile()

@@ -18,7 +18,7 @@ from PIL import Image
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
-NUMBERS = [*(f"0{i}" for i in range(8)), "10", "a1", "a2", "a3", "a4"]
+NUMBERS = [*(f"{i:02}" for i in range(12)), "a1", "a2", "a3", "a4"]
 ELSEWHERE = {("03", 3): "tests/test_resume.py kills a run and runs it again"}
 
 
@@ -137,6 +137,18 @@ VARIATIONS: dict[tuple[str, int], dict] = {
         "more": "found = {'clipped': float((abs(page_vectors['tuned']) > largest['tuned']).mean())}",
     },
     ("07", 2): {"edits": [("lengths = (20, 100)", "lengths = (5, 20)")], "more": "found = {'columns': columns}"},
+    ("09", 1): {
+        "edits": [("(texts[number], pages[place])", "(pages[place], texts[number])")],
+        "more": "found = {'right way': float(abs(reranker.predict([(texts[0], pages[shortlist[0, 0]])], activation_fn=torch.nn.Identity(), show_progress_bar=False)[0] - scores[0, 0]))}",
+    },
+    ("09", 2): {
+        "edits": [("depth = min(10, len(pages))", "depth = min(3, len(pages))")],
+        "more": "found = {'depths': depths, 'read': scores.numel()}",
+    },
+    ("09", 3): {
+        "edits": [('"negative": stored', '"negative": mined')],
+        "more": "found = {'mined': triplets['negative'][:] == mined}",
+    },
     ("a1", 1): {"edits": [("3 * columns[1]", "7 * columns[1]")], "more": "found = {'tokens': three_pages}"},
     ("a1", 2): {"edits": [('"batch_size": 16', '"batch_size": 64')], "more": "found = {'same': by_page == by_key}"},
     ("a2", 1): {
@@ -239,5 +251,7 @@ def test_the_changes_took_hold(runs):
     assert (sixteenth, least) == (whole // 16, max(1, whole // 32))
     assert found["10", 2]["origin"].startswith("your own") and found["10", 2]["steps"] > 0
     assert found["10", 3]["queries"] == 8
+    assert found["09", 1]["right way"] > 0
+    assert found["09", 2] == {"depths": [2, 3], "read": 24} and found["09", 3]["mined"]
     assert found["a1", 1]["tokens"] > 0 and found["a1", 2]["same"] and found["a2", 1]["columns"] == 4
     assert found["06", 2]["indexed"] == found["06", 2]["pages"] + 1

@@ -1,7 +1,7 @@
 """What differs between ``tiny``, ``full`` and ``rehearsal``, as data, and how the environment changes it (every notebook's setup cell).
 
-The profiles themselves are in ``assets/profiles.toml``. ``VDR_PROFILE`` names one. ``VDR_MODEL``, ``VDR_FINETUNED`` and ``VDR_DATASET``
-hold a hub id, a hub id with ``@revision``, or a local folder; ``VDR_ROWS=24:6`` keeps 24 training rows and 6 eval rows.
+The profiles themselves are in ``assets/profiles.toml``. ``VDR_PROFILE`` names one. ``VDR_MODEL``, ``VDR_FINETUNED``, ``VDR_RERANKER``
+and ``VDR_DATASET`` hold a hub id, a hub id with ``@revision``, or a local folder; ``VDR_ROWS=24:6`` keeps 24 training rows and 6 eval rows.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ VARIABLES = {  # variable: the role it fills, and what the course would otherwis
     "VDR_MODEL": ("model", {"random_weights": None}),
     "VDR_FINETUNED": ("finetuned", {}),
     "VDR_DATASET": ("dataset", {"corpus": None}),
+    "VDR_RERANKER": ("reranker", {}),
 }
 COMPARED = ("train_rows", "eval_rows", "max_pixels", "per_device_train_batch_size", "num_train_epochs", "learning_rate")
 HUB_ID = re.compile(r"(?P<name>\w[\w.-]*(/\w[\w.-]*)?)(@(?P<revision>[\w./-]+))?")
@@ -85,6 +86,11 @@ class Profile:
     model_folder: str | None = None  # a local folder that stands in for the hub id; never printed
     finetuned_folder: str | None = None
     dataset_folder: str | None = None
+    reranker_name: str | None = None  # a CrossEncoder to start from in notebook 09; None: one made of the base's own modules
+    reranker_revision: str | None = None
+    reranker_folder: str | None = None
+    reranker_rows: int = 0  # train rows whose pages notebook 09 trains the reranker on
+    reranker_learning_rate: float = 0.0
     corpus: dict | None = None  # arguments of tiny_vdr.corpus.build_source where the dataset is generated
     random_weights: str | None = None  # a name in tiny_vdr.model.SIZES: the base is built from it on first use
 
@@ -134,6 +140,11 @@ class Profile:
     def finetuned_model(self) -> str:
         """A tuned model for readers who skip notebook 03: the hub id, or the path of a folder."""
         return self.finetuned_folder or (self.base_model if self.random_weights else shipped(self.finetuned_name))
+
+    @property
+    def reranker_model(self) -> str | None:
+        """What ``CrossEncoder(...)`` is given in notebook 09: a hub id, the path of a folder, or ``None`` to build it from the base."""
+        return self.reranker_folder or self.reranker_name
 
     def to_dict(self) -> dict:
         """The settings as a dictionary, for printing and for summaries; without paths of this machine."""

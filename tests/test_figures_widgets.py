@@ -6,6 +6,7 @@ import io
 import warnings
 from itertools import pairwise
 
+import ipywidgets
 import nbformat
 import pandas
 import pytest
@@ -307,6 +308,12 @@ def test_stored_measurements_say_what_they_are():
 # widgets
 
 
+def parts(box):
+    """``(controls, message, picture)`` of a box."""
+    row, message, picture, _ = box.children
+    return row.children, message, picture
+
+
 def test_the_slider_redraws():
     asked = []
 
@@ -314,7 +321,7 @@ def test_the_slider_redraws():
         asked.append(option)
         return a_figure(option)
 
-    slider, message, picture = widgets.figure_slider(draw, [256, 64, 8], "dimensions").children
+    (slider,), message, picture = parts(widgets.figure_slider(draw, [256, 64, 8], "dimensions"))
     assert (slider.value, asked) == (256, [256])
     before = bytes(picture.value)
     assert before.startswith(PNG)
@@ -324,19 +331,18 @@ def test_the_slider_redraws():
     assert bytes(picture.value) != before
     assert bytes(picture.value).startswith(PNG)
     assert "dimensions: 8" in message.value
-    assert widgets.figure_slider(draw, [256, 64, 8], "dimensions", value=64).children[0].value == 64
+    assert widgets.figure_slider(draw, [256, 64, 8], "dimensions", value=64).children[0].children[0].value == 64
 
 
 def test_the_slider_tells_the_finding_in_a_sentence():
-    slider, message, _ = widgets.figure_slider(a_figure, [2, 1], "rows", describe=lambda option: f"{option} < 3").children
+    (slider,), message, _ = parts(widgets.figure_slider(a_figure, [2, 1], "rows", describe=lambda option: f"{option} < 3"))
     assert "2 &lt; 3" in message.value  # a text, not HTML
     slider.value = 1
     assert "1 &lt; 3" in message.value
 
 
 def search_parts(search, query="Alder Energy rent 2014"):
-    row, message, picture = widgets.search_box(search, query).children
-    field, button = row.children
+    (field, button), message, picture = parts(widgets.search_box(search, query))
     return field, button, message, picture
 
 
@@ -377,7 +383,61 @@ def test_an_empty_search_asks_for_words(empty):
     assert "found" in message.value
 
 
+def a_box(cover=None):
+    """A number and a width with a button, as appendix 4 has them, and the list of what was looked at."""
+    looked, controls = [], (ipywidgets.BoundedIntText(3, 0, 4, description="query"), ipywidgets.Dropdown(options=[256, 8]))
+
+    def look(number, width):
+        looked.append((number, width))
+        return a_figure(number + 1), f"q{number} at {width} < all"
+
+    controls[1].description = "width"
+    return widgets.live_box(
+        look, *controls, buttons={"cover": cover or (lambda number, width: (a_figure(9), f"covered q{number}"))}
+    ), looked
+
+
+def test_a_box_looks_at_once_and_a_button_adds_on_request():
+    box, looked = a_box()
+    (number, width, button), message, picture = parts(box)
+    below = box.children[3]
+    assert (looked, below.children) == ([(3, 256)], ())
+    assert "q3 at 256 &lt; all" in message.value
+    before = bytes(picture.value)
+    button.click()
+    assert "covered q3" in message.value and not button.disabled
+    assert bytes(below.children[0].value).startswith(PNG)
+    width.value = 8
+    assert looked[-1] == (3, 8) and below.children == (), "a map of another query or width must not stay"
+    number.value = 1
+    assert looked[-1] == (1, 8) and bytes(picture.value) != before
+    number.value = 77
+    assert number.value == 4 and looked[-1] == (4, 8)
+
+
+def test_an_error_in_a_box_is_said_and_the_box_can_be_asked_again():
+    def breaks(number, width):
+        raise OSError(28, "No space left on device")
+
+    box, _ = a_box(breaks)
+    (number, _, button), message, _ = parts(box)
+    button.click()
+    assert "cover did not work: OSError" in message.value and "No space left on device" in message.value
+    assert not button.disabled and box.children[3].children == ()
+    number.value = 0
+    assert "q0 at 256" in message.value
+
+
+def test_a_button_without_a_figure_leaves_the_pictures():
+    box, _ = a_box(lambda number, width: (None, f"marked q{number}"))
+    (*_, button), message, picture = parts(box)
+    before = bytes(picture.value)
+    button.click()
+    assert "marked q3" in message.value and bytes(picture.value) == before and box.children[3].children == ()
+
+
 def every_box():
+    yield a_box()[0]
     yield widgets.figure_slider(a_figure, [1, 2], "rows")
     yield widgets.search_box(lambda query: (a_figure(), "found"), "Rent")
 
@@ -389,7 +449,7 @@ def inside(box):
 
 
 def test_every_control_has_a_name_and_every_answer_is_read_out():
-    controls = ("SelectionSlider", "Text", "Dropdown", "Checkbox", "Button")
+    controls = ("SelectionSlider", "BoundedIntText", "Text", "Dropdown", "Checkbox", "Button")
     for box in every_box():
         parts = list(inside(box))
         assert all(part.description for part in parts if type(part).__name__ in controls)
@@ -397,7 +457,7 @@ def test_every_control_has_a_name_and_every_answer_is_read_out():
 
 
 def test_a_picture_is_sharp_on_a_dense_screen():
-    *_, picture = widgets.figure_slider(a_figure, [1, 2], "rows").children
+    *_, picture = parts(widgets.figure_slider(a_figure, [1, 2], "rows"))
     assert Image.open(io.BytesIO(bytes(picture.value))).width >= 2 * 100 * figures.WIDTH
     assert picture.layout.max_width == "720px"
 
@@ -406,7 +466,7 @@ def test_building_the_boxes_uses_nothing_deprecated():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message="The `ipykernel.comm.Comm` class")  # ipywidgets 7.7, Colab's, calls it itself
-        assert len(list(every_box())) == 2
+        assert len(list(every_box())) == 3
 
 
 def test_pages_without_a_kernel_have_a_sentence_in_a_controls_place(tmp_path):

@@ -5,7 +5,6 @@ import math
 import re
 
 import model_twins
-import pandas
 import pytest
 import torch
 import transformers

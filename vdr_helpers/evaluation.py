@@ -9,7 +9,6 @@ from pathlib import Path
 
 from vdr_helpers.pages import show_progress
 from vdr_helpers.profiles import PROFILES, Profile, assets_folder
-from vdr_helpers.source import drawn_facts
 from vdr_helpers.stamps import (
     damaged_files,
     data_differences,
@@ -263,90 +262,3 @@ def load_results(profile: Profile, name: str) -> dict | None:
         print(f"results/{path.name} was measured with other settings ({why}) and is left out: run its notebook again")
         return None
     return results
-
-
-QUESTION_WORDS = "what how which who when where why did do does is are was were can".split()
-
-
-def known_facts(profile: Profile, queries: dict, corpus: dict, relevant_docs: dict, hard_negatives: dict):
-    """``(facts, changes)``: a ``DataFrame`` of what is known about each query, and ``{page id: what a hard negative changes}`` (appendix a4).
-
-    On every profile, from the query and its right page: ``opens with`` (its question word) and ``page`` (its orientation). On a
-    generated source also ``asks for`` and ``layout``, and ``changes``, such as ``"year"``; its plan is joined by the pages' content, and
-    ``ValueError`` says so when the plan has another query there. Without the page files of notebook 02 a line says what is left out.
-    """
-    import pandas
-    from PIL import Image
-
-    facts = pandas.DataFrame(index=list(queries))
-    first_words = [text.split()[0].lower() for text in queries.values()]
-    facts["opens with"] = [word if word in QUESTION_WORDS else "another word" for word in first_words]
-    right = {query: next(iter(relevant_docs[query])) for query in queries}
-    sizes = [Image.open(corpus[page]).size for page in right.values()]
-    facts["page"] = ["landscape" if width > height else "portrait or square" for width, height in sizes]
-    if profile.corpus is None:
-        return facts, {}
-    files = sorted((profile.output_dir / "data").glob("pages-*/*.png"), key=lambda file: int(file.stem), reverse=True)
-    numbers = {content_of(file): int(file.stem) for file in files}  # of copies the first: later ones have no query
-    names = [[right[query], *sorted(hard_negatives[query])] for query in queries]
-    rows = [[numbers.get(content_of(corpus[name])) for name in row] for row in names]
-    if any(None in row for row in rows):
-        print("layouts and kinds of query are left out: page files of notebook 02 are gone, run it again to have them")
-        return facts, {}
-    plan = drawn_facts(profile, rows)
-    for query, row in zip(queries, plan, strict=True):
-        if row["query"] != queries[query]:
-            raise ValueError(f"{query} asks {queries[query]!r}, its page was drawn for {row['query']!r}: run notebook 02 again")
-    facts["asks for"], facts["layout"] = [row["asks for"] for row in plan], [row["layout"] for row in plan]
-    changes = [zip(row[1:], found["changes"], strict=True) for row, found in zip(names, plan, strict=True)]
-    return facts, {page: " + ".join(changed) for pairs in changes for page, changed in pairs}
-
-
-class Marks:
-    """Which suspected pages answer their query too, by a reader's word: ``results/marks.json``, the newest last (appendix a4).
-
-    A mark belongs to the text of a query and the content of a page, so it outlives a run and never meets another page. The file is
-    written whole at each mark; one that cannot be read is named and set aside, not lost.
-    """
-
-    def __init__(self, profile: Profile) -> None:
-        self.path = profile.output_dir / "results" / "marks.json"
-
-    def read(self) -> list[dict]:
-        """All marks, ``{"query", "page", "answers"}`` each."""
-        if not self.path.exists():
-            return []
-        try:
-            marks = json.loads(self.path.read_text(encoding="utf-8"))
-            if all(isinstance(mark["answers"], bool) and mark["query"] and mark["page"] for mark in marks):
-                return marks
-        except (ValueError, TypeError, KeyError):
-            pass
-        used = len(list(self.path.parent.glob(f"{self.path.name}.damaged*")))
-        aside = self.path.rename(self.path.with_name(f"{self.path.name}.damaged{used or ''}"))
-        print(f"results/{self.path.name} is damaged: set aside as {aside.name}, marks start anew")
-        return []
-
-    def of(self, query: str, page) -> list[dict]:
-        """The marks of one pair, the newest last: that one holds."""
-        key = content_of(page).hex()
-        return [mark for mark in self.read() if (mark["query"], mark["page"]) == (query, key)]
-
-    def answers(self, query: str, page) -> bool | None:
-        """Whether the page was marked as an answer too, or as none; ``None`` without a mark."""
-        return next((mark["answers"] for mark in reversed(self.of(query, page))), None)
-
-    def add(self, query: str, page, answers: bool) -> None:
-        """Mark a pair."""
-        self._write([*self.read(), {"query": query, "page": content_of(page).hex(), "answers": answers}])
-
-    def undo(self, query: str, page) -> None:
-        """Take back the newest mark of a pair, so that the one before it holds again; nothing happens without one."""
-        if own := self.of(query, page):
-            marks = self.read()
-            last = max(place for place, mark in enumerate(marks) if mark == own[-1])
-            self._write(marks[:last] + marks[last + 1 :])
-
-    def _write(self, marks: list[dict]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self.path, json.dumps(marks, indent=1, ensure_ascii=False) + "\n")

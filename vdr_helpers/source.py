@@ -165,19 +165,13 @@ def source_path(profile: Profile) -> str:
     return str(folder)
 
 
-def drawn_facts(profile: Profile, rows: list[list[int]]) -> list[dict]:
-    """What the plan of a generated source says of some rows, each given as ``[its number, the numbers of its hard negatives...]``.
+def drawn_plan(profile: Profile) -> list:
+    """What a generated source was planned to hold, a ``tiny_vdr.corpus.Row`` per row; empty for a source that nobody drew (appendix a4)."""
+    if profile.corpus is None:
+        return []
+    from tiny_vdr.corpus import plan_rows
 
-    Per row ``{"query", "asks for", "layout", "changes"}``; ``changes``: for each negative the facts of the query that are otherwise on it.
-    """
-    from tiny_vdr.corpus import changed_facts, plan_rows, query_kind
-
-    plan, found = plan_rows(**profile.corpus), []
-    for number, *negatives in rows:
-        row = plan[number]
-        changes = [changed_facts(row, plan[negative].page) for negative in negatives]
-        found.append({"query": row.query, "asks for": query_kind(row), "layout": row.page.layout, "changes": changes})
-    return found
+    return plan_rows(**profile.corpus)
 
 
 def open_source(name: str, config: str, revision: str | None = None) -> Source:

@@ -146,16 +146,12 @@ def source_pages(profile: Profile, split: str, largest_fetch: float = 2e9) -> di
         print("which rows of the source these pages are was not noted: the pages are taken as the model sees them")
         return {}
     source = open_source(source_path(profile), profile.dataset_config, profile.dataset_revision)
-    groups = source.groups_of({number for row in rows for number in row})
-    if source.bytes_of(["image"], groups) > largest_fetch:
-        print(
-            f"{source.bytes_of(['image'], groups) / 1e9:.1f} GB of the source hold these pages, more than {largest_fetch / 1e9:g}:"
-        )
+    numbers = sorted({number for row in rows for number in row})
+    size = source.bytes_of(["image"], source.groups_of(numbers))
+    if size > largest_fetch:
+        print(f"{size / 1e9:.1f} GB of the source hold these pages, more than {largest_fetch / 1e9:g}:")
         print("the pages are taken as the model sees them; source_pages(..., largest_fetch=1e12) reads them all the same")
         return {}
-    read = (source.read_rows(group, numbers, ["image"]) for group, numbers in groups.items())
-    files = dict(
-        zip((n for wanted in groups.values() for n in wanted), (r["image"]["bytes"] for some in read for r in some), strict=True)
-    )
+    files = {n: row["image"]["bytes"] for n, row in zip(numbers, source.read_rows(numbers, ["image"]), strict=True)}
     kinds = ("positive", *(f"negative_{i}" for i in range(SPLIT_NEGATIVES[split])))
     return {f"q{i}-{kind}": files[number] for i, row in enumerate(rows) for kind, number in zip(kinds, row, strict=False)}

@@ -17,7 +17,7 @@ from tiny_vdr.corpus import encode_page, plan_rows
 from vdr_helpers import pages
 from vdr_helpers.profiles import assets_folder, load_profile
 from vdr_helpers.source import open_source
-from vdr_helpers.splits import source_pages, stored_choice
+from vdr_helpers.splits import chosen_rows, stored_choice
 from vdr_helpers.stamps import BY_PUBLISHER, data_settings, write_stamp
 
 MEASURES = {"ndcg@10": nDCG @ 10, "mrr@10": RR @ 10, "map@100": AP @ 100}
@@ -154,9 +154,16 @@ def noted(small_profile):
     return small_profile
 
 
+def source_pages(profile, **settings):
+    """Notebook 04's own reading of the eval pages."""
+    found = definitions("04", "source_pages")["source_pages"]
+    found.__globals__["profile"] = profile
+    return found(**settings)
+
+
 def test_source_pages_are_the_sources_files(noted):
     source = open_source(noted.dataset_name, noted.dataset_config)
-    found = source_pages(noted, "eval")
+    found = source_pages(noted)
     assert list(found)[:6] == ["q0-positive", *(f"q0-negative_{i}" for i in range(4)), "q1-positive"]
     for page_id, row in {"q0-positive": 3, "q0-negative_0": 1, "q0-negative_3": 4, "q1-negative_3": 1}.items():
         [read] = source.read_rows([row], ["image"])
@@ -164,16 +171,16 @@ def test_source_pages_are_the_sources_files(noted):
 
 
 def test_too_much_to_fetch_is_said_and_not_fetched(noted, capsys):
-    assert source_pages(noted, "eval", largest_fetch=1000) == {}
-    assert "are taken as the model sees them; source_pages(..., largest_fetch=1e12)" in capsys.readouterr().out
+    assert source_pages(noted, largest_fetch=1000) == {}
+    assert "taken as the model sees them: 0.0 GB of the source hold them" in capsys.readouterr().out
 
 
 def test_rows_that_nobody_noted_are_not_guessed(noted, capsys):
     write_stamp_of = noted.output_dir / "data"
     write_stamp_of.mkdir(parents=True)
     write_stamp(write_stamp_of, {"split": BY_PUBLISHER})
-    assert source_pages(noted, "eval") == {}
+    assert source_pages(noted) == {} and chosen_rows(noted, "eval") is None
     assert "was not noted" in capsys.readouterr().out
     write_stamp(write_stamp_of, data_settings(noted))
     (noted.output_dir / "results" / "rows.json").write_text('{"eval": [[0, 1')
-    assert source_pages(noted, "eval") == {}
+    assert source_pages(noted) == {}

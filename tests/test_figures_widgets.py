@@ -11,7 +11,7 @@ import nbformat
 import pandas
 import pytest
 import torch
-from cells import edited_sources
+from cells import definitions, edited_sources
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgb
@@ -23,6 +23,7 @@ from vdr_helpers import figures, widgets
 from vdr_helpers.profiles import PROFILES
 from vdr_helpers.published import measured, published
 
+model_sizes = definitions("04", "billions", "model_sizes")["model_sizes"]
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -205,8 +206,7 @@ def test_the_training_curve_shows_losses_and_scores():
 
 
 def test_the_model_sizes_are_marked_as_published_and_own_only_where_given():
-    models = published()["models"]
-    figure = figures.model_sizes(models)
+    figure = model_sizes()
     points = [tuple(map(float, dots.get_offsets()[0])) for dots in figure.axes[0].collections]
     assert len(points) == 20
     assert (2.1, 0.947) in points
@@ -216,7 +216,7 @@ def test_the_model_sizes_are_marked_as_published_and_own_only_where_given():
     assert all(tuple(dots.get_facecolor()[0]) == (1, 1, 1, 1) for dots in figure.axes[0].collections), (
         "published points are hollow"
     )
-    own = figures.model_sizes(models, own=(2.1, 0.94))
+    own = model_sizes(own=(2.1, 0.94))
     assert len(own.axes[0].collections) == 21
     assert tuple(own.axes[0].collections[-1].get_facecolor()[0]) != (1, 1, 1, 1)
     assert "measured here" in labels(own)
@@ -225,7 +225,7 @@ def test_the_model_sizes_are_marked_as_published_and_own_only_where_given():
 
 
 def test_tuned_and_base_stand_out_among_the_published():
-    dots = figures.model_sizes(published()["models"]).axes[0].collections
+    dots = model_sizes().axes[0].collections
     looks = {
         tuple(map(float, one.get_offsets()[0])): (tuple(one.get_edgecolor()[0]), one.get_paths()[0].vertices.shape)
         for one in dots
@@ -262,9 +262,9 @@ def test_a_covered_label_is_noticed():
         lambda: figures.truncation_curve(PANELS, BANDS),
         lambda: figures.truncation_curve({"measured here": {"base": SCORES["base"], "tuned": {256: 0.6, 64: 0.52, 8: 0.25}}}),
         lambda: figures.truncation_curve({"measured here": THREE | {"tuned": {256: 0.99, 64: 0.99, 8: 0.98}}}, BANDS),
-        lambda: figures.model_sizes(published()["models"]),
-        lambda: figures.model_sizes(published()["models"], (2.1, 0.93)),
-        lambda: figures.model_sizes(published()["models"], (2.1, 0.90)),
+        lambda: model_sizes(),
+        lambda: model_sizes((2.1, 0.93)),
+        lambda: model_sizes((2.1, 0.90)),
         lambda: figures.training_curve([(2, 9.5)], [(4, 0.7), (8, 0.8)], [(4, 0.6), (8, 0.79)], 8),
         lambda: figures.training_curve([(2, 9.5)], [(4, 0.7)], [(4, 0.7)], 8),
     ],
@@ -314,31 +314,30 @@ def parts(box):
     return row.children, message, picture
 
 
-def test_the_slider_redraws():
+def a_slider():
+    """A box of one slider, as notebooks 02 and 05 have it, and the list of what was drawn."""
     asked = []
 
     def draw(option):
         asked.append(option)
-        return a_figure(option)
+        return a_figure(option), f"{option} < 300"
 
-    (slider,), message, picture = parts(widgets.figure_slider(draw, [256, 64, 8], "dimensions"))
+    slider = ipywidgets.SelectionSlider(options=[256, 64, 8], description="dimensions", continuous_update=False)
+    return widgets.live_box(draw, slider), asked
+
+
+def test_the_slider_redraws_and_tells_the_finding_in_a_sentence():
+    box, asked = a_slider()
+    (slider,), message, picture = parts(box)
     assert (slider.value, asked) == (256, [256])
     before = bytes(picture.value)
     assert before.startswith(PNG)
-    assert "dimensions: 256" in message.value
+    assert "256 &lt; 300" in message.value  # a text, not HTML
     slider.value = 8
     assert asked == [256, 8]
     assert bytes(picture.value) != before
     assert bytes(picture.value).startswith(PNG)
-    assert "dimensions: 8" in message.value
-    assert widgets.figure_slider(draw, [256, 64, 8], "dimensions", value=64).children[0].children[0].value == 64
-
-
-def test_the_slider_tells_the_finding_in_a_sentence():
-    (slider,), message, _ = parts(widgets.figure_slider(a_figure, [2, 1], "rows", describe=lambda option: f"{option} < 3"))
-    assert "2 &lt; 3" in message.value  # a text, not HTML
-    slider.value = 1
-    assert "1 &lt; 3" in message.value
+    assert "8 &lt; 300" in message.value
 
 
 def search_parts(search, query="Alder Energy rent 2014"):
@@ -438,7 +437,7 @@ def test_a_button_without_a_figure_leaves_the_pictures():
 
 def every_box():
     yield a_box()[0]
-    yield widgets.figure_slider(a_figure, [1, 2], "rows")
+    yield a_slider()[0]
     yield widgets.search_box(lambda query: (a_figure(), "found"), "Rent")
 
 
@@ -457,7 +456,7 @@ def test_every_control_has_a_name_and_every_answer_is_read_out():
 
 
 def test_a_picture_is_sharp_on_a_dense_screen():
-    *_, picture = parts(widgets.figure_slider(a_figure, [1, 2], "rows"))
+    *_, picture = parts(a_slider()[0])
     assert Image.open(io.BytesIO(bytes(picture.value))).width >= 2 * 100 * figures.WIDTH
     assert picture.layout.max_width == "720px"
 

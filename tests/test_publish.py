@@ -18,17 +18,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from cells import edited_sources
+from cells import definitions, edited_sources
 from huggingface_hub import ModelCard
 
 from tools.sizing import LORA
 from vdr_helpers.profiles import PROFILES, load_profile
-from vdr_helpers.publish import NoTokenError, explain_failure, hub_name, hub_token, licence, merge_adapters, private_details
+from vdr_helpers.publish import NoTokenError, explain_failure, hub_token, merge_adapters
 from vdr_helpers.stamps import data_settings, write_stamp
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "hf_" + "S" * 34  # the shape of a token, and none
 CARD_CELLS = ("training_facts(", "load_results(", "ModelCardData(", "model_card = ")  # what they hold, in order
+SCAN_CELLS = ("def names_a_path", "def private_details")
 OWNERS = {"no-right": 403, "bad-token": 401, "taken": 409}
 
 # Runs cells of notebook 06 (the profile first, publishing last), the last one with another name each time.
@@ -121,7 +122,7 @@ def pushed(tmp_path_factory):
     home.mkdir()
     cells = [
         "from vdr_helpers.profiles import load_profile\nprofile = load_profile()",
-        *(cell(text) for text in ("finetuned_model(profile)", *CARD_CELLS, "save_pretrained(", "push_to_hub(")),
+        *(cell(text) for text in ("finetuned_model(profile)", *CARD_CELLS, *SCAN_CELLS, "save_pretrained(", "push_to_hub(")),
     ]
     (home / "cells.json").write_text(json.dumps(cells))
     server = start_stand_in()
@@ -320,6 +321,12 @@ def test_a_hub_that_is_not_there_is_one_line(tmp_path, capsys):
 
 
 PATH = "a path of this machine"
+SCAN = "USER TOKEN OPENING POSIX WINDOWS NOT_YOURS VOCABULARIES TEXT_FILES names_a_path names_you holds_a_token private_details".split()
+
+
+def private_details(folder):
+    """Notebook 06's own search, for who runs it now."""
+    return definitions("06", *SCAN)["private_details"](folder)
 
 
 @pytest.fixture
@@ -535,9 +542,23 @@ def test_a_model_without_a_note_is_somebody_elses(tmp_path, monkeypatch):
     assert "| rows |" not in card.text
 
 
-def test_names_and_licences():
+def test_only_a_name_that_the_hub_can_know_is_one():
     names = ("owner/model", "assets/tiny-base", "local folder mine", "generated", "random weights")
+    hub_name = definitions("06", "hub_name")["hub_name"]
     assert [name for name in names if hub_name(name)] == ["owner/model"]
-    assert licence("Qwen/Qwen3-VL-Embedding-2B") == licence("assets/tiny-base") == "apache-2.0"
-    assert licence("BAAI/BGE-VL-base") == "mit"
-    assert licence("nvidia/omni-embed-nemotron-3b") is licence("owner/unknown") is None
+
+
+@pytest.mark.parametrize(
+    ("base", "stated"),
+    [
+        ("Qwen/Qwen3-VL-Embedding-2B", "apache-2.0"),
+        ("assets/tiny-base", "apache-2.0"),
+        ("BAAI/BGE-VL-base", "mit"),
+        ("nvidia/omni-embed-nemotron-3b", None),
+        ("owner/unknown", None),
+    ],
+)
+def test_a_licence_is_stated_where_it_is_known_and_free(base, stated):
+    space = {"facts": {"base": base, "data": "generated"}, "metrics": []}
+    exec(cell("ModelCardData("), space)
+    assert space["card_data"].license == stated

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from vdr_helpers.pages import show_progress
-from vdr_helpers.profiles import PROFILES, Profile, assets_folder
+from vdr_helpers.profiles import PROFILES, Profile
 from vdr_helpers.stamps import (
     damaged_files,
     data_differences,
@@ -129,39 +129,14 @@ def embed_once(model, queries: list[str], pages: list, profile: Profile):
     return made["queries"], made["pages"]
 
 
-CONTROL = "measured/without_matryoshka.safetensors"  # under assets/, written by `python -m benchmarks.choices`
-
-
 def control_settings(profile: Profile, training: dict, queries: dict, corpus: dict) -> dict:
-    """What the control's embeddings belong to: the base's weights, the data, the training but for its loss, the order of texts and pages."""
+    """What the stored control of notebook 05 belongs to: the base's weights, the data, the training but its loss, the order of texts and pages."""
     return {
         "base": {"name": profile.model_name, "weights": model_key(profile.base_model)},
         "data": data_settings(profile),
         "training": {name: value for name, value in training.items() if name not in ("loss", "not the published setting")},
         "queries and pages": hashlib.sha256(json.dumps([queries, list(corpus)]).encode()).hexdigest()[:16],
     }
-
-
-def stored_control(profile: Profile, tuned: str, queries: dict, corpus: dict):
-    """``(embeddings, origin)`` of the shipped control, a model tuned without ``MatryoshkaLoss`` (notebook 05).
-
-    ``embeddings``: queries, pages and the first train pages, float32 tensors of shape (n, dims) that are kept in float16. ``(None, why)``
-    unless base, data, queries and pages are those that it was made with, and ``tuned``, the folder of the model it is a control for, was
-    trained with the same settings but for the loss.
-    """
-    from safetensors import safe_open
-
-    with safe_open(str(assets_folder() / CONTROL), framework="pt") as file:
-        made_from = json.loads(file.metadata()["made_from"])
-        vectors = tuple(file.get_tensor(name).float() for name in ("queries", "pages", "train_pages"))
-    training = (read_stamp(tuned) or {}).get("training")
-    if training is None:
-        return None, "left out: the tuned model has no note of its training"
-    different = differences(made_from, control_settings(profile, training, queries, corpus))
-    if different:
-        more = f"; {len(different) - 2} more" if len(different) > 2 else ""
-        return None, f"left out, it was made with other settings: {'; '.join(different[:2])}{more}"
-    return vectors, "stored, tuned once by this project (python -m benchmarks.choices)"
 
 
 def is_named(profile: Profile) -> bool:

@@ -14,10 +14,8 @@ LINES = [  # colour, marker and line of the curves in one figure: tuned, base, a
     (TUNED, "o", "-"), (BASE, "s", "-"), ("#b35900", "^", ":"), ("#6a3d9a", "D", "-."), ("#202124", "v", "--"),
 ]  # fmt: skip
 WIDTH = 7.2  # inches: the text column, 720 pixels of a page
-LETTERS = {colour: colour for colour, *_ in LINES} | {
-    BASE: PUBLISHED,
-    PUBLISHED: PUBLISHED,
-}  # by a line's colour: small letters need the darker grey
+# By a line's colour: small letters need the darker grey.
+LETTERS = {colour: colour for colour, *_ in LINES} | {BASE: PUBLISHED, PUBLISHED: PUBLISHED}
 DPI = 200  # two pixels of the picture for each of the page, so that dense screens show sharp letters
 BESIDE = [(x, y, away) for away in (7, 12, 20) for x, y in ((1, 1), (1, -1), (0, 1), (0, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0))]
 
@@ -170,14 +168,8 @@ def truncation_curve(
             colour, marker, style = LINES[number]
             colour, style = (PUBLISHED, "--") if elsewhere else (colour, style)
             face, band = "white" if number > 1 else colour, {} if elsewhere else (bands or {}).get(name, {})
-            look = {
-                "color": colour,
-                "linestyle": style,
-                "marker": marker,
-                "markersize": 4 if many else 5,
-                "markerfacecolor": face,
-            }
-            axis.plot(list(curve), list(curve.values()), label=name, **look)
+            look = {"color": colour, "linestyle": style, "marker": marker, "markerfacecolor": face}
+            axis.plot(list(curve), list(curve.values()), label=name, markersize=4 if many else 5, **look)
             if band:
                 axis.fill_between(list(band), *zip(*band.values(), strict=True), color=colour, alpha=0.16, linewidth=0)
             lowest = min(lowest, *curve.values(), *(low for low, _ in band.values()))
@@ -192,9 +184,8 @@ def truncation_curve(
         figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False, fontsize=8)
         return figure
     for axis in axes[0]:
-        label_points(
-            axis, [(line.get_label(), line.get_xydata()[::-1].tolist(), LETTERS[line.get_color()]) for line in axis.lines]
-        )
+        named = [(line.get_label(), line.get_xydata()[::-1].tolist(), LETTERS[line.get_color()]) for line in axis.lines]
+        label_points(axis, named)
     return figure
 
 
@@ -217,33 +208,4 @@ def training_curve(
     axes[0].set(xlabel="step", title="training loss (sum over dimensions)")
     axes[1].set(xlabel="step", title="NDCG@10 on eval")
     label_points(axes[1], [(label, list(points), TUNED) for axis, points, _, _, label in lines if label and points])
-    return figure
-
-
-def model_sizes(models: list[dict], own: tuple[float, float] | None = None):
-    """The published table as a scatter: billions of parameters against NDCG@10; ``own`` is the reader's ``(billions, score)``.
-
-    Hollow points are published, the tuned model and its base with a thick edge; the filled one is the reader's. The best model above
-    four billion and those below 0.65 have their names beside them as well.
-    """
-    from vdr_helpers.published import parameters_in_billions, published
-
-    figure, axis = new_figure(height=3.8)
-    points = {row["model"]: (parameters_in_billions(row["parameters"]), row["ndcg_at_10"]) for row in models}
-    tuned, base = published()["model"], published()["base_model"]
-    larger = max((name for name in points if points[name][0] > 4), key=lambda name: points[name][1])
-    looks = {tuned: (TUNED, "o", 2.5, 110), base: (BASE, "s", 2.5, 60)}
-    for name, point in points.items():
-        colour, marker, linewidth, size = looks.get(name, (PUBLISHED, "o", 1, 36))
-        axis.scatter(*point, color="white", edgecolor=colour, marker=marker, linewidth=linewidth, s=size, zorder=3)
-    roles = {larger: "", tuned: " (tuned)", base: " (its base)"} | {name: "" for name in points if points[name][1] < 0.65}
-    labels = [(name.split("/")[1] + role, [points[name]], TUNED if name == tuned else PUBLISHED) for name, role in roles.items()]
-    if own:
-        axis.scatter(*own, color=TUNED, s=28, zorder=4)
-        labels.append(("measured here", [own], TUNED))
-    axis.set(xscale="log", xlabel="parameters (billions, log scale)", ylabel="NDCG@10", xlim=(0.1, 20), ylim=(0.3, 1))
-    axis.set_xticks([0.15, 0.5, 1, 2, 4, 8], ["0.15", "0.5", "1", "2", "4", "8"])
-    axis.minorticks_off()
-    axis.set_title("published by the model card" + (", but for the filled point" if own else ", not measured here"))
-    label_points(axis, labels)
     return figure

@@ -1,43 +1,28 @@
-"""Publishing without accidents (notebook 06): a token that is never shown, one line when the hub says no, nothing private in a file.
+"""Publishing without accidents (notebook 06): a token that is never shown, and one line when the hub says no.
 
 And the embedded vector store of notebooks 06 and 07: what to say when it is in use elsewhere or damaged.
 """
 
 from __future__ import annotations
 
-import getpass
 import logging
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vdr_helpers.profiles import Profile, assets_folder
-from vdr_helpers.published import registry
-from vdr_helpers.stamps import read_stamp, used_revisions
 
 SECRET = "HF_TOKEN"
-QUIET = {
-    "grpc.keepalive_time_ms": 2**31 - 1,
-    "grpc.keepalive_permit_without_calls": 0,
-}  # an idle client's pings end in a complaint
+# An idle client's pings end in a complaint.
+QUIET = {"grpc.keepalive_time_ms": 2**31 - 1, "grpc.keepalive_permit_without_calls": 0}
 REASONS = {  # what the hub's answer means for a push
     401: "the hub does not know this token: make a new one with write access, it may have expired",
     403: "this token may not write there: give it write access, and publish under your own name",
     404: "the hub found no such place for this token: check the name, and that the token may write there",
     409: "you have a repository of that name already: choose another, or add exist_ok=True to update it (who sees it stays as it is)",
 }
-GENERIC_USERS = {"root", "user", "jovyan", "colab", "kaggle"}  # account names that point to nobody
-TEXT_FILES = {".json", ".md", ".jinja", ".txt", ".yaml", ".yml", ".toml", ".cfg", ".py", ".csv", ".html"}
-VOCABULARIES = {"tokenizer.json", "vocab.json", "merges.txt"}  # any word can stand there: only tokens are looked for
-TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
-OPENING = r"(?:^|(?<=[\s\"'`(=,;:\[]))"  # what may stand before a path; so a URL, a closing tag and "query/page" are none
-POSIX = re.compile(OPENING + r"(?:file://)?(?P<top>/[\w.@+~-]+)(?P<rest>/[\w.@+~-][^\s\"'`<>]*)?")
-WINDOWS = re.compile(
-    OPENING + r"(?:[A-Za-z]:[\\/]+[\w.~-]+|\\\\[\w.-]+\\\w|\\{4}[\w.-]+\\\\\w)"
-)  # C:\\x and \\\\server\\x, in JSON too
 
 
 class NoTokenError(RuntimeError):
@@ -95,34 +80,6 @@ def explain_failure(folder: Path) -> Iterator[None]:
         print(f"not published: {reason}. Your model is safe in {folder.parent.name}/{folder.name}, in your outputs folder.")
 
 
-def names_a_path(text: str) -> bool:
-    """Whether ``text`` names an absolute path, of Windows or of anything else. A single ``/word`` counts where this machine has it."""
-    found = [match for match in POSIX.finditer(text) if match["rest"] or Path(match["top"]).exists()]
-    return bool(found or WINDOWS.search(text))
-
-
-def private_details(folder: Path) -> list[str]:
-    """``["adapter_config.json: a path of this machine (line 3)", ...]``: what should not leave it.
-
-    Absolute paths, your user name and tokens are looked for in every text file of ``folder``; in a tokenizer's vocabulary, which holds
-    every word, only tokens. Raises ``FileNotFoundError`` when ``folder`` is not there.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder.name}: save the model first")
-    user, token = getpass.getuser(), os.environ.get(SECRET, "").strip()
-    name_of_user = re.compile(rf"\b{re.escape(user)}\b")
-    found = []
-    for path in sorted(path for path in folder.rglob("*") if path.suffix in TEXT_FILES):
-        content, name = path.read_text(encoding="utf-8", errors="replace"), path.relative_to(folder).as_posix()
-        if path.name not in VOCABULARIES:
-            lines = [number for number, line in enumerate(content.splitlines(), start=1) if names_a_path(line)]
-            found += [f"{name}: a path of this machine (line {number})" for number in lines]
-            found += [f"{name}: your user name"] if user not in GENERIC_USERS and name_of_user.search(content) else []
-        if TOKEN.search(content) or (token and token in content):
-            found.append(f"{name}: a token")
-    return found
-
-
 def merge_adapters(model, profile: Profile):
     """The model with LoRA's matrices added to the weights they belong to; a model without adapters comes back as it is.
 
@@ -149,38 +106,6 @@ def merge_adapters(model, profile: Profile):
 
 
 TEMPLATE = str(assets_folder() / "model_card.md")  # the text around the facts, for huggingface_hub's ModelCard.from_template
-HUB_NAME = re.compile(r"(?!assets/)[\w.-]+/[\w.-]+")
-
-
-def hub_name(name: str) -> str | None:
-    """``name`` if it is one that the hub can know, such as ``owner/model``; ``None`` for a folder and for what comes with the course."""
-    return name if HUB_NAME.fullmatch(name) else None
-
-
-def licence(name: str) -> str | None:
-    """A model's licence as the hub spells it: Apache-2.0 for what is shipped, else as ``assets/models.json`` knows it, or ``None``."""
-    known = {row["model"]: row["licence"] for row in registry()["models"]}
-    stated = "Apache-2.0" if name.startswith("assets/") else known.get(name)
-    return stated.lower() if stated in ("Apache-2.0", "MIT") else None
-
-
-def training_facts(tuned: str, profile: Profile) -> dict[str, str]:
-    """What was really trained, from the note that notebook 03 left beside the tuned model and today's settings cannot change.
-
-    ``tuned``: its folder or hub id. ``base`` and ``data`` (names) are always there, the rest where a note says it, in a card's order.
-    """
-    stamp = read_stamp(tuned)
-    if not (stamp and stamp.get("training")):  # trained by somebody else: nothing here knows how
-        revision = profile.finetuned_revision or "default branch"
-        return {"base": profile.finetuned_name, "base revision": revision, "data": "not known here"}
-    base, data = stamp["model"], stamp["data"].get("resolved") or stamp["data"]["dataset"]
-    return {
-        "base": base["name"],
-        "base revision": base["revision"] or used_revisions(profile)["model"]["revision"],
-        "data": data["name"],
-        "data revision": data["revision"] or "default branch",
-        "split": stamp["data"]["split"],
-    } | stamp["training"]
 
 
 def open_store(path: Path):

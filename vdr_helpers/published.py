@@ -38,16 +38,3 @@ def measured(name: str) -> dict:
     if name not in (known := sorted(file.stem for file in (assets_folder() / "measured").glob("*.json"))):
         raise ValueError(f"nothing was measured under {name!r}: there are {', '.join(known)}")
     return read_asset(f"measured/{name}.json")
-
-
-def parameters_in_billions(text: str) -> float:
-    """``"428M"`` -> 0.428, ``"2.1B"`` -> 2.1. Raises ``ValueError`` for another unit."""
-    scale = {"M": 1e-3, "B": 1.0}.get(text[-1:])
-    if scale is None:
-        raise ValueError(f"expected a number of parameters such as '428M' or '2.1B', got {text!r}")
-    return float(text[:-1]) * scale
-
-
-def citations() -> str:
-    """The three works that the published card cites, as a BibTeX block (``assets/citations.bib``)."""
-    return "```bibtex\n" + (assets_folder() / "citations.bib").read_text(encoding="utf-8").strip() + "\n```"

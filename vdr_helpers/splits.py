@@ -94,9 +94,7 @@ def load_prepared(profile: Profile, split: str):
             origin = f"{stamp['dataset']['name']}, as its publisher split it" if by_publisher else "your own notebook 02"
             try:
                 return load_from_disk(str(folder / split)), origin
-            except (
-                Exception
-            ) as error:  # datasets and pyarrow have an error of their own for each kind of damage, few name the file
+            except Exception as error:  # for each kind of damage another one, of datasets or pyarrow; few name the file
                 problem = f"{split} is damaged, {type(error).__name__}"
     if chosen := stored_choice(profile):
         build_chosen(profile, chosen)
@@ -130,28 +128,17 @@ def build_chosen(profile: Profile, chosen: dict[str, list[list[int]]]) -> None:
     save_splits(build_splits(rows), profile.output_dir / "data", made_from)
 
 
-def source_pages(profile: Profile, split: str, largest_fetch: float = 2e9) -> dict[str, bytes]:
-    """``{"q0-positive": image file, "q0-negative_0": ...}``: a split's pages as the source has them, not shrunk (notebook 04).
+def chosen_rows(profile: Profile, split: str) -> list[list[int]] | None:
+    """``[[row, its negatives...], ...]`` of ``train`` or ``eval`` in source row numbers, as notebook 02 noted them (``results/rows.json``).
 
-    Which rows they are comes from ``results/rows.json`` of notebook 02, else from the shipped choice of ``tiny``. Empty, with the
-    reason printed, for a split by its publisher, and where more than ``largest_fetch`` bytes would have to be read for it.
+    Else the shipped choice of ``tiny``; ``None`` for a split by its publisher, or where nobody noted them.
     """
-    rows, kept = (stored_choice(profile) or {}).get(split), profile.output_dir / "results" / "rows.json"
+    if (read_stamp(profile.output_dir / "data") or {}).get("split") == BY_PUBLISHER:
+        return None
     try:
-        noted = json.loads(kept.read_text(encoding="utf-8"))
-        rows = rows if differences(noted["made_from"]["data"], data_settings(profile)) else noted[split]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # not there or damaged: on tiny the shipped choice is the same
-    if not rows or (read_stamp(profile.output_dir / "data") or {}).get("split") == BY_PUBLISHER:
-        print("which rows of the source these pages are was not noted: the pages are taken as the model sees them")
-        return {}
-    source = open_source(source_path(profile), profile.dataset_config, profile.dataset_revision)
-    numbers = sorted({number for row in rows for number in row})
-    size = source.bytes_of(["image"], source.groups_of(numbers))
-    if size > largest_fetch:
-        print(f"{size / 1e9:.1f} GB of the source hold these pages, more than {largest_fetch / 1e9:g}:")
-        print("the pages are taken as the model sees them; source_pages(..., largest_fetch=1e12) reads them all the same")
-        return {}
-    files = {n: row["image"]["bytes"] for n, row in zip(numbers, source.read_rows(numbers, ["image"]), strict=True)}
-    kinds = ("positive", *(f"negative_{i}" for i in range(SPLIT_NEGATIVES[split])))
-    return {f"q{i}-{kind}": files[number] for i, row in enumerate(rows) for kind, number in zip(kinds, row, strict=False)}
+        noted = json.loads((profile.output_dir / "results" / "rows.json").read_text(encoding="utf-8"))
+        if not differences(noted["made_from"]["data"], data_settings(profile)):
+            return noted[split]
+    except (OSError, ValueError, KeyError, TypeError):  # not there or damaged: on tiny the shipped choice is the same
+        pass
+    return (stored_choice(profile) or {}).get(split)

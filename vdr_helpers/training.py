@@ -157,10 +157,8 @@ class OnePassMatryoshkaEvaluator(SequentialEvaluator):
         self.truncate_dims, self.encoded = list(truncate_dims), {}
         if not self.truncate_dims or self.truncate_dims != sorted(set(truncate_dims), reverse=True):
             raise ValueError(f"truncate_dims must be different numbers, the largest first; got {self.truncate_dims}")
-        settings |= {
-            "encoded": self.encoded,
-            "corpus_chunk_size": max(1, len(corpus)),
-        }  # one chunk: the whole corpus is one entry
+        # One chunk: the whole corpus is one entry of what is encoded.
+        settings |= {"encoded": self.encoded, "corpus_chunk_size": max(1, len(corpus))}
         evaluators = [
             SharedEncoding(queries, corpus, relevant_docs, truncate_dim=dim, name=f"{name}-{dim}d" if i else name, **settings)
             for i, dim in enumerate(self.truncate_dims)

@@ -61,21 +61,6 @@ def live_box(answer: Callable, *controls, buttons: dict[str, Callable] | None = 
     return ipywidgets.VBox([ipywidgets.HBox([*controls, *pressed]), message, picture, below])
 
 
-def figure_slider(draw: Callable, options: list[int], label: str, value: int | None = None, describe: Callable | None = None):
-    """A slider over ``options`` above the figure that ``draw(option)`` returns; used for rows of a dataset and for dimensions.
-
-    ``describe(option)`` is the sentence that tells the figure's finding; without it the line repeats label and option.
-    """
-    import ipywidgets
-
-    layout = ipywidgets.Layout(width="480px", max_width="100%")
-    look = {"style": {"description_width": "initial"}, "layout": layout, "continuous_update": False}
-    first = options[0] if value is None else value
-    slider = ipywidgets.SelectionSlider(options=options, value=first, description=label, **look)
-    say = describe or (lambda option: f"{label}: {option}")
-    return live_box(lambda option: (draw(option), say(option)), slider)
-
-
 def search_box(search: Callable[[str], tuple[object, str]], query: str):
     """A text field above what ``search(query)`` returns: a figure of the result and a sentence about it.
 

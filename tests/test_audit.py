@@ -195,8 +195,7 @@ def page_files(folder, count=8):
 def test_rank_movement_shows_both_orders_and_the_right_page_of_each(tmp_path):
     pages, kinds = page_files(tmp_path), ["positive", "hard negative", *["other"] * 6]
     similarities = {"base": torch.tensor([0.0, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]), "tuned": torch.linspace(0.9, 0.2, 8)}
-    draw = a4("rank_movement", pages=pages)["rank_movement"]
-    figure = draw(similarities, kinds, "a query", best=2)
+    figure = figures.rank_movement(similarities, pages, kinds, "a query", best=2)
     drawn = [(axis.get_title(), axis.get_xlabel()) for axis in figure.axes if axis.axison]
     assert drawn == [
         ("base 1\nscore 0.70", "hard negative\ntuned: 2"),

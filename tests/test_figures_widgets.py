@@ -24,6 +24,7 @@ from vdr_helpers.profiles import PROFILES
 from vdr_helpers.published import measured, published
 
 model_sizes = definitions("04", "billions", "model_sizes")["model_sizes"]
+truncation_curve = definitions("05", "draw_panel", "truncation_curve")["truncation_curve"]
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -152,7 +153,7 @@ WAYS = {f"way {i}": {256: 0.8, 64: 0.79 - i / 10, 8: 0.5 - i / 10} for i in rang
 
 
 def test_the_truncation_curve_shows_the_measured_beside_the_published():
-    figure = figures.truncation_curve(PANELS)
+    figure = truncation_curve(PANELS)
     here, card = figure.axes
     assert [list(line.get_ydata()) for line in here.lines] == [[0.6, 0.5, 0.2], [0.8, 0.79, 0.7], [0.79, 0.7, 0.5]]
     assert [line.get_linestyle() for line in card.lines] == ["--", "--"]
@@ -161,22 +162,22 @@ def test_the_truncation_curve_shows_the_measured_beside_the_published():
     assert [text.get_text() for text in here.texts] == list(THREE)
     assert "2,048" in [text.get_text() for text in card.get_xticklabels()]
     assert figures.to_png(figure).startswith(PNG)
-    assert len(figures.truncation_curve({"measured here": SCORES}).axes) == 1
+    assert len(truncation_curve({"measured here": SCORES}).axes) == 1
 
 
 def test_curves_can_be_told_apart_without_colour_and_keep_their_look_in_every_figure():
-    here, card = figures.truncation_curve(PANELS).axes
+    here, card = truncation_curve(PANELS).axes
     assert len({(line.get_marker(), line.get_linestyle()) for line in here.lines}) == 3
     assert len({line.get_marker() for line in here.lines}) == 3
-    assert len({line.get_marker() for line in figures.truncation_curve({"tuned": WAYS}).axes[0].lines}) == 5
-    tuned_first = figures.truncation_curve({"measured here": dict(reversed(THREE.items()))}).axes[0]
+    assert len({line.get_marker() for line in truncation_curve({"tuned": WAYS}).axes[0].lines}) == 5
+    tuned_first = truncation_curve({"measured here": dict(reversed(THREE.items()))}).axes[0]
     look = {line.get_label(): (line.get_marker(), line.get_color()) for line in tuned_first.lines}
     assert look == {line.get_label(): (line.get_marker(), line.get_color()) for line in here.lines}
     assert [line.get_marker() for line in card.lines] == [line.get_marker() for line in here.lines[:2]]
 
 
 def test_intervals_are_shades_around_their_own_curve_and_none_around_a_published_one():
-    here, card = figures.truncation_curve(PANELS, BANDS).axes
+    here, card = truncation_curve(PANELS, BANDS).axes
     assert len(here.collections) == 3
     assert len(card.collections) == 0
     for (name, band), shade in zip(BANDS.items(), here.collections, strict=True):
@@ -189,11 +190,11 @@ def test_intervals_are_shades_around_their_own_curve_and_none_around_a_published
 
 
 def test_many_curves_are_named_in_one_legend():
-    figure = figures.truncation_curve({"base": WAYS, "tuned": WAYS}, ticks=[256, 8])
+    figure = truncation_curve({"base": WAYS, "tuned": WAYS}, ticks=[256, 8])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == list(WAYS)
     assert [text.get_text() for axis in figure.axes for text in axis.texts] == []
     assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["256", "8"]
-    assert figures.truncation_curve(PANELS).legends == []
+    assert truncation_curve(PANELS).legends == []
 
 
 def test_the_training_curve_shows_losses_and_scores():
@@ -258,10 +259,10 @@ def test_a_covered_label_is_noticed():
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda: figures.truncation_curve(PANELS),
-        lambda: figures.truncation_curve(PANELS, BANDS),
-        lambda: figures.truncation_curve({"measured here": {"base": SCORES["base"], "tuned": {256: 0.6, 64: 0.52, 8: 0.25}}}),
-        lambda: figures.truncation_curve({"measured here": THREE | {"tuned": {256: 0.99, 64: 0.99, 8: 0.98}}}, BANDS),
+        lambda: truncation_curve(PANELS),
+        lambda: truncation_curve(PANELS, BANDS),
+        lambda: truncation_curve({"measured here": {"base": SCORES["base"], "tuned": {256: 0.6, 64: 0.52, 8: 0.25}}}),
+        lambda: truncation_curve({"measured here": THREE | {"tuned": {256: 0.99, 64: 0.99, 8: 0.98}}}, BANDS),
         lambda: model_sizes(),
         lambda: model_sizes((2.1, 0.93)),
         lambda: model_sizes((2.1, 0.90)),
@@ -274,7 +275,7 @@ def test_labels_cover_nothing(draw):
 
 
 def test_a_label_stays_beside_its_own_curve():
-    here = figures.truncation_curve({"measured here": THREE}, BANDS).axes[0]
+    here = truncation_curve({"measured here": THREE}, BANDS).axes[0]
     renderer = FigureCanvasAgg(here.figure).get_renderer()
     here.figure.draw(renderer)
     for line, text in zip(here.lines, here.texts, strict=True):

@@ -23,13 +23,13 @@ from huggingface_hub import ModelCard
 
 from tools.sizing import LORA
 from vdr_helpers.profiles import PROFILES, load_profile
-from vdr_helpers.publish import NoTokenError, explain_failure, hub_token, merge_adapters
+from vdr_helpers.publish import NoTokenError, hub_token
 from vdr_helpers.stamps import data_settings, write_stamp
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "hf_" + "S" * 34  # the shape of a token, and none
 CARD_CELLS = ("training_facts(", "load_results(", "ModelCardData(", "model_card = ")  # what they hold, in order
-SCAN_CELLS = ("def names_a_path", "def private_details")
+SCAN_CELLS = ("def names_a_path", "def private_details", "def merge_adapters", "def reason")
 OWNERS = {"no-right": 403, "bad-token": 401, "taken": 409}
 
 # Runs cells of notebook 06 (the profile first, publishing last), the last one with another name each time.
@@ -302,18 +302,22 @@ def test_a_login_is_found(no_token, monkeypatch):
 # What becomes one line
 
 
-def test_an_error_of_the_code_is_not_hidden(tmp_path):
-    with pytest.raises(KeyError), explain_failure(tmp_path):
-        raise KeyError("a mistake in the cell")
+def reason(error):
+    """Notebook 06's own words for what the hub refuses."""
+    return definitions("06", "ADVICE", "reason")["reason"](error)
 
 
-def test_a_hub_that_is_not_there_is_one_line(tmp_path, capsys):
+def test_an_error_of_the_code_is_not_hidden():
+    assert reason(KeyError("a mistake in the cell")) is None
+
+
+def test_a_hub_that_is_not_there_is_one_line():
     from huggingface_hub import HfApi
 
-    with explain_failure(tmp_path):
+    with pytest.raises(Exception) as refused:
         HfApi(endpoint="http://127.0.0.1:9", token=TOKEN).create_repo("me/model", private=True)
-    (line,) = capsys.readouterr().out.splitlines()
-    assert "could not be reached" in line
+    line = reason(refused.value)
+    assert "could not be reached" in line and "\n" not in line
     assert TOKEN not in line
 
 
@@ -402,7 +406,10 @@ def test_lora_is_merged_so_that_no_path_leaves(tmp_path, monkeypatch):
     profile = load_profile("tiny")
     settings = {"model_kwargs": profile.model_kwargs, "processor_kwargs": profile.processor_kwargs, "device": "cpu"}
     model = SentenceTransformer(profile.base_model, **settings)
-    assert merge_adapters(model, profile) is model
+    space = definitions("06", "merge_adapters")
+    merge_adapters = space["merge_adapters"]
+    merge_adapters.__globals__["profile"] = profile
+    assert merge_adapters(model) is model
     base = model.encode_query(["Alder Energy revenue 2020"])
     model.add_adapter(LoraConfig(**LORA))
     torch.manual_seed(0)
@@ -417,7 +424,7 @@ def test_lora_is_merged_so_that_no_path_leaves(tmp_path, monkeypatch):
     expected = tuned.encode_query(["Alder Energy revenue 2020"])
     assert abs(expected - base[:, :128]).max() > 0.01
     folder = tmp_path / "published"
-    merge_adapters(tuned, profile).save_pretrained(str(folder), create_model_card=False)
+    merge_adapters(tuned).save_pretrained(str(folder), create_model_card=False)
     assert private_details(folder) == []
     assert not list(folder.glob("adapter*"))
     published = SentenceTransformer(str(folder), device="cpu")  # as a stranger: no settings, no peft, no base

@@ -180,14 +180,6 @@ def origin_of_shipped(profile: Profile, stamp: dict | None) -> str:
     return origin
 
 
-def check_dims(model, dims) -> None:
-    """Raise ``ValueError`` if a dimension is below 1 or above the model's width; slicing would accept it in silence."""
-    width = model.get_embedding_dimension()
-    wrong = [dim for dim in dims if not 1 <= dim <= width]
-    if wrong:
-        raise ValueError(f"dimension {wrong[0]} does not fit: this model's embeddings have {width} numbers, choose 1 to {width}")
-
-
 def check_band(name: str, value: float, low: float, high: float, hint: str) -> None:
     """Print whether a measured value lies where this experiment usually ends, or what to look at if it does not; it never stops a notebook.
 

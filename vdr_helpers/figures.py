@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -147,46 +146,19 @@ def ranking(similarities, pages: Sequence, kinds: Sequence[str], heading: str = 
     return page_row([pages[i] for i in shown], titles, [kinds[i] for i in shown], heading=heading, height=height)
 
 
-def truncation_curve(
-    panels: dict[str, dict[str, dict[int, float]]],
-    bands: dict[str, dict[int, tuple[float, float]]] | None = None,
-    ticks: Sequence[int] = (),
-):
-    """NDCG@10 against the number of dimensions kept: ``{title of a panel: {label of a curve: {dim: score}}}`` (notebook 05).
+def rank_movement(similarities: dict, pages: Sequence, kinds: Sequence[str], heading: str = "", best: int = 5):
+    """A row of first pages per model, as :func:`ranking` draws one, and under each page its rank by the other model (appendix a4).
 
-    A panel whose title begins with "published" is dashed and grey. ``bands``: ``{label: {dim: (low, high)}}``, a shade behind the curves
-    of that label in the other panels. ``ticks``: the dimensions named on the axis, instead of each one. Curves differ in marker and line
-    as well as in colour; they are named beside themselves, or in one legend where a panel holds more than three.
+    ``similarities``: ``{"base": tensor of shape (pages,), "tuned": ...}``, two models; ``kinds`` as in :func:`ranking`.
     """
-    figure, axes = new_figure(1, len(panels), height=3.6, squeeze=False, sharey=True)
-    many, lowest = max(map(len, panels.values())) > 3, 1.0
-    for axis, (title, curves) in zip(axes[0], panels.items(), strict=True):
-        elsewhere = title.startswith("published")
-        free = [i for i in range(len(LINES)) if not (i == 0 and "tuned" in curves or i == 1 and "base" in curves)]
-        for name, curve in curves.items():
-            number = {"tuned": 0, "base": 1}[name] if name in ("tuned", "base") else free.pop(0)
-            colour, marker, style = LINES[number]
-            colour, style = (PUBLISHED, "--") if elsewhere else (colour, style)
-            face, band = "white" if number > 1 else colour, {} if elsewhere else (bands or {}).get(name, {})
-            look = {"color": colour, "linestyle": style, "marker": marker, "markerfacecolor": face}
-            axis.plot(list(curve), list(curve.values()), label=name, markersize=4 if many else 5, **look)
-            if band:
-                axis.fill_between(list(band), *zip(*band.values(), strict=True), color=colour, alpha=0.16, linewidth=0)
-            lowest = min(lowest, *curve.values(), *(low for low, _ in band.values()))
-        axis.set_xscale("log", base=2)
-        named = ticks or list(curve)
-        axis.set_xticks(named, [f"{dim:,}" for dim in named], rotation=45 if len(panels) < 3 else 90)
-        axis.minorticks_off()
-        axis.set(title=title, xlabel="dimensions kept")
-        axis.title.set_fontsize(10)
-    axes[0][0].set(ylabel="NDCG@10", ylim=(max(0, math.floor(10 * lowest - 0.5) / 10), 1))
-    if many:
-        figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False, fontsize=8)
-        return figure
-    for axis in axes[0]:
-        named = [(line.get_label(), line.get_xydata()[::-1].tolist(), LETTERS[line.get_color()]) for line in axis.lines]
-        label_points(axis, named)
-    return figure
+    orders = {name: values.argsort(descending=True).tolist() for name, values in similarities.items()}
+    rows = []
+    for (name, order), other in zip(orders.items(), reversed(orders), strict=True):
+        shown = order[:best] + [place for place in order[best:] if kinds[place] == "positive"][:1]
+        titles = [f"{name} {order.index(place) + 1}\nscore {similarities[name][place]:.2f}" for place in shown]
+        labels = [f"{kinds[place]}\n{other}: {orders[other].index(place) + 1}" for place in shown]
+        rows.append(([pages[place] for place in shown], titles, labels))
+    return page_grid(rows, heading, height=4)
 
 
 def training_curve(

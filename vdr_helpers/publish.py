@@ -1,6 +1,6 @@
-"""Publishing without accidents (notebook 06): a token that is never shown, and one line when the hub says no.
+"""What notebook 06 publishes and searches with: a token that is never shown, and the embedded vector store (notebook 07 too).
 
-And the embedded vector store of notebooks 06 and 07: what to say when it is in use elsewhere or damaged.
+``huggingface_hub.get_token`` knows no Kaggle, and ``MilvusClient`` tells neither a store in use elsewhere from a damaged one nor mends it.
 """
 
 from __future__ import annotations
@@ -8,21 +8,12 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-
-from vdr_helpers.profiles import Profile, assets_folder
 
 SECRET = "HF_TOKEN"
 # An idle client's pings end in a complaint.
 QUIET = {"grpc.keepalive_time_ms": 2**31 - 1, "grpc.keepalive_permit_without_calls": 0}
-REASONS = {  # what the hub's answer means for a push
-    401: "the hub does not know this token: make a new one with write access, it may have expired",
-    403: "this token may not write there: give it write access, and publish under your own name",
-    404: "the hub found no such place for this token: check the name, and that the token may write there",
-    409: "you have a repository of that name already: choose another, or add exist_ok=True to update it (who sees it stays as it is)",
-}
 
 
 class NoTokenError(RuntimeError):
@@ -47,65 +38,6 @@ def hub_token() -> str:
             f"no token was found: run `hf auth login`, set the variable {SECRET}, or add a secret called {SECRET} on Colab or Kaggle"
         )
     return token
-
-
-def _reason(error: Exception) -> str | None:
-    """What went wrong, in words without paths or secrets; ``None`` for an error that is not the hub's."""
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
-
-    if isinstance(error, NoTokenError):
-        return str(error)
-    if isinstance(error, HFValidationError):
-        return "the name is not valid on the hub: write it as your-name/your-model"
-    if isinstance(error, OfflineModeIsEnabled):
-        return "the hub is switched off here: unset HF_HUB_OFFLINE and restart the kernel"
-    if isinstance(error, HfHubHTTPError) and error.response is not None:
-        status = error.response.status_code
-        return REASONS.get(status, f"the hub answered with status {status}: try again later")
-    if type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "requests", "hf_xet"):
-        return f"the hub could not be reached ({type(error).__name__}): check the network and try again"
-    cause = error.__cause__
-    return _reason(cause) if isinstance(cause, Exception) else None
-
-
-@contextmanager
-def explain_failure(folder: Path) -> Iterator[None]:
-    """What the hub refuses becomes one printed line: why, what to do, and that the model in ``folder`` is safe. Other errors pass through."""
-    try:
-        yield
-    except Exception as error:
-        reason = _reason(error)
-        if reason is None:
-            raise
-        print(f"not published: {reason}. Your model is safe in {folder.parent.name}/{folder.name}, in your outputs folder.")
-
-
-def merge_adapters(model, profile: Profile):
-    """The model with LoRA's matrices added to the weights they belong to; a model without adapters comes back as it is.
-
-    What is saved then needs neither ``peft`` nor the base, whose place on this machine an adapter would name. For a moment both models are
-    in memory.
-    """
-    if not getattr(model[0].auto_model, "peft_config", None):
-        return model
-    from peft.tuners.lora import LoraLayer
-    from sentence_transformers import SentenceTransformer
-
-    merged = SentenceTransformer(
-        profile.base_model,
-        revision=profile.model_revision,
-        truncate_dim=model.truncate_dim,
-        model_kwargs=profile.model_kwargs,
-        processor_kwargs=profile.processor_kwargs,
-    )
-    for name, layer in model[0].auto_model.named_modules():
-        if isinstance(layer, LoraLayer):
-            weight = merged[0].auto_model.get_submodule(name).weight
-            weight.data = (weight.data.float() + layer.get_delta_weight("default").to(weight.device).float()).to(weight.dtype)
-    return merged
-
-
-TEMPLATE = str(assets_folder() / "model_card.md")  # the text around the facts, for huggingface_hub's ModelCard.from_template
 
 
 def open_store(path: Path):

@@ -219,18 +219,13 @@ MINI_BATCHES = ("mini_batch_size", "mini_batch_num_tokens")  # how a batch is cu
 def run_settings(trainer, **more) -> dict:
     """What decides a run's result, read from the trainer that is about to start: arguments, loss, rows (by content), trained weights."""
     losses = [part for part in (trainer.loss, getattr(trainer.loss, "loss", None)) if part is not None]
-    rows = json.dumps(page_keys(trainer.train_dataset).to_dict())
+    configs = [getattr(part, "get_config_dict", dict)().items() for part in losses]
+    configs = [{name: value for name, value in config if name not in MINI_BATCHES} for config in configs]
     weights = trainer.model.named_parameters()
     return more | {
         "arguments": {name: value for name, value in trainer.args.to_dict().items() if not name.startswith(NOT_THE_RESULT)},
-        "losses": [
-            [
-                type(part).__name__,
-                {name: value for name, value in getattr(part, "get_config_dict", dict)().items() if name not in MINI_BATCHES},
-            ]
-            for part in losses
-        ],
-        "rows": hashlib.sha256(rows.encode()).hexdigest(),
+        "losses": [[type(part).__name__, config] for part, config in zip(losses, configs, strict=True)],
+        "rows": hashlib.sha256(json.dumps(page_keys(trainer.train_dataset).to_dict()).encode()).hexdigest(),
         "trained weights": [[name, str(weight.dtype), *weight.shape] for name, weight in weights if weight.requires_grad],
     }
 

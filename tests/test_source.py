@@ -20,6 +20,7 @@ from PIL import Image
 from vdr_helpers import pages
 from vdr_helpers.pages import LARGEST_PAGE, PageStore, fetch_pages, open_page, read_page
 from vdr_helpers.source import Source, open_source
+from vdr_helpers.splits import open_store
 from vdr_helpers.stamps import write_whole
 
 ROWS = 23
@@ -305,15 +306,18 @@ def test_an_index_names_only_pages_that_are_on_the_disk(tmp_path, small_source, 
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_several_image_columns_share_one_store(tmp_path, processor):
+def test_another_column_of_images_is_fetched_on_its_own(tmp_path, processor):
     rows = [{"query": f"q{n}", "image": image(10 * n + 1), "negative_0": image(10 * n + 2)} for n in range(6)]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "train.parquet", row_group_size=2)
-    store = PageStore(tmp_path / "pages")
-    fetch_pages(Source([str(tmp_path / "train.parquet")]), [2, 3, 11], store, processor, ("image", "negative_0"))
-    for number, red in ((2, 11), (3, 12), (11, 52)):  # row 1's two pages, row 5's second
-        with Image.open(store.path(number)) as kept:
-            assert kept.getpixel((0, 0))[0] == red
-    assert set(store.fingerprints) == {2, 3, 11}
+    two = Source([str(tmp_path / "train.parquet")])
+    for column, more in (("image", 1), ("negative_0", 2)):
+        store = open_store(tmp_path, two, processor, column)
+        fetch_pages(two, [1, 5], store, processor, column)
+        assert set(store.fingerprints) == {1, 5}
+        for number in (1, 5):
+            with Image.open(store.path(number)) as kept:
+                assert kept.getpixel((0, 0))[0] == 10 * number + more
+    assert len(list(tmp_path.glob("pages-*"))) == 2
 
 
 def test_a_disk_that_is_too_small_stops_the_fetch_before_most_of_it(tmp_path, small_source, processor, monkeypatch):

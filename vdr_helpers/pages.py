@@ -158,38 +158,30 @@ def show_progress(before: int, done: int, total: int, every: int) -> None:
         print(f"[{'#' * filled}{'-' * (20 - filled)}] {mark:,} of {total:,} pages")
 
 
-def fetch_pages(
-    source: Source, numbers: Iterable[int], store: PageStore, processor, columns: tuple[str, ...] = ("image",)
-) -> None:
-    """Fetch these pages, shrink them to what the model sees, and keep them in ``store``; those that it holds are not fetched again.
+def fetch_pages(source: Source, numbers: Iterable[int], store: PageStore, processor, column: str = "image") -> None:
+    """Fetch these source rows' pages, shrink them to what the model sees, and keep them in ``store``; what it holds is not fetched again.
 
-    A page's number is ``source row * len(columns) + column``; with the one column ``image`` it is the row's own number. A line of
-    progress is printed every 1,000 pages. After the first row group the size of the rest is estimated from the pages at hand, and
-    ``OSError`` stops the run if the disk is too small for it. A page that does not open is kept as such and listed in ``problems``.
+    A line of progress is printed every 1,000 pages. After the first row group the size of the rest is estimated from the pages at hand,
+    and ``OSError`` stops the run if the disk is too small for it. A page that does not open is kept as such and listed in ``problems``.
     """
-    wanted = sorted(set(numbers))
-    by_row: dict[int, list[int]] = {}
-    for number in wanted:
-        if number not in store.fingerprints:
-            by_row.setdefault(number // len(columns), []).append(number)
-    groups, total = list(source.groups_of(by_row).items()), len(wanted)
-    done = total - sum(map(len, by_row.values()))
+    wanted = set(numbers)
+    groups = list(source.groups_of(wanted - store.fingerprints.keys()).items())
+    total, done = len(wanted), len(wanted & store.fingerprints.keys())
     show_progress(0, done, total, PROGRESS_PAGES)
-    largest = max((source.bytes_of(columns, [group]) for group, _ in groups), default=0)
+    largest = max((source.bytes_of([column], [group]) for group, _ in groups), default=0)
     threads = READERS if READERS * largest <= BYTES_AT_ONCE else 1
     stopped = threading.Event()
 
     def fetch_group(group: int, rows: list[int]) -> int:
         """Read, shrink and keep one row group's pages; returns their number. A piece at a time, so that a large group fits in memory."""
         rest = iter(rows)
-        for records in source.read_pieces(group, rows, columns):
-            images = {n: record[columns[n % len(columns)]] for record in records for n in by_row[next(rest)]}
-            pages = shrinkers.map(lambda image: read_page(image, processor), images.values())
-            for number, page in zip(images, pages, strict=True):
+        for records in source.read_pieces(group, rows, [column]):
+            pages = shrinkers.map(lambda record: read_page(record[column], processor), records)
+            for page, number in zip(pages, rest, strict=False):
                 store.add(number, *page)
             if stopped.is_set():
                 break
-        return sum(len(by_row[row]) for row in rows)
+        return len(rows)
 
     with ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as shrinkers, ThreadPoolExecutor(threads) as readers:
         try:

@@ -28,12 +28,12 @@ from vdr_helpers.stamps import (
 SPLIT_NEGATIVES = {"train": 1, "eval": 4, "full": 4}  # hard negatives per row of each split, as published
 
 
-def open_store(folder: Path, source: Source, processor, columns: tuple[str, ...] = ("image",)) -> PageStore:
-    """The page store of these columns at this page size, under ``folder``; another source, size or numbering gets another store."""
+def open_store(folder: Path, source: Source, processor, column: str = "image") -> PageStore:
+    """The page store of this column at this page size, under ``folder``; another source, size or column gets another store."""
     settings = processor.image_processor
     size = [settings.size["shortest_edge"], settings.size["longest_edge"], settings.patch_size, settings.merge_size]
     files = [[shard.rsplit("/", 1)[-1], footer.to_dict()] for shard, footer in zip(source.shards, source.footers, strict=True)]
-    key = hashlib.sha256(json.dumps([files, size, columns], default=str).encode()).hexdigest()[:10]
+    key = hashlib.sha256(json.dumps([files, size, [column]], default=str).encode()).hexdigest()[:10]
     return PageStore(folder / f"pages-{key}")
 
 

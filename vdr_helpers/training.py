@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MethodType
@@ -257,10 +258,8 @@ def last_checkpoint(folder: str | Path) -> str | None:
     """
     whole = {}
     for state in Path(folder).glob("checkpoint-*/trainer_state.json"):
-        try:
+        with suppress(OSError, ValueError, KeyError):
             step = json.loads(state.read_text(encoding="utf-8"))["global_step"]
-        except (OSError, ValueError, KeyError):
-            continue
-        if state.parent.name == f"checkpoint-{step}" and any(state.parent.rglob("*.safetensors")):
-            whole[step] = str(state.parent)
+            if state.parent.name == f"checkpoint-{step}" and any(state.parent.rglob("*.safetensors")):
+                whole[step] = str(state.parent)
     return whole[max(whole)] if whole else None

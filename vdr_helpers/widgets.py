@@ -42,7 +42,7 @@ def live_box(answer: Callable, *controls, buttons: dict[str, Callable] | None = 
 
     def change(_) -> None:
         below.children = ()
-        if (figure := ask(answer, "this")) is not None:
+        if (figure := ask(answer, "looking")) is not None:
             picture.value = figures.to_png(figure)
 
     def press(button) -> None:

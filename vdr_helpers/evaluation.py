@@ -7,19 +7,9 @@ import json
 from importlib.metadata import version
 from pathlib import Path
 
+from vdr_helpers import stamps
 from vdr_helpers.pages import show_progress
 from vdr_helpers.profiles import PROFILES, Profile
-from vdr_helpers.stamps import (
-    damaged_files,
-    data_differences,
-    data_settings,
-    differences,
-    model_differences,
-    model_key,
-    model_settings,
-    read_stamp,
-    write_whole,
-)
 
 ENCODED_AT_ONCE = 500  # pages between two lines of progress
 
@@ -125,15 +115,15 @@ def embed_once(model, queries: list[str], pages: list, profile: Profile):
         show_progress(first, first + len(some), len(pages), ENCODED_AT_ONCE)
     made["pages"] = torch.cat(parts).contiguous()
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, save(made))
+    stamps.write_whole(path, save(made))
     return made["queries"], made["pages"]
 
 
 def control_settings(profile: Profile, training: dict, queries: dict, corpus: dict) -> dict:
     """What the stored control of notebook 05 belongs to: the base's weights, the data, the training but its loss, the order of texts and pages."""
     return {
-        "base": {"name": profile.model_name, "weights": model_key(profile.base_model)},
-        "data": data_settings(profile),
+        "base": {"name": profile.model_name, "weights": stamps.model_key(profile.base_model)},
+        "data": stamps.data_settings(profile),
         "training": {name: value for name, value in training.items() if name not in ("loss", "not the published setting")},
         "queries and pages": hashlib.sha256(json.dumps([queries, list(corpus)]).encode()).hexdigest()[:16],
     }
@@ -154,16 +144,16 @@ def finetuned_model(profile: Profile) -> tuple[str, str]:
     if is_named(profile):
         return profile.finetuned_model, "the one that VDR_FINETUNED names"
     if not own.exists():
-        return profile.finetuned_model, origin_of_shipped(profile, read_stamp(profile.finetuned_model))
+        return profile.finetuned_model, origin_of_shipped(profile, stamps.read_stamp(profile.finetuned_model))
     where = f"the tuned model in outputs/{profile.name}/{own.name}"
     if not (own / "modules.json").exists() or not list(own.rglob("*.safetensors")):
         raise FileNotFoundError(f"{own.name} holds no Sentence Transformers model: {again}")
-    if different := model_differences(read_stamp(own), profile):
+    if different := stamps.model_differences(stamps.read_stamp(own), profile):
         raise ValueError(
             f"{where} belongs to other settings than these ({'; '.join(different)}): run notebook 03 again, put the settings back, or "
             "set VDR_OUTPUTS to another folder, and restart the kernel"
         )
-    if damaged := damaged_files(own):
+    if damaged := stamps.damaged_files(own):
         raise ValueError(f"{', '.join(damaged)} of {where} was cut, changed or deleted: {again}")
     return str(own), "your own, from notebook 03"
 
@@ -173,9 +163,9 @@ def origin_of_shipped(profile: Profile, stamp: dict | None) -> str:
     origin, usual = "the shipped one (you have not run notebook 03)", PROFILES[profile.name].model_name
     if stamp is None:  # a model on the hub has no note
         return origin if profile.model_name == usual else f"{origin}, trained from {usual}, not from your base"
-    if base := differences(stamp, {"model": model_settings(profile)["model"]}):
+    if base := stamps.differences(stamp, {"model": stamps.model_settings(profile)["model"]}):
         raise ValueError(f"the shipped tuned model has another base than yours ({'; '.join(base)}): run notebook 03 first")
-    if data := data_differences(stamp["data"], profile):
+    if data := stamps.data_differences(stamp["data"], profile):
         return f"{origin}, trained on other data ({'; '.join(data)}): pages of this eval split may be among its training pages"
     return origin
 
@@ -196,15 +186,15 @@ def check_band(name: str, value: float, low: float, high: float, hint: str) -> N
 def scored_model(profile: Profile) -> str:
     """A key of the tuned model that scores belong to: its weights, or its id on the hub."""
     own = profile.output_dir / "finetuned"
-    return model_key(own if own.exists() and not is_named(profile) else profile.finetuned_model)
+    return stamps.model_key(own if own.exists() and not is_named(profile) else profile.finetuned_model)
 
 
 def save_results(profile: Profile, name: str, results: dict) -> None:
     """Keep ``results`` as ``results/<name>.json``, beside the base, the data and the tuned model at hand, which they belong to."""
     folder = profile.output_dir / "results"
     folder.mkdir(parents=True, exist_ok=True)
-    made_from = model_settings(profile) | {"tuned": scored_model(profile)}
-    write_whole(folder / f"{name}.json", json.dumps(results | {"made_from": made_from}, indent=1) + "\n")
+    made_from = stamps.model_settings(profile) | {"tuned": scored_model(profile)}
+    stamps.write_whole(folder / f"{name}.json", json.dumps(results | {"made_from": made_from}, indent=1) + "\n")
 
 
 def load_results(profile: Profile, name: str) -> dict | None:
@@ -221,7 +211,7 @@ def load_results(profile: Profile, name: str) -> dict | None:
     except (ValueError, AttributeError):
         print(f"results/{path.name} is damaged and left out: run the notebook that writes it again")
         return None
-    different = model_differences(made_from, profile)
+    different = stamps.model_differences(made_from, profile)
     if not different and made_from.get("tuned") != scored_model(profile):
         different = ["another tuned model"]
     if different:

@@ -10,20 +10,10 @@ import hashlib
 import json
 from pathlib import Path
 
+from vdr_helpers import stamps
 from vdr_helpers.pages import PageStore, fetch_pages
 from vdr_helpers.profiles import Profile, assets_folder
 from vdr_helpers.source import Source, open_source, source_path
-from vdr_helpers.stamps import (
-    BY_PUBLISHER,
-    STAMP,
-    data_differences,
-    data_settings,
-    differences,
-    read_stamp,
-    resolved_revisions,
-    whole_folder,
-    write_stamp,
-)
 
 SPLIT_NEGATIVES = {"train": 1, "eval": 4, "full": 4}  # hard negatives per row of each split, as published
 
@@ -67,11 +57,11 @@ def save_splits(splits: dict, folder: Path, settings: dict) -> None:
     ``settings``: what they were made from; the note of it goes first and is written last, so that half a change never looks whole.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / STAMP).unlink(missing_ok=True)
+    (folder / stamps.STAMP).unlink(missing_ok=True)
     for name, split in splits.items():
-        with whole_folder(folder / name) as partial:
+        with stamps.whole_folder(folder / name) as partial:
             split.save_to_disk(str(partial))
-    write_stamp(folder, settings)
+    stamps.write_stamp(folder, settings)
 
 
 def load_prepared(profile: Profile, split: str):
@@ -87,10 +77,10 @@ def load_prepared(profile: Profile, split: str):
         raise ValueError(f"split must be 'train', 'eval' or 'full', not {split!r}")
     folder, problem = profile.output_dir / "data", None
     if (folder / split).exists():
-        stamp = read_stamp(folder)
-        problem = "; ".join(data_differences(stamp, profile))
+        stamp = stamps.read_stamp(folder)
+        problem = "; ".join(stamps.data_differences(stamp, profile))
         if not problem:
-            by_publisher = stamp["split"] == BY_PUBLISHER
+            by_publisher = stamp["split"] == stamps.BY_PUBLISHER
             origin = f"{stamp['dataset']['name']}, as its publisher split it" if by_publisher else "your own notebook 02"
             try:
                 return load_from_disk(str(folder / split)), origin
@@ -114,7 +104,7 @@ def load_prepared(profile: Profile, split: str):
 def stored_choice(profile: Profile) -> dict | None:
     """``{"train": [[row, its negatives...]], "eval": ...}`` in source row numbers, if the profile asks for what was stored; else ``None``."""
     stored = json.loads((assets_folder() / "tiny_split.json").read_text(encoding="utf-8"))
-    return None if profile.corpus or differences(data_settings(profile), stored["made_from"]) else stored["rows"]
+    return None if profile.corpus or stamps.differences(stamps.data_settings(profile), stored["made_from"]) else stored["rows"]
 
 
 def build_chosen(profile: Profile, chosen: dict[str, list[list[int]]]) -> None:
@@ -124,7 +114,7 @@ def build_chosen(profile: Profile, chosen: dict[str, list[list[int]]]) -> None:
     store = open_store(profile.output_dir / "data", source, processor)
     fetch_pages(source, {number for rows in chosen.values() for row in rows for number in row}, store, processor)
     rows = {name: [(queries[row[0]], [store.path(number) for number in row]) for row in some] for name, some in chosen.items()}
-    made_from = data_settings(profile) | {"resolved": resolved_revisions(profile)["dataset"]}
+    made_from = stamps.data_settings(profile) | {"resolved": stamps.resolved_revisions(profile)["dataset"]}
     save_splits(build_splits(rows), profile.output_dir / "data", made_from)
 
 
@@ -133,11 +123,11 @@ def chosen_rows(profile: Profile, split: str) -> list[list[int]] | None:
 
     Else the shipped choice of ``tiny``; ``None`` for a split by its publisher, or where nobody noted them.
     """
-    if (read_stamp(profile.output_dir / "data") or {}).get("split") == BY_PUBLISHER:
+    if (stamps.read_stamp(profile.output_dir / "data") or {}).get("split") == stamps.BY_PUBLISHER:
         return None
     try:
         noted = json.loads((profile.output_dir / "results" / "rows.json").read_text(encoding="utf-8"))
-        if not differences(noted["made_from"]["data"], data_settings(profile)):
+        if not stamps.differences(noted["made_from"]["data"], stamps.data_settings(profile)):
             return noted[split]
     except (OSError, ValueError, KeyError, TypeError):  # not there or damaged: on tiny the shipped choice is the same
         pass

@@ -248,6 +248,17 @@ def check_disk(profile: Profile, folder: Path) -> str | None:
     )
 
 
+def check_package(requirement) -> str | None:
+    """``None`` if a ``packaging`` requirement is met by what is installed, else what to do."""
+    try:
+        found = importlib.metadata.version(requirement.name)
+    except importlib.metadata.PackageNotFoundError:
+        return f"{requirement.name} is not installed: pip install '{requirement}', then restart the kernel"
+    if requirement.specifier.contains(found, prereleases=True):
+        return None
+    return f"{requirement.name} {found} is not {requirement.specifier}: pip install -U '{requirement}', then restart the kernel"
+
+
 def check_packages() -> dict[str, str | None]:
     """What ``pyproject.toml`` asks for, read from the installed course's metadata: a problem per package, or one line for all.
 
@@ -258,17 +269,11 @@ def check_packages() -> dict[str, str | None]:
     try:
         asked = [Requirement(line) for line in importlib.metadata.requires(PACKAGE)]
     except importlib.metadata.PackageNotFoundError:
-        install = "in the clone, pip install -e . (README), then restart the kernel"
-        return {"the course's packages": f"{PACKAGE} is not installed: {install}"}
-    asked, problems = [one for one in asked if one.marker is None or one.marker.evaluate({"extra": ""})], {}
-    for one in asked:
-        try:
-            found = importlib.metadata.version(one.name)
-            problem = None if one.specifier.contains(found, prereleases=True) else f"{found} is not {one.specifier}"
-        except importlib.metadata.PackageNotFoundError:
-            problem = "is not installed"
-        if problem:
-            problems[str(one)] = f"{one.name} {problem}: pip install -U '{one}', then restart the kernel"
+        return {
+            "the course's packages": f"{PACKAGE} is not installed: in the clone, pip install -e . (README), then restart the kernel"
+        }
+    asked = [one for one in asked if one.marker is None or one.marker.evaluate({"extra": ""})]
+    problems = {str(requirement): problem for requirement in asked if (problem := check_package(requirement))}
     return problems or {f"{len(asked)} packages, each recent enough": None}
 
 

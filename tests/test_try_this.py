@@ -105,7 +105,7 @@ VARIATIONS: dict[tuple[str, int], dict] = {
     ("a4", 2): {
         "below": [
             (
-                "import known_facts",
+                "facts.head(4)",
                 'facts["names in the query"] = [str(sum(word[0].isupper() for word in text.split()[1:])) for text in texts]',
             )
         ],

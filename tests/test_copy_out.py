@@ -112,10 +112,10 @@ def test_what_keeps_books_is_left_out_and_nothing_else():
     assert cell("print(1)\ncheck_band('x', 1, 0, 2, hint='h')\nprint(2)") == "print(1)\nprint(2)"
     assert cell("curve = LiveCurve(dim=8)\ntrain(\n    model,\n    callbacks=[curve],  # live\n)") == "train(\n    model,\n)"
     assert cell("train(model, token=hub_token())") == "train(model)"
-    assert (
-        cell("with explain_failure(folder):\n    page = push(token=hub_token())\n    # said\n    print(page)")
-        == "page = push()\n# said\nprint(page)"
-    )
+    tried = "try:\n    page = push(token=hub_token())\n    # said\n    print(page)\nexcept Exception as error:\n    print({})\nprint(2)"
+    assert cell(tried.format("reason(error)")) == "page = push()\n# said\nprint(page)\nprint(2)"
+    with pytest.raises(ValueError, match="try cannot be taken apart: page = push"):
+        cell(tried.format("error"))
     assert cell("key = model_key(1)\nplace = key + '/x'\nprint(place)\nprint('é', 2)") == "print('é', 2)"
     assert cell("model = load()\nmodel = run_folder(model)\nprint(model)") == "model = load()\nprint(model)"
     assert cell("if ready:\n    show(figure)\nprint(1)") == "print(1)"
@@ -128,6 +128,15 @@ def test_what_nobody_reads_goes():
     assert cell("kept, seen = {}, {}\nfor i in range(2):\n    kept[i] = i\n    print(i)") == "for i in range(2):\n    print(i)"
     assert cell("a = b = 1\nmodel.width = a") == "a = b = 1\nmodel.width = a"
     assert cell("def f():\n    return 1\n\n\ndef g():\n    return f()\n\n\nprint(2)") == "print(2)"
+
+
+def test_what_needs_this_repository_is_a_setting():
+    assert (
+        cell("def licences():\n    return table\n\n\nlicence = licences()[base]\nprint(licence)")
+        == "licence = profile.licence\nprint(licence)"
+    )
+    made = copy_out.make_script("publish", load_profile("full"))
+    assert 'licence="Apache-2.0",  # of the base model' in made and f'"base": "{load_profile("full").finetuned_name}"' in made
 
 
 def test_what_a_notebook_shows_is_printed():

@@ -37,7 +37,6 @@ from tools import plain
 from tools.run_course import find_notebooks
 from vdr_helpers.evaluation import finetuned_model
 from vdr_helpers.profiles import PROFILES, Profile, assets_folder, load_profile
-from vdr_helpers.publish import licence, training_facts
 
 
 @dataclass(frozen=True)
@@ -68,16 +67,16 @@ STAGES = {
 }
 
 LEFT_OUT = {
-    "LiveCurve", "check_band", "display", "explain_failure", "hub_token", "last_checkpoint", "model_key", "model_settings",
-    "private_details", "run_folder", "save_results", "show", "show_progress", "start", "stored_control",
-    "truncation_curve", "PixelsInFormat", "PrinterCallback", "use_matrix_product",
+    "LiveCurve", "check_band", "display", "hub_token", "last_checkpoint", "model_key", "model_settings", "reason", "run_folder",
+    "save_results", "show", "show_progress", "start", "PixelsInFormat", "PrinterCallback", "use_matrix_product",
 }  # fmt: skip
 EXPRESSIONS = {  # a helper, and what stands in the place of it or of its call
     "no_duplicates_by_key": '"no_duplicates"',
-    "training_facts": "profile.training",
-    "licence": "profile.licence",
-    "citations": '"```bibtex\\n" + Path(__file__).with_name("citations.bib").read_text(encoding="utf-8").strip() + "\\n```"',
-    "TEMPLATE": 'Path(__file__).with_name("model_card.md")',
+    "assets_folder": "Path(__file__).parent",
+}
+SETTLED = {  # what a cell finds out with this repository's files, and a script has as a setting
+    "facts": "what was trained, for the card",
+    "licence": "of the base model; None where it is not known",
 }
 COURSE = ("vdr_helpers", "tiny_vdr", "tools")
 HEADING = "#: "  # until the script is whole, to tell a section from a cell's own comment
@@ -87,8 +86,8 @@ LINE = 130
 # Settings
 
 
-def extra_settings(profile: Profile) -> dict:
-    """What counterparts and expressions read beside the profile's fields: ``{name: (function of no arguments, comment)}``."""
+def extra_settings(profile: Profile, cells: list[str]) -> dict:
+    """What a script reads beside the profile's fields: ``{name: (function of no arguments, comment)}``. ``cells``: the stage's sources."""
     tuned = finetuned_model(profile)[0]
     return {
         "base_model": (lambda: profile.base_model, "a folder or a hub id"),
@@ -96,9 +95,21 @@ def extra_settings(profile: Profile) -> dict:
         "data": (lambda: str(profile.output_dir / "data"), "holds train/ and eval/, saved with save_to_disk"),
         "finetuned": (lambda: tuned, "a folder or a hub id"),
         "results": (lambda: str(profile.output_dir / "results"), "evaluation.json and truncation.json, measured with this model"),
-        "training": (lambda: training_facts(tuned, profile), "what was trained, for the card"),
-        "licence": (lambda: licence(profile.model_name), "of the base model; None where it is not known"),
-    }
+    } | {name: (lambda name=name: settled(profile, tuned, cells)[name], comment) for name, comment in SETTLED.items()}
+
+
+def settled(profile: Profile, tuned: str, cells: list[str]) -> dict:
+    """The values of :data:`SETTLED` for a tuned model: the cells that find them out are run, each up to there."""
+    found = {"profile": profile, "finetuned_path": tuned}
+    for source in cells:
+        statements = ast.parse(source).body
+        ends = [end for end, node in enumerate(statements, start=1) if isinstance(node, ast.Assign) and is_settled(node)]
+        exec(compile(ast.Module(statements[: max(ends, default=0)], []), "cell", "exec"), found)
+    return found
+
+
+def is_settled(node: ast.Assign) -> bool:
+    return [target.id for target in node.targets if isinstance(target, ast.Name) and target.id in SETTLED] != []
 
 
 def field_comments() -> dict[str, str]:
@@ -106,9 +117,9 @@ def field_comments() -> dict[str, str]:
     return dict(re.findall(r"^    (\w+): [^#\n]*# (.*)$", inspect.getsource(Profile), re.MULTILINE))
 
 
-def settings_code(profile: Profile, names: set[str]) -> str:
-    """The namespace ``profile`` with the settings called ``names``."""
-    extra, comments = extra_settings(profile), field_comments()
+def settings_code(profile: Profile, names: set[str], cells: list[str]) -> str:
+    """The namespace ``profile`` with the settings called ``names``, for a stage of these cells."""
+    extra, comments = extra_settings(profile, cells), field_comments()
     lines = []
     for name in sorted(names - {"output_dir"}):
         value, comment = extra.get(name, (lambda name=name: getattr(profile, name), comments.get(name, "")))
@@ -179,11 +190,12 @@ class Text:
             first -= 1
         self.edits.append((self.starts[first - 1], self.starts[node.end_lineno], b""))
 
-    def unwrap(self, node: ast.With) -> None:
-        """The body of a ``with`` in its place."""
-        first, deeper = node.body[0], node.body[0].col_offset - node.col_offset
+    def unwrap(self, node: ast.Try) -> None:
+        """The body of a ``try`` in its place, without its handlers: what they would have caught is raised."""
+        first, last, deeper = node.body[0], node.body[-1], node.body[0].col_offset - node.col_offset
         self.edits.append((self.starts[node.lineno - 1], self.starts[first.lineno - 1], b""))
-        for start in self.starts[first.lineno - 1 : node.end_lineno]:
+        self.edits.append((self.starts[last.end_lineno], self.starts[node.end_lineno], b""))
+        for start in self.starts[first.lineno - 1 : last.end_lineno]:
             self.edits.append((start, start + deeper, b""))
 
     def done(self) -> str:
@@ -232,9 +244,15 @@ class Script:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 self.take_import(node)
                 text.drop_statement(node, previous_end)
-            elif isinstance(node, ast.With) and names_read(getattr(node.items[0].context_expr, "func", node)) <= self.gone:
+            elif isinstance(node, ast.Try):
+                if not all(names_read(handler) & self.gone for handler in node.handlers) or node.orelse or node.finalbody:
+                    raise ValueError(f"a cell's try cannot be taken apart: {ast.unparse(node.body[0])}")
                 self.block(node.body, text, node.lineno)
                 text.unwrap(node)
+                left = True
+            elif isinstance(node, ast.Assign) and is_settled(node):
+                text.put(node.value, f"profile.{node.targets[0].id}")
+                self.bound |= names_bound(node)
                 left = True
             elif isinstance(node, ast.For | ast.With | ast.If):
                 parts = {ast.For: ("iter",), ast.With: ("items",), ast.If: ("test",)}[type(node)]
@@ -446,7 +464,7 @@ from __future__ import annotations
 
 {chr(10).join(imports)}
 
-{settings_code(profile, settings)}{whole}
+{settings_code(profile, settings, [source for _, source, *_ in cells])}{whole}
 
 {helpers}
 

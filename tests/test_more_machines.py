@@ -178,6 +178,7 @@ def workplace(notebook, tmp_path_factory):
         "gather": True,
         "mini_batches": {"mini_batch_size": 4},
         "rows_per_step": 4,
+        "num_train_epochs": 1,
         "learning_rate": 1e-4,
         "eval_steps": 100,
         "save_steps": 1,

@@ -166,7 +166,10 @@ def workplace(notebook, tmp_path_factory):
     tiny = PROFILES["tiny"]
     settings = {
         "model": tiny.base_model,
-        "loader": {"processor_kwargs": {"size": {"shortest_edge": 4096, "longest_edge": 4096}}},
+        "loader": {
+            "model_kwargs": tiny.model_kwargs,
+            "processor_kwargs": {"size": {"shortest_edge": 4096, "longest_edge": 4096}},
+        },
         "adapters": [],
         "rows": str(folder / "rows"),
         "evaluation": {

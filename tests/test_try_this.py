@@ -19,7 +19,12 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
 NUMBERS = [*(f"{i:02}" for i in range(12)), "a1", "a2", "a3", "a4"]
-ELSEWHERE = {("03", 3): "tests/test_resume.py kills a run and runs it again"}
+ELSEWHERE = {
+    ("03", 3): "tests/test_resume.py kills a run and runs it again",
+    ("11", 1): "tests/test_more_machines.py, without the minute of processes before and after it",
+    ("11", 2): "tests/test_more_machines.py",
+    ("11", 3): "tests/test_more_machines.py",
+}
 
 
 def items_of(number: str) -> dict[int, str]:

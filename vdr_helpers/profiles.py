@@ -1,7 +1,8 @@
 """What differs between ``tiny``, ``full`` and ``rehearsal``, as data, and how the environment changes it (every notebook's setup cell).
 
 The profiles themselves are in ``assets/profiles.toml``. ``VDR_PROFILE`` names one. ``VDR_MODEL``, ``VDR_FINETUNED`` and ``VDR_DATASET``
-hold a hub id, a hub id with ``@revision``, or a local folder; ``VDR_ROWS=24:6`` keeps 24 training rows and 6 eval rows.
+hold a hub id, a hub id with ``@revision``, or a local folder; ``VDR_ROWS=24:6`` keeps 24 training rows and 6 eval rows;
+``VDR_DOCUMENTS`` is a folder of PDF files for notebook 08.
 """
 
 from __future__ import annotations
@@ -84,6 +85,8 @@ class Profile:
     finetuned_folder: str | None = None
     dataset_folder: str | None = None
     corpus: dict | None = None  # arguments of tiny_vdr.corpus.build_source where the dataset is generated
+    documents_folder: str | None = None  # PDF files of yours for notebook 08; None lets tiny_vdr.documents draw some
+    query_models: tuple[str, ...] = ()  # vision-language models on the hub that write queries in notebook 08
     random_weights: str | None = None  # a name in tiny_vdr.model.SIZES: the base is built from it on first use
 
     def comparable_score(self, ndcg_at_10: float) -> tuple[float, float] | None:
@@ -146,6 +149,7 @@ def read_profiles(file: Path) -> dict[str, Profile]:
         settings[name] = {key: value for key, value in shared.items() if key not in left_out} | table
     for table in settings.values():
         table["matryoshka_dims"] = tuple(table["matryoshka_dims"])
+        table["query_models"] = tuple(table.get("query_models", ()))
         table["bands"] = {name: tuple(band) for name, band in table["bands"].items()}
     return {name: Profile(name, **table) for name, table in settings.items()}
 
@@ -185,6 +189,10 @@ def load_profile(name: str | None = None) -> Profile:
     for variable, (role, made_here) in VARIABLES.items():
         if text := os.environ.get(variable):
             changes |= {f"{role}_{part}": value for part, value in read_variable(variable, text).items()} | made_here
+    if text := os.environ.get("VDR_DOCUMENTS"):
+        changes["documents_folder"] = read_variable("VDR_DOCUMENTS", text)["folder"]
+        if changes["documents_folder"] is None:
+            raise ValueError(f"VDR_DOCUMENTS must be a folder of PDF files that is there, not {text!r}")
     if rows := os.environ.get("VDR_ROWS"):
         if not re.fullmatch(r"[1-9]\d*:[1-9]\d*", rows):
             raise ValueError(f"VDR_ROWS must be training rows, a colon and eval rows, such as 24:6, not {rows!r}")

@@ -15,10 +15,12 @@ import warm
 from cells import find_notebook
 from PIL import Image
 
+from tiny_vdr.documents import draw_documents
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
-NUMBERS = [*(f"0{i}" for i in range(8)), "a1", "a2", "a3", "a4"]
+NUMBERS = [*(f"0{i}" for i in range(9)), "a1", "a2", "a3", "a4"]
 ELSEWHERE = {("03", 3): "tests/test_resume.py kills a run and runs it again"}
 
 
@@ -137,6 +139,18 @@ VARIATIONS: dict[tuple[str, int], dict] = {
         "more": "found = {'clipped': float((abs(page_vectors['tuned']) > largest['tuned']).mean())}",
     },
     ("07", 2): {"edits": [("lengths = (20, 100)", "lengths = (5, 20)")], "more": "found = {'columns': columns}"},
+    ("08", 1): {
+        "edits": [("old_per_own = 0", "old_per_own = 1")],
+        "more": "found = {'rows': len(train_dataset), 'own': len(own_rows)}",
+    },
+    ("08", 2): {
+        "edits": [("mine(relative_margin=0.05)", "mine(absolute_margin=0)")],
+        "more": "found = {'nearest': max(negative - positive for positive, negative in mined['scores'])}",
+    },
+    ("08", 3): {
+        "edits": [("queries += from_text", "queries = from_text")],
+        "more": "found = {'ways': sorted({row['way'] for row in kept})}",
+    },
     ("a1", 1): {"edits": [("3 * columns[1]", "7 * columns[1]")], "more": "found = {'tokens': three_pages}"},
     ("a1", 2): {"edits": [('"batch_size": 16', '"batch_size": 64')], "more": "found = {'same': by_page == by_key}"},
     ("a2", 1): {
@@ -180,6 +194,7 @@ def runs(source, tmp_path_factory):
     """``{(notebook, item): what it found}``: the course once, small, then every variation on a copy of what it left."""
     folder = tmp_path_factory.mktemp("try-this")
     small = {"VDR_DATASET": str(source), "VDR_ROWS": "24:8", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    small["VDR_DOCUMENTS"] = str(draw_documents(folder / "pdf", seed=5, count=8))
 
     def run(jobs):
         done = warm.run([str(ROOT / "tests" / "cells.py")], input=json.dumps(jobs), env=os.environ | small, cwd=ROOT)
@@ -226,5 +241,7 @@ def test_the_changes_took_hold(runs):
     assert found["a3", 1]["switched"] == "tuned" and found["a3", 2]["format"] == "torch.float16"
     assert found["06", 1]["width"] == 8
     assert found["07", 1]["clipped"] > 0 and "5 rescored" in found["07", 2]["columns"]
+    assert found["08", 1]["own"] < found["08", 1]["rows"] and found["08", 2]["nearest"] <= 0
+    assert found["08", 3]["ways"] == ["text layer"]
     assert found["a1", 1]["tokens"] > 0 and found["a1", 2]["same"] and found["a2", 1]["columns"] == 4
     assert found["06", 2]["indexed"] == found["06", 2]["pages"] + 1

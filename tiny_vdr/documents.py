@@ -23,7 +23,7 @@ MARGIN = 20
 GRID = 40  # points from one baseline of large type to the next: what the tiny model has learned to read
 SCAN_SCALE = 2  # pixels per point of a scanned page
 QUESTIONS = "questions.csv"
-VERSION = 1  # raise it when the same seed would give other files
+ASKED = 0.6  # share of the topic pages that have questions: nobody asks about every page
 
 MACHINES = ("Lathe", "Loom", "Kiln", "Crane", "Press", "Dryer", "Winch", "Mill", "Oven", "Forge", "Hoist", "Grinder")
 # heading: (kind of page, its caption or none, rows of its table, questions that the page answers)
@@ -107,7 +107,7 @@ class Leaf:
 
     def figure(self, height: float) -> None:
         """A drawing of nothing in particular in a frame."""
-        self.y -= height
+        self.y -= height + 6
         self.canvas.setStrokeColorRGB(*self.colour)
         self.canvas.setLineWidth(2)
         self.canvas.rect(MARGIN, self.y, WIDTH - 2 * MARGIN, height)
@@ -159,11 +159,10 @@ def draw_topic(leaf: Leaf, number: int, topic: str) -> None:
 
 def draw_manual(manual: Manual) -> bytes:
     """The PDF file of a manual: title page, then a page per topic, with an outline. The same manual always gives the same bytes."""
+    import matplotlib
     from reportlab.pdfbase import pdfmetrics
     from reportlab.pdfbase.ttfonts import TTFont
     from reportlab.pdfgen.canvas import Canvas
-
-    import matplotlib
 
     rng, buffer = random.Random(manual.seed), io.BytesIO()
     faces = rng.choice(TYPEFACES)
@@ -203,12 +202,14 @@ def as_scan(data: bytes) -> bytes:
 
 
 def questions_of(manual: Manual) -> list[dict]:
-    """One question per topic page, ``{"file", "page", "query"}``; pages count from 1, as a reader of the file counts."""
+    """Two questions about each of some topic pages, ``{"file", "page", "query"}``; pages count from 1, as a reader of the file counts."""
     rng, found = random.Random(manual.seed + 1), []
-    for place, topic in enumerate(manual.topics):
+    for page, topic in enumerate(manual.topics, start=2):
         _, _, rows, phrasings = TOPICS[topic]
-        query = rng.choice(phrasings).format(product=manual.product, row=rng.choice(rows or ("",)).lower())
-        found.append({"file": manual.file_name, "page": place + 2, "query": query})
+        row = rng.choice(rows or ("",)).lower()
+        if rng.random() < ASKED:
+            queries = [phrasing.format(product=manual.product, row=row) for phrasing in phrasings]
+            found += [{"file": manual.file_name, "page": page, "query": query} for query in queries]
     return found
 
 

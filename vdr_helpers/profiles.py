@@ -2,7 +2,7 @@
 
 The profiles themselves are in ``assets/profiles.toml``. ``VDR_PROFILE`` names one. ``VDR_MODEL``, ``VDR_FINETUNED`` and ``VDR_DATASET``
 hold a hub id, a hub id with ``@revision``, or a local folder; ``VDR_ROWS=24:6`` keeps 24 training rows and 6 eval rows;
-``VDR_DOCUMENTS`` is a folder of PDF files for notebook 08.
+``VDR_DOCUMENTS`` is a folder of PDF files for notebook 08, ``VDR_QUERY_MODEL`` the model that writes queries there, or ``none``.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Profile:
     dataset_folder: str | None = None
     corpus: dict | None = None  # arguments of tiny_vdr.corpus.build_source where the dataset is generated
     documents_folder: str | None = None  # PDF files of yours for notebook 08; None lets tiny_vdr.documents draw some
-    query_models: tuple[str, ...] = ()  # vision-language models on the hub that write queries in notebook 08
+    query_models: tuple[str, ...] = ()  # vision-language models that write queries in notebook 08: hub ids or folders
     random_weights: str | None = None  # a name in tiny_vdr.model.SIZES: the base is built from it on first use
 
     def comparable_score(self, ndcg_at_10: float) -> tuple[float, float] | None:
@@ -193,6 +193,9 @@ def load_profile(name: str | None = None) -> Profile:
         changes["documents_folder"] = read_variable("VDR_DOCUMENTS", text)["folder"]
         if changes["documents_folder"] is None:
             raise ValueError(f"VDR_DOCUMENTS must be a folder of PDF files that is there, not {text!r}")
+    if text := os.environ.get("VDR_QUERY_MODEL"):
+        named = read_variable("VDR_QUERY_MODEL", text)
+        changes["query_models"] = () if text == "none" else (named["folder"] or named["name"],)
     if rows := os.environ.get("VDR_ROWS"):
         if not re.fullmatch(r"[1-9]\d*:[1-9]\d*", rows):
             raise ValueError(f"VDR_ROWS must be training rows, a colon and eval rows, such as 24:6, not {rows!r}")

@@ -438,3 +438,21 @@ def test_the_whole_notebook_on_a_folder_of_ones_own_and_a_query_model(tmp_path, 
     assert found["raw above"] > 0 and found["train pages only"] and found["negatives"] > 5
     assert set(found["scores"]) == {"start", "own rows", "own and old rows"} and set(found["scores"].values()) == {found["asked"]}
     assert "empty.pdf is empty: 0 bytes" in answer["log"] and "replies could not be read" in answer["log"]
+
+
+def test_the_variables_name_a_folder_and_a_model(tmp_path, monkeypatch):
+    assert load_profile("tiny").documents_folder is None and load_profile("tiny").query_models == ()
+    assert load_profile("full").query_models == ("Qwen/Qwen3-VL-2B-Instruct",)
+    monkeypatch.setenv("VDR_DOCUMENTS", str(tmp_path))
+    monkeypatch.setenv("VDR_QUERY_MODEL", "none")
+    profile = load_profile("full")
+    assert profile.documents_folder == str(tmp_path.resolve()) and profile.query_models == ()
+    assert str(tmp_path) not in str(profile.to_dict())
+    monkeypatch.setenv("VDR_QUERY_MODEL", "owner/writer")
+    assert load_profile("tiny").query_models == ("owner/writer",)
+    monkeypatch.setenv("VDR_DOCUMENTS", str(tmp_path / "gone"))
+    with pytest.raises(ValueError, match="VDR_DOCUMENTS"):
+        load_profile()
+    monkeypatch.setenv("VDR_DOCUMENTS", "owner/name")
+    with pytest.raises(ValueError, match="folder of PDF files that is there"):
+        load_profile()

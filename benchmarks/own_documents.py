@@ -22,8 +22,8 @@ from vdr_helpers.stamps import write_whole
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "08_own_documents.ipynb"
 SEEDS = (0, 1, 2)
-MIXED = (1, 0)  # old rows per own row
-SETTING, SCORES = "old_per_own = 1", 'scores["tuned"] ='  # what the first and the last cell of the training hold
+MIXED = (0, 1)  # old rows per own row
+SETTING, SCORES = "old_per_own = 0", 'scores["tuned"] ='  # what the first and the last cell of the training hold
 
 
 def cells() -> tuple[list[str], list[str]]:

@@ -23,7 +23,6 @@ MARGIN = 20
 GRID = 40  # points from one baseline of large type to the next: what the tiny model has learned to read
 SCAN_SCALE = 2  # pixels per point of a scanned page
 QUESTIONS = "questions.csv"
-ASKED = 0.6  # share of the topic pages that have questions: nobody asks about every page
 
 MACHINES = ("Lathe", "Loom", "Kiln", "Crane", "Press", "Dryer", "Winch", "Mill", "Oven", "Forge", "Hoist", "Grinder")
 # heading: (kind of page, its caption or none, rows of its table, questions that the page answers)
@@ -202,14 +201,12 @@ def as_scan(data: bytes) -> bytes:
 
 
 def questions_of(manual: Manual) -> list[dict]:
-    """Two questions about each of some topic pages, ``{"file", "page", "query"}``; pages count from 1, as a reader of the file counts."""
+    """One question per topic page, ``{"file", "page", "query"}``; pages count from 1, as a reader of the file counts."""
     rng, found = random.Random(manual.seed + 1), []
     for page, topic in enumerate(manual.topics, start=2):
         _, _, rows, phrasings = TOPICS[topic]
-        row = rng.choice(rows or ("",)).lower()
-        if rng.random() < ASKED:
-            queries = [phrasing.format(product=manual.product, row=row) for phrasing in phrasings]
-            found += [{"file": manual.file_name, "page": page, "query": query} for query in queries]
+        query = rng.choice(phrasings).format(product=manual.product, row=rng.choice(rows or ("",)).lower())
+        found.append({"file": manual.file_name, "page": page, "query": query})
     return found
 
 

@@ -436,7 +436,7 @@ def test_the_whole_notebook_on_a_folder_of_ones_own_and_a_query_model(tmp_path, 
     found = answer["found"]
     assert found["both"] == found["same page"] == found["same document"] == found["above"] == found["models"] == 0
     assert found["raw above"] > 0 and found["train pages only"] and found["negatives"] > 5
-    assert set(found["scores"]) == {"start", "own rows", "own and old rows"} and set(found["scores"].values()) == {found["asked"]}
+    assert set(found["scores"]) == {"start", "tuned"} and set(found["scores"].values()) == {found["asked"]}
     assert "empty.pdf is empty: 0 bytes" in answer["log"] and "replies could not be read" in answer["log"]
 
 

@@ -17,7 +17,7 @@ from vdr_helpers.profiles import PROFILES
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK_FILES = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MODULES = sorted((ROOT / "vdr_helpers").rglob("*.py"))
-NUMBERS = ["00", "01", "02", "03", "04", "05", "06", "07", "10", "a1", "a2", "a3", "a4"]
+NUMBERS = [*(f"{i:02}" for i in range(13)), "a1", "a2", "a3", "a4"]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def course():
 # The notebooks of the course
 
 
-def test_the_course_has_its_eight_notebooks_and_four_appendices():
+def test_the_course_has_its_notebooks_and_appendices():
     assert [file.name[:2] for file in NOTEBOOK_FILES] == NUMBERS
 
 

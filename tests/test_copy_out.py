@@ -2,9 +2,11 @@
 
 import ast
 import dataclasses
+import hashlib
 import inspect
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,9 @@ from pathlib import Path
 import nbformat
 import pytest
 import warm
+from cells import definitions
+from datasets import load_from_disk
+from reportlab.pdfgen.canvas import Canvas
 from safetensors.torch import load_file
 
 from tools import copy_out, plain
@@ -41,7 +46,7 @@ def test_every_script_stands_alone(scripts):
         modules += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
         assert not [module for module in modules if module.split(".")[0] in COURSE], stage
         assert ast.get_docstring(tree).startswith(copy_out.STAGES[stage].does)
-        assert not {name for name in copy_out.LEFT_OUT if f"{name}(" in code}
+        assert not copy_out.LEFT_OUT & copy_out.all_names(tree), stage
 
 
 def test_every_script_is_clean(scripts, tmp_path):
@@ -168,6 +173,7 @@ LEAVES = {  # what notebook and script are compared by
     "evaluate": ("04", "found = {'metrics': metrics, 'gain': [float(low), float(high)]}"),
     "truncate": ("05", "found = {'scores': scores, 'choice': choice.to_dict(), 'steps': steps.to_dict()}"),
     "publish": ("06", "found = {'card': model_card}"),
+    "documents": ("08", "found = {'pages': [[row['id'], row['hash'], row['text'], row['headings']] for row in rows], 'queries': kept} | {name: [[row.pop('query'), *(Path(page).stem for page in row.values())] for row in some] for name, some in {'train': own_rows, 'eval': eval_rows}.items()}"),
     "search": ("06", "found = {query: list(search(query).items()) for query in queries.values()}"),
 }  # fmt: skip
 TRAIN_LOG = "score = 'eval_vdr-eval-hard_cosine_ndcg@10'\nlog_history = trainer.state.log_history\n"
@@ -197,11 +203,37 @@ def tagged(*stages: str) -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def course(source, tmp_path_factory):
-    """``(outputs folder, {notebook: what it found})``: notebooks 02 and 03 small, three steps of training, then the cells of 04 to 06."""
+def pdf_files(tmp_path_factory):
+    """A folder of three PDF files of eight pages, of which the notebook's rule evaluates by one, and questions about some pages."""
+    folder, side_of = tmp_path_factory.mktemp("pdf"), definitions("08", "side_of")["side_of"]
+    names = {"eval": [], "train": []}
+    for name in (f"manual{i}.pdf" for i in range(20)):
+        names["eval" if side_of({"document": name, "id": name}) == "eval" else "train"].append(name)
+    questions = ["file,page,query"]
+    for number, name in enumerate([names["eval"][0], *names["train"][:2]]):
+        canvas = Canvas(str(folder / name), pagesize=(400, 560))
+        canvas.setTitle(name.removesuffix(".pdf"))
+        for page, part in enumerate(
+            ("Filters", "Hoses", "Cables", "Storage", "Transport", "Cleaning", "Oil", "Start-up"), start=1
+        ):
+            canvas.setFont("Helvetica", 30)
+            canvas.drawString(20, 500, f"{part} {number}")
+            canvas.setFont("Helvetica", 10)
+            for line in range(page):
+                canvas.drawString(20, 400 - 14 * line, f"Ring {part} {10 * number + line} mm")
+            canvas.showPage()
+        canvas.save()
+        questions += [f"{name},{page},Where is part {page} of {name}?" for page in (2, 5, 7)]
+    (folder / "questions.csv").write_text("\n".join([*questions, "gone.pdf,1,Who?"]) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def course(source, pdf_files, tmp_path_factory):
+    """``(outputs folder, {notebook: what it found})``: notebooks 02 and 03 small, three steps of training, then the cells of 04 to 08."""
     outputs = tmp_path_factory.mktemp("copy-out") / "outputs"
     small = {"VDR_DATASET": str(source), "VDR_ROWS": ROWS, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    small |= {"VDR_OUTPUTS": str(outputs), "HF_HUB_OFFLINE": "1"}
+    small |= {"VDR_OUTPUTS": str(outputs), "HF_HUB_OFFLINE": "1", "VDR_DOCUMENTS": str(pdf_files)}
     prepare = "from cells import prepare; from vdr_helpers.profiles import load_profile; prepare(load_profile())"
     done = warm.run(["-c", f"import sys; sys.path.insert(0, 'tests'); {prepare}"], env=os.environ | small, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -211,7 +243,7 @@ def course(source, tmp_path_factory):
     answer = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
     assert answer["status"] == 0, answer["log"]
     found = {"03": answer["found"]}
-    for number, stages in {"04": ["evaluate"], "05": ["truncate"], "06": ["publish", "search"]}.items():
+    for number, stages in {"04": ["evaluate"], "05": ["truncate"], "06": ["publish", "search"], "08": ["documents"]}.items():
         done = warm.run(["-c", IN_THE_NOTEBOOK], input=json.dumps(tagged(*stages)), env=os.environ | small, cwd=ROOT)
         assert done.returncode == 0, done.stderr[-3000:]
         found[number] = json.loads(done.stdout.rpartition("FOUND ")[2])
@@ -219,22 +251,26 @@ def course(source, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def small(course, source):
+def small(course, source, pdf_files):
     """The profile with which the scripts of :func:`course` are made."""
     patch = pytest.MonkeyPatch()
-    for name, value in {"VDR_OUTPUTS": str(course[0]), "VDR_DATASET": str(source), "VDR_ROWS": ROWS}.items():
+    variables = {"VDR_OUTPUTS": str(course[0]), "VDR_DATASET": str(source), "VDR_ROWS": ROWS, "VDR_DOCUMENTS": str(pdf_files)}
+    for name, value in variables.items():
         patch.setenv(name, value)
     yield dataclasses.replace(load_profile("tiny"), per_device_train_batch_size=8)
     patch.undo()
 
 
-def run_script(stage: str, profile, folder: Path, outputs: Path, fresh: bool = False) -> dict:
+def run_script(stage: str, profile, folder: Path, outputs: Path, fresh: bool = False, edits=()) -> dict:
     """What the script finds, in a folder of its own and in a process where the course cannot be imported.
 
-    ``fresh``: by ``python -I``, which looks neither into the folder nor at any variable, in place of a fork.
+    ``edits``: pairs of what stands in the script and what is written there; ``fresh``: by ``python -I``, which looks neither into the folder nor at any variable, in place of a fork.
     """
     os.environ["VDR_OUTPUTS"] = str(outputs)  # the fixture of every test has set another one
     script = copy_out.write_script(stage, profile, folder)
+    for there, new in edits:
+        assert script.read_text().count(there) == 1
+        script.write_text(script.read_text().replace(there, new))
     code = (TRAIN_LOG if stage == "train" else "") + LEAVES[stage][1]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("VDR_", "PYTHON"))}
     environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -263,7 +299,7 @@ def test_train_ends_with_the_notebooks_weights(course, small, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["evaluate", "truncate", "search"])
+@pytest.mark.parametrize("stage", ["evaluate", "truncate", "search", "documents"])
 def test_a_script_finds_what_its_notebook_finds(stage, course, small, tmp_path):
     found, expected = run_script(stage, small, tmp_path, course[0], fresh=stage == "search"), course[1][LEAVES[stage][0]]
     assert found
@@ -282,3 +318,27 @@ def test_publish_saves_what_the_notebook_saves(course, small, tmp_path):
     names = sorted(path.relative_to(theirs) for path in theirs.rglob("*") if path.is_file())
     assert names and names == sorted(path.relative_to(ours) for path in ours.rglob("*") if path.is_file())
     assert not [name for name in names if (ours / name).read_bytes() != (theirs / name).read_bytes()]
+
+
+@pytest.mark.slow
+def test_train_reads_what_documents_made(course, small, tmp_path):
+    found = run_script("documents", small, tmp_path, course[0])
+    made = tmp_path / "made" / "documents" / "dataset"
+    for name in ("train", "eval"):
+        rows = load_from_disk(str(made / name))
+        assert rows.column_names == ["query", "image", *(f"negative_{i}" for i in range(1 if name == "train" else 4))]
+        pages = [[page_hash(row[column]) for column in rows.column_names[1:]] for row in rows]
+        assert [[row["query"], *some] for row, some in zip(rows, pages, strict=True)] == found[name]
+    assert len(found["train"]) > 3 and len({page for _, *pages in found["eval"] for page in pages}) > 4
+    assert all(len(set(pages)) == 5 for _, *pages in found["eval"])
+    shutil.rmtree(tmp_path / "made" / "documents" / "pages")  # the pages travel with the rows
+    fewer = dataclasses.replace(small, per_device_train_batch_size=4, monitor_rows=len(found["eval"]))
+    edits = [(f"data={str(course[0] / 'tiny' / 'data')!r}".replace("'", '"'), f"data={str(made)!r}")]
+    trained = run_script("train", fewer, tmp_path, course[0], edits=edits)
+    assert trained["losses"] and len(trained["ndcg"]) >= 2
+    assert (tmp_path / "made" / "finetuned" / "model.safetensors").exists()
+
+
+def page_hash(page) -> str:
+    """As notebook 08 names a page's file."""
+    return hashlib.sha256(f"{page.width} {page.height}".encode() + page.tobytes()).hexdigest()[:20]

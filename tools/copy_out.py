@@ -1,15 +1,18 @@
 """Each stage of the course as one script to take away: ``python -m tools.copy_out [stage ...] [--profile tiny]``.
 
-Writes ``outputs/<profile>/scripts/<stage>.py``: plain Sentence Transformers, nothing from this repository to import. The notebooks are
-the only source. A cell belongs to a stage when its metadata say so, ``"copy_out": {"train": ""}``; in the quotes stands what is written
-above it where that is not the heading of its section. A new stage is an entry in :data:`STAGES` and that key in its cells. What happens
-to the cells on the way:
+Writes ``outputs/<profile>/scripts/<stage>.py``: plain Sentence Transformers, nothing from this repository to import. The stages are
+``train`` (notebook 03), ``evaluate`` (04), ``truncate`` (05), ``publish`` and ``search`` (06), and ``documents`` (08), which makes a
+dataset for ``train`` from a folder of PDF files. The notebooks are the only source. A cell belongs to a stage when its metadata say
+so, ``"copy_out": {"train": ""}``; in the quotes stands what is written above it where that is not the heading of its section. A new
+stage is an entry in :data:`STAGES` and that key in its cells. What happens to the cells on the way:
 
 1. What keeps the course's books or draws for a notebook (:data:`LEFT_OUT`) is left out: statements that call it, keyword arguments that
-   hold it, and what cannot be without them. An assignment that nobody reads any more goes too.
+   hold it, and what cannot be without them. A ``try`` whose handlers call it gives way to what is tried. An assignment that nobody
+   reads any more goes too.
 2. What a cell imports from ``vdr_helpers`` is put in by source, with what that needs; plumbing is replaced by its counterpart in
    :mod:`tools.plain`, or by an expression (:data:`EXPRESSIONS`).
-3. ``profile`` becomes a namespace of the settings that are read, with the profile's values.
+3. ``profile`` becomes a namespace of the settings that are read, with the profile's values. What a cell finds out with this
+   repository's own files (:data:`SETTLED`) is found out now and becomes a setting.
 4. What a notebook shows because it stands last in a cell is printed.
 
 Nothing generated is committed; ``tests/test_copy_out.py`` runs every script without this repository and compares what it finds with the
@@ -64,15 +67,20 @@ STAGES = {
         "Embed pages, keep the vectors in a store, and search them.",
         given="width = profile.truncate_dim\nuser_model = SentenceTransformer(profile.finetuned, truncate_dim=profile.matryoshka_dims[0])",
     ),
+    "documents": Stage(
+        "Make a dataset from a folder of PDF files: pages, queries, hard negatives, split by document.\n\n"
+        "To train on it, set in train.py: data to the folder made/documents/dataset, monitor_rows to the number of rows in its eval.",
+    ),
 }
 
 LEFT_OUT = {
-    "LiveCurve", "check_band", "display", "hub_token", "last_checkpoint", "model_key", "model_settings", "reason", "run_folder",
+    "LiveCurve", "check_band", "display", "hub_token", "last_checkpoint", "model_settings", "reason", "run_folder",
     "save_results", "show", "show_progress", "start", "PixelsInFormat", "PrinterCallback", "use_matrix_product",
 }  # fmt: skip
 EXPRESSIONS = {  # a helper, and what stands in the place of it or of its call
     "no_duplicates_by_key": '"no_duplicates"',
     "assets_folder": "Path(__file__).parent",
+    "draw_documents": '"documents"',
 }
 SETTLED = {  # what a cell finds out with this repository's files, and a script has as a setting
     "facts": "what was trained, for the card",
@@ -92,6 +100,10 @@ def extra_settings(profile: Profile, cells: list[str]) -> dict:
     return {
         "base_model": (lambda: profile.base_model, "a folder or a hub id"),
         "processor_kwargs": (lambda: profile.processor_kwargs, "pixels per page, the least and the most"),
+        "documents_folder": (
+            lambda: profile.documents_folder or "documents",
+            "PDF files, and questions.csv if there are questions",
+        ),
         "data": (lambda: str(profile.output_dir / "data"), "holds train/ and eval/, saved with save_to_disk"),
         "finetuned": (lambda: tuned, "a folder or a hub id"),
         "results": (lambda: str(profile.output_dir / "results"), "evaluation.json and truncation.json, measured with this model"),
@@ -492,7 +504,12 @@ def packages(code: str) -> str:
         elif isinstance(node, ast.ImportFrom):
             modules.add(node.module.split(".")[0])
     outside = sorted(modules - set(sys.stdlib_module_names))
-    others = {"sentence_transformers": "sentence-transformers[image,train]", "pymilvus": "pymilvus milvus-lite", "PIL": "pillow"}
+    others = {
+        "sentence_transformers": "sentence-transformers[image,train]",
+        "pymilvus": "pymilvus milvus-lite",
+        "PIL": "pillow",
+        "IPython": "ipython",
+    }
     return "pip install " + " ".join(
         f'"{others[name]}"' if "[" in others.get(name, "") else others.get(name, name.replace("_", "-")) for name in outside
     )

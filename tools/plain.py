@@ -65,6 +65,15 @@ def whole_folder(folder: Path, made_from: dict | None = None):
     partial.rename(folder)
 
 
+def make_once(folder: Path, settings: dict, make) -> None:
+    """Have ``make(a new folder)`` fill ``folder``, unless that was done with these settings."""
+    note, settings = folder / "made_from.json", json.dumps(settings, default=str)
+    if not note.exists() or note.read_text(encoding="utf-8") != settings:
+        with whole_folder(folder) as partial:
+            make(partial)
+            (partial / note.name).write_text(settings, encoding="utf-8")
+
+
 def load_results(profile, name: str):
     """``results/<name>.json``, scores of this very model on these very pages (that they are is yours to know), or ``None``."""
     path = Path(profile.results) / f"{name}.json"

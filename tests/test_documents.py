@@ -244,7 +244,12 @@ def test_a_thousand_pages_take_no_more_memory_than_a_hundred(cells):
 def test_phrases_are_headings_captions_and_table_lines():
     phrases = definitions("08", "CAPTION", "TABLE_LINE", "phrases")["phrases"]
     text = "Kestrel Loom\n2 Bolts\nTable 2: Torque\nM6 bolt 217\nOuter ring 1,204 mm\nThe year 2014 was a good one\nGrand total of all known causes listed here 12"
-    assert list(phrases({"headings": ["2 Bolts", "2"], "text": text})) == ["Bolts", "Torque", "M6 bolt", "Outer ring"]
+    assert list(phrases({"headings": ["2 Bolts", "Loom", "2"], "text": text, "title": "Kestrel loom"})) == [
+        "Bolts",
+        "Torque",
+        "M6 bolt",
+        "Outer ring",
+    ]
 
 
 def test_a_phrase_on_two_pages_is_no_query():

@@ -1,8 +1,8 @@
 """What differs between ``tiny``, ``full`` and ``rehearsal``, as data, and how the environment changes it (every notebook's setup cell).
 
-The profiles themselves are in ``assets/profiles.toml``. ``VDR_PROFILE`` names one. ``VDR_MODEL``, ``VDR_FINETUNED``, ``VDR_RERANKER``, ``VDR_DATASET``
-hold a hub id, a hub id with ``@revision``, or a local folder; ``VDR_ROWS=24:6`` keeps 24 training rows and 6 eval rows;
-``VDR_DOCUMENTS`` is a folder of PDF files for notebook 08, ``VDR_QUERY_MODEL`` the model that writes queries there, or ``none``.
+The profiles themselves are in ``assets/profiles.toml``. ``VDR_PROFILE`` names one. ``VDR_MODEL``, ``VDR_FINETUNED``, ``VDR_RERANKER``
+and ``VDR_DATASET`` hold a hub id, a hub id with ``@revision``, or a local folder; ``VDR_ROWS=24:6`` keeps 24 training rows and 6 eval
+rows; ``VDR_DOCUMENTS`` is a folder of PDF files for notebook 08, ``VDR_QUERY_MODEL`` the model that writes queries there, or ``none``.
 """
 
 from __future__ import annotations

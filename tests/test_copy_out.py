@@ -75,6 +75,23 @@ def test_a_counterpart_takes_what_the_helper_takes():
         assert list(inspect.signature(getattr(plain, name)).parameters) == list(inspect.signature(helpers[name]).parameters), name
 
 
+def test_the_counterpart_of_make_once_makes_once(tmp_path):
+    made = []
+
+    def make(folder: Path) -> None:
+        made.append(folder)
+        (folder / "page.txt").write_text("page")
+        if len(made) == 3:
+            raise KeyboardInterrupt
+
+    for pixels in (1, 1, 2):
+        plain.make_once(tmp_path / "pages", {"pixels": pixels}, make)
+    assert len(made) == 2 and (tmp_path / "pages" / "page.txt").exists()
+    with pytest.raises(KeyboardInterrupt):
+        plain.make_once(tmp_path / "more", {"pixels": 1}, make)
+    assert not (tmp_path / "more").exists(), "half a folder is none"
+
+
 def test_every_mark_in_a_notebook_is_a_stage():
     marks = [
         stage for file in find_notebooks() for cell in nbformat.read(file, 4).cells for stage in cell.metadata.get("copy_out", {})
@@ -121,7 +138,7 @@ def test_what_keeps_books_is_left_out_and_nothing_else():
     assert cell(tried.format("reason(error)")) == "page = push()\n# said\nprint(page)\nprint(2)"
     with pytest.raises(ValueError, match="try cannot be taken apart: page = push"):
         cell(tried.format("error"))
-    assert cell("key = model_key(1)\nplace = key + '/x'\nprint(place)\nprint('é', 2)") == "print('é', 2)"
+    assert cell("key = model_settings(1)\nplace = key + '/x'\nprint(place)\nprint('é', 2)") == "print('é', 2)"
     assert cell("model = load()\nmodel = run_folder(model)\nprint(model)") == "model = load()\nprint(model)"
     assert cell("if ready:\n    show(figure)\nprint(1)") == "print(1)"
     with pytest.raises(ValueError, match="If with else cannot be told apart: ready"):
@@ -264,7 +281,8 @@ def small(course, source, pdf_files):
 def run_script(stage: str, profile, folder: Path, outputs: Path, fresh: bool = False, edits=()) -> dict:
     """What the script finds, in a folder of its own and in a process where the course cannot be imported.
 
-    ``edits``: pairs of what stands in the script and what is written there; ``fresh``: by ``python -I``, which looks neither into the folder nor at any variable, in place of a fork.
+    ``edits``: pairs of what stands in the script and what is written there; ``fresh``: by ``python -I``, which looks neither into the
+    folder nor at any variable, in place of a fork.
     """
     os.environ["VDR_OUTPUTS"] = str(outputs)  # the fixture of every test has set another one
     script = copy_out.write_script(stage, profile, folder)

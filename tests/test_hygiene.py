@@ -161,6 +161,7 @@ BAD = [
     (checks.binds_every_name_before_use, with_source(3, "def area(radius):\n    return missing * radius")),
     (checks.binds_every_name_before_use, with_source(3, "[width for page in queries]\nwidth = 1")),
     (checks.binds_every_name_before_use, with_source(3, "total += 1")),
+    (checks.keeps_paragraphs_short, with_source(0, "# Title\n\n" + "A page is a picture. " * 40)),
 ]
 
 

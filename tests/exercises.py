@@ -4,10 +4,120 @@
 answer that is written differently than the folded solution.
 """
 
+SCORES = """
+import math
+
+import numpy
+
+
+def ndcg_at_10(rank):
+    return 1 / math.log2(1 + rank) if rank <= 10 else 0.0
+
+
+queries = dict.fromkeys(range(300))
+rng = numpy.random.default_rng(5)
+base_scores = rng.choice([0.0, 0.5, 0.63, 1.0], size=300)
+tuned_scores = numpy.maximum(base_scores, rng.choice([0.0, 1.0], size=300, p=[0.7, 0.3]))
+"""
+
 CASES = {
     "4.1": {
-        "mistakes": [("gain = 1 / 3", "MRR"), ("gain = 1 / math.log2(3)", "second place")],
-        "given": "import math",
-        "another": "gain = math.log(2) / math.log(4)",
+        "given": SCORES,
+        "mistakes": [
+            ("gain = 1 / 4", "MRR"),
+            ("gain = 1 / math.log2(4)", "third place"),
+            ("gain = 1 / math.log(5)", "natural logarithm"),
+            ("gain = 0.9", "1 / log2(1 + rank)"),
+            ("gain = [0.43, 0.5]", "one number is asked for, and this is a list"),
+            ("gain = '0.43'", "one number is asked for, and this is a str"),
+        ],
+        "another": "gain = math.log(2) / math.log(5)",
+    },
+    "4.2": {
+        "given": SCORES,
+        "mistakes": [
+            ("def ndcg_of_two(first, second):\n    return ndcg_at_10(first) + ndcg_at_10(second)", "divide by the largest sum"),
+            ("def ndcg_of_two(first, second):\n    return (ndcg_at_10(first) + ndcg_at_10(second)) / 2", "cannot both be first"),
+            ("def ndcg_of_two(first, second):\n    return ndcg_at_10(min(first, second))", "the better page alone"),
+            (
+                "def ndcg_of_two(first, second):\n    return sum(1 / math.log2(1 + rank) for rank in (first, second)) / (1 + 1 / math.log2(3))",
+                "beyond the tenth",
+            ),
+            ("def ndcg_of_two(first, second):\n    ndcg_at_10(first)", "returns nothing"),
+            ("ndcg_of_two = 0.9", "a function is asked for"),
+            ("def ndcg_of_two(first, second):\n    return [first, second]", "one number is asked for"),
+        ],
+        "another": """
+def ndcg_of_two(*ranks):
+    places = numpy.arange(1, 11)
+    gains = 1 / numpy.log2(1 + places)
+    return (gains * numpy.isin(places, ranks)).sum() / gains[:2].sum()
+""",
+    },
+    "4.3": {
+        "given": SCORES,
+        "mistakes": [
+            ("slipped = 8", "round up"),
+            ("slipped = 0.01 * 300 / (1 - 0.63093)", "round up"),
+            ("slipped = 3", "drop out of the first ten"),
+            ("slipped = 6", "MRR"),
+            ("slipped = 0.01 / (1 - ndcg_at_10(2))", "the mean of 300"),
+            ("slipped = 100", "one slip costs"),
+        ],
+        "another": "slipped = next(n for n in range(300) if n * (1 - 1 / math.log2(3)) / 300 >= 0.01)",
+    },
+    "4.4": {
+        "given": SCORES,
+        "mistakes": [
+            (
+                """
+def paired_interval(first, second):
+    change = first - second
+    drawn = numpy.random.default_rng(0).integers(0, len(change), size=(2000, len(change)))
+    return numpy.percentile(change[drawn].mean(axis=1), [2.5, 97.5])
+""",
+                "first minus second",
+            ),
+            (
+                """
+def paired_interval(first, second):
+    change = second - first
+    drawn = numpy.random.default_rng(0).integers(0, len(change), size=(2000, len(change)))
+    return numpy.percentile(change[drawn].mean(axis=1), [5, 95])
+""",
+                "that holds 90 %",
+            ),
+            (
+                """
+def paired_interval(first, second):
+    rng = numpy.random.default_rng(0)
+    one, other = (rng.integers(0, len(first), size=(2000, len(first))) for _ in range(2))
+    return numpy.percentile(second[other].mean(axis=1) - first[one].mean(axis=1), [2.5, 97.5])
+""",
+                "other queries for each model",
+            ),
+            (
+                "def paired_interval(first, second):\n    return numpy.percentile(second - first, [2.5, 97.5])",
+                "percentiles of single queries",
+            ),
+            (
+                """
+def paired_interval(first, second):
+    change, rng = second - first, numpy.random.default_rng(0)
+    means = [rng.permutation(change).mean() for _ in range(1000)]
+    return numpy.percentile(means, [2.5, 97.5])
+""",
+                "with replacement",
+            ),
+            ("def paired_interval(first, second):\n    return (second - first).mean()", "two numbers are asked for"),
+            ("def paired_interval(first, second):\n    return 0.5, 0.9", "is not near"),
+        ],
+        "another": """
+from scipy import stats
+
+
+def paired_interval(first, second):
+    return stats.bootstrap((second - first,), numpy.mean, rng=3).confidence_interval
+""",
     },
 }

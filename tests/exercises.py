@@ -20,6 +20,17 @@ base_scores = rng.choice([0.0, 0.5, 0.63, 1.0], size=300)
 tuned_scores = numpy.maximum(base_scores, rng.choice([0.0, 1.0], size=300, p=[0.7, 0.3]))
 """
 
+WIDTHS = """
+from itertools import takewhile
+
+import numpy
+import torch
+
+sources, dims = {"base": None, "tuned": None}, [256, 192, 128, 64, 32, 16, 8]
+embeddings = {"base": (None, torch.nn.functional.normalize(torch.randn(20, 256, generator=torch.Generator().manual_seed(0))))}
+means = {"tuned": {256: 0.94, 192: 0.941, 128: 0.938, 64: 0.93, 32: 0.92, 16: 0.89, 8: 0.82}}
+"""
+
 CASES = {
     "4.1": {
         "given": SCORES,
@@ -118,6 +129,80 @@ from scipy import stats
 
 def paired_interval(first, second):
     return stats.bootstrap((second - first,), numpy.mean, rng=3).confidence_interval
+""",
+    },
+    "5.1": {
+        "given": WIDTHS,
+        "mistakes": [
+            ("encodings = 14", "slice it"),
+            ("encodings = 1", "two models"),
+            ("encodings = len(dims)", "a slice of one encoding"),
+            ("encodings = 300", "how often must a page"),
+            ("encodings = ['base', 'tuned']", "one number is asked for, and this is a list"),
+        ],
+        "another": "encodings = 2",
+    },
+    "5.2": {
+        "given": WIDTHS,
+        "mistakes": [
+            ("def cut(vectors, width):\n    return vectors[:, :width]", "not of length 1"),
+            (
+                "def cut(vectors, width):\n    return (vectors / vectors.norm(dim=1, keepdim=True))[:, :width]",
+                "Slice first, then normalise",
+            ),
+            (
+                "def cut(vectors, width):\n    return vectors[:, :width] / vectors[:, :width].norm(dim=0)",
+                "each column got length 1",
+            ),
+            (
+                "def cut(vectors, width):\n    return vectors[:, :width] / vectors[:, :width].norm()",
+                "divided by one number",
+            ),
+            (
+                "def cut(vectors, width):\n    short = vectors[:, :width]\n    return short / (short**2).sum(dim=1, keepdim=True)",
+                "not by its square",
+            ),
+            ("def cut(vectors, width):\n    return torch.nn.functional.normalize(vectors[:width])", "rows were cut"),
+            (
+                "def cut(vectors, width):\n    return vectors[:, :width] / vectors[:, :width].norm(dim=1)",
+                "stops with RuntimeError",
+            ),
+            ("def cut(vectors, width):\n    return torch.nn.functional.normalize(vectors[:, -width:])", "its first 128 numbers"),
+            ("def cut(vectors, width):\n    vectors[:, :width]", "returns nothing"),
+            ("def cut(vectors, width):\n    return 'short'", "vectors are asked for"),
+        ],
+        "another": """
+def cut(vectors, width):
+    return [row[:width] / sum(number**2 for number in row[:width]) ** 0.5 for row in vectors.numpy()]
+""",
+    },
+    "5.3": {
+        "given": WIDTHS,
+        "mistakes": [
+            (
+                "def narrowest(curve, share):\n    return min(dim for dim in curve if curve[dim] >= share * curve[max(curve)])",
+                "a lucky width wins",
+            ),
+            (
+                "def narrowest(curve, share):\n    return min((dim for dim in curve if curve[dim] >= share), default=max(curve))",
+                "of the score at full width",
+            ),
+            (
+                "def narrowest(curve, share):\n    return max(dim for dim in curve if curve[dim] < share * curve[256])",
+                "that fails",
+            ),
+            ("def narrowest(curve, share):\n    return max(curve)", "a narrower one keeps enough"),
+            ("def narrowest(curve, share):\n    return share * curve[256]", "none of the widths"),
+            ("def narrowest(curve, share):\n    return 128", "at least 0.931 is asked for"),
+        ],
+        "another": """
+def narrowest(curve, share):
+    chosen = widest = max(curve)
+    for dim in sorted(curve)[::-1]:
+        if curve[dim] / curve[widest] < share:
+            return chosen
+        chosen = dim
+    return chosen
 """,
     },
 }

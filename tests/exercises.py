@@ -31,6 +31,13 @@ embeddings = {"base": (None, torch.nn.functional.normalize(torch.randn(20, 256, 
 means = {"tuned": {256: 0.94, 192: 0.941, 128: 0.938, 64: 0.93, 32: 0.92, 16: 0.89, 8: 0.82}}
 """
 
+RUN = """
+import math
+from types import SimpleNamespace
+
+profile = SimpleNamespace(per_device_train_batch_size=64)
+"""
+
 CASES = {
     "4.1": {
         "given": SCORES,
@@ -39,8 +46,8 @@ CASES = {
             ("gain = 1 / math.log2(4)", "third place"),
             ("gain = 1 / math.log(5)", "natural logarithm"),
             ("gain = 0.9", "1 / log2(1 + rank)"),
-            ("gain = [0.43, 0.5]", "one number is asked for, and this is a list"),
-            ("gain = '0.43'", "one number is asked for, and this is a str"),
+            ("gain = [0.43, 0.5]", "one number is asked for, and its type is list"),
+            ("gain = '0.43'", "one number is asked for, and its type is str"),
         ],
         "another": "gain = math.log(2) / math.log(5)",
     },
@@ -138,7 +145,7 @@ def paired_interval(first, second):
             ("encodings = 1", "two models"),
             ("encodings = len(dims)", "a slice of one encoding"),
             ("encodings = 300", "how often must a page"),
-            ("encodings = ['base', 'tuned']", "one number is asked for, and this is a list"),
+            ("encodings = ['base', 'tuned']", "one number is asked for, and its type is list"),
         ],
         "another": "encodings = 2",
     },
@@ -203,6 +210,123 @@ def narrowest(curve, share):
             return chosen
         chosen = dim
     return chosen
+""",
+    },
+    "3.1": {
+        "given": RUN,
+        "mistakes": [
+            ("guessing = math.log(64)", "the hard negative of every row"),
+            ("guessing = math.log(65)", "those of the other rows"),
+            ("guessing = math.log2(128)", "natural logarithm"),
+            ("guessing = 1 / 128", "minus its logarithm"),
+            ("guessing = 7 * math.log(128)", "seven lengths"),
+            ("guessing = 0.7", "how many pages"),
+            ("guessing = [4.85]", "one number is asked for"),
+        ],
+        "another": "guessing = -math.log2(1 / 128) * math.log(2)",
+    },
+    "3.2": {
+        "given": RUN,
+        "mistakes": [
+            ("def candidates(rows, hard_negatives):\n    return rows + hard_negatives", "not only its own"),
+            ("def candidates(rows, hard_negatives):\n    return rows", "hard negatives are candidates too"),
+            ("def candidates(rows, hard_negatives):\n    return rows * hard_negatives", "positives are candidates too"),
+            ("def candidates(rows, hard_negatives):\n    return rows + rows * hard_negatives - 1", "its own page is one"),
+            ("def candidates(rows, hard_negatives):\n    return 100", "one positive and its hard negatives"),
+            ("candidates = 128", "a function is asked for, and its type is int"),
+            ("def candidates(rows):\n    return 2 * rows", "stops with TypeError"),
+        ],
+        "another": "candidates = lambda rows, hard_negatives: sum(1 for row in range(rows) for page in range(hard_negatives + 1))",
+    },
+    "3.3": {
+        "given": RUN,
+        "mistakes": [
+            (
+                "def matryoshka(queries, pages, dims, contrastive):\n    return sum(contrastive(queries[:, :d], pages[:, :d]) for d in dims) / len(dims)",
+                "the mean",
+            ),
+            (
+                "def matryoshka(queries, pages, dims, contrastive):\n    return sum(contrastive(queries[:d], pages[:d]) for d in dims)",
+                "not the rows",
+            ),
+            (
+                "def matryoshka(queries, pages, dims, contrastive):\n    return sum(contrastive(queries[:, -d:], pages[:, -d:]) for d in dims)",
+                "the last numbers",
+            ),
+            (
+                """
+def matryoshka(queries, pages, dims, contrastive):
+    edges = [0, *sorted(dims)]
+    return sum(contrastive(queries[:, a:b], pages[:, a:b]) for a, b in zip(edges, edges[1:]))
+""",
+                "separate blocks",
+            ),
+            (
+                """
+def matryoshka(queries, pages, dims, contrastive):
+    for dim in dims:
+        loss = contrastive(queries[:, :dim], pages[:, :dim])
+        return loss
+""",
+                "inside the loop",
+            ),
+            (
+                "def matryoshka(queries, pages, dims, contrastive):\n    return sum(contrastive(queries[:, :d], pages[:, :d]) for d in dims[1:])",
+                "the whole vector is one",
+            ),
+            (
+                "def matryoshka(queries, pages, dims, contrastive):\n    return [contrastive(queries[:, :d], pages[:, :d]) for d in dims]",
+                "one number is asked for, and its type is list",
+            ),
+            ("def matryoshka(queries, pages, dims, contrastive):\n    return contrastive(queries, pages[:, :8])", "stops with"),
+            ("def matryoshka(queries, pages, dims, contrastive):\n    return 7.0", "is not the sum of"),
+        ],
+        "another": """
+def matryoshka(queries, pages, dims, contrastive):
+    total = 0.0
+    for dim in dims:
+        total += contrastive(queries.narrow(1, 0, dim), pages.narrow(1, 0, dim)).item()
+    return total
+""",
+    },
+    "3.4": {
+        "given": RUN,
+        "mistakes": [
+            (
+                "def plan(rows, per_step, epochs, warmup):\n    steps = epochs * (rows // per_step)\n    return steps, math.ceil(warmup * steps)",
+                "is a step too",
+            ),
+            (
+                "def plan(rows, per_step, epochs, warmup):\n    steps = epochs * rows / per_step\n    return steps, math.ceil(warmup * steps)",
+                "only whole steps",
+            ),
+            (
+                "def plan(rows, per_step, epochs, warmup):\n    steps = math.ceil(epochs * rows / per_step)\n    return steps, math.ceil(warmup * steps)",
+                "round up before you multiply",
+            ),
+            (
+                "def plan(rows, per_step, epochs, warmup):\n    steps = math.ceil(rows / per_step)\n    return steps, math.ceil(warmup * steps)",
+                "one epoch",
+            ),
+            (
+                "def plan(rows, per_step, epochs, warmup):\n    steps = epochs * math.ceil(rows / per_step)\n    return steps, int(warmup * steps)",
+                "the trainer rounds up",
+            ),
+            (
+                "def plan(rows, per_step, epochs, warmup):\n    return epochs * math.ceil(rows / per_step), math.ceil(warmup * rows)",
+                "not of the rows",
+            ),
+            ("def plan(rows, per_step, epochs, warmup):\n    return epochs * math.ceil(rows / per_step), 100", "of all steps"),
+            ("def plan(rows, per_step, epochs, warmup):\n    return rows, 4", "once through all rows"),
+            (
+                "def plan(rows, per_step, epochs, warmup):\n    return epochs * math.ceil(rows / per_step)",
+                "two numbers are asked for",
+            ),
+        ],
+        "another": """
+def plan(rows, per_step, epochs, warmup):
+    steps = sum(len(range(0, rows, per_step)) for _ in range(epochs))
+    return [steps, -int(-warmup * steps // 1)]
 """,
     },
 }

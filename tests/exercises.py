@@ -127,7 +127,7 @@ def paired_interval(first, second):
 """,
                 "with replacement",
             ),
-            ("def paired_interval(first, second):\n    return (second - first).mean()", "two numbers are asked for"),
+            ("def paired_interval(first, second):\n    return (second - first).mean()", "two things are asked for"),
             ("def paired_interval(first, second):\n    return 0.5, 0.9", "is not near"),
         ],
         "another": """
@@ -320,13 +320,104 @@ def matryoshka(queries, pages, dims, contrastive):
             ("def plan(rows, per_step, epochs, warmup):\n    return rows, 4", "once through all rows"),
             (
                 "def plan(rows, per_step, epochs, warmup):\n    return epochs * math.ceil(rows / per_step)",
-                "two numbers are asked for",
+                "two things are asked for",
             ),
         ],
         "another": """
 def plan(rows, per_step, epochs, warmup):
     steps = sum(len(range(0, rows, per_step)) for _ in range(epochs))
     return [steps, -int(-warmup * steps // 1)]
+""",
+    },
+    "2.1": {
+        "mistakes": [
+            ("def usable(page, own, taken):\n    return page != own and page not in taken", "does not open"),
+            ("def usable(page, own, taken):\n    return page is not None and page not in taken", "punishes the model"),
+            ("def usable(page, own, taken):\n    return page is not None and page != own", "taken already"),
+            ("def usable(page, own, taken):\n    return page in taken", "is usable"),
+            ("def usable(page, own, taken):\n    return False", "is usable"),
+            ("def usable(page, own, taken):\n    page not in taken", "returns nothing"),
+            ("def usable(page):\n    return True", "stops with TypeError"),
+            ("usable = True", "a function is asked for"),
+        ],
+        "another": "usable = lambda page, own, taken: page not in {None, own} | taken",
+    },
+    "2.2": {
+        "mistakes": [
+            (
+                "def rows_with_copies(rows):\n    return [n for n, (own, others) in enumerate(rows) if own in others]",
+                "`None` on both sides",
+            ),
+            (
+                "def rows_with_copies(rows):\n    return [n for n, (own, others) in enumerate(rows) if own and own in others[:1]]",
+                "in second place",
+            ),
+            (
+                "def rows_with_copies(rows):\n    return [own is not None and own in others for own, others in rows]",
+                "one truth value",
+            ),
+            (
+                "def rows_with_copies(rows):\n    return [n for n, (own, others) in enumerate(rows) for o in others if own and o == own]",
+                "is still one row",
+            ),
+            ("def rows_with_copies(rows):\n    return sum(own in others for own, others in rows)", "row numbers are asked for"),
+            (
+                """
+def rows_with_copies(rows):
+    all_pages = {own for own, _ in rows if own}
+    return [n for n, (_, others) in enumerate(rows) if all_pages & set(others)]
+""",
+                "a page of another row",
+            ),
+            ("def rows_with_copies(rows):\n    return []", "list a copy"),
+        ],
+        "another": """
+def rows_with_copies(rows):
+    found = set()
+    for number, (own, negatives) in enumerate(rows):
+        for negative in negatives:
+            if negative == own and own is not None:
+                found.add(number)
+    return found
+""",
+    },
+    "2.3": {
+        "mistakes": [
+            (
+                "def split_by_document(documents, share):\n    cut = int((1 - share) * len(documents))\n    return range(cut), range(cut, len(documents))",
+                "documents have pages on both sides",
+            ),
+            ("def split_by_document(documents, share):\n    return [0, 1, 2], [3, 4]", "on neither side"),
+            ("def split_by_document(documents, share):\n    return range(len(documents)), [3, 4]", "row 3 is on both sides"),
+            ("def split_by_document(documents, share):\n    return range(len(documents)), []", "eval is empty"),
+            ("def split_by_document(documents, share):\n    return list(range(len(documents)))", "two things are asked for"),
+            ("def split_by_document(documents, share):\n    return documents, documents", "row numbers are asked for"),
+            (
+                """
+def split_by_document(documents, share):
+    first = [n for n, name in enumerate(documents) if sorted(set(documents)).index(name) < share * len(set(documents))]
+    return first, [n for n in range(len(documents)) if n not in first]
+""",
+                "train is returned first",
+            ),
+            (
+                """
+def split_by_document(documents, share):
+    small = [n for n, name in enumerate(documents) if name == documents[0]]
+    return small, [n for n in range(len(documents)) if n not in small]
+""",
+                "give or take one document",
+            ),
+        ],
+        "another": """
+import numpy
+
+
+def split_by_document(documents, share):
+    names, inverse, sizes = numpy.unique(documents, return_inverse=True, return_counts=True)
+    order = numpy.random.default_rng(3).permutation(len(names))
+    in_eval = order[numpy.cumsum(sizes[order]) <= share * len(documents)]
+    return numpy.flatnonzero(~numpy.isin(inverse, in_eval)), numpy.flatnonzero(numpy.isin(inverse, in_eval))
 """,
     },
 }

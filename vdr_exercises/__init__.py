@@ -47,6 +47,15 @@ def returned(function, *inputs):
     return value
 
 
+def two(found, what: str) -> tuple:
+    """The two things that a learner's function returned; `NotYet`, which names ``what`` to return, where they are not two."""
+    try:
+        first, second = found
+    except (TypeError, ValueError):
+        raise NotYet(f"two things are asked for: return {what}") from None
+    return first, second
+
+
 def exercise(number: str) -> Callable:
     """Make an exercise of a check: ``check(answer, *given)`` returns "" when the answer is right, else a hint of one sentence.
 

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from vdr_exercises import NotYet, a_number, exercise, returned
+from vdr_exercises import a_number, exercise, returned, two
 
 
 @exercise("3.1")
@@ -94,10 +94,7 @@ def matryoshka_sum(answer) -> str:
 def steps_of_a_run(answer) -> str:
     """``answer(rows, rows_per_step, epochs, warmup)``: steps of the run, and steps of its warm-up, as the trainer counts them."""
     for rows, per_step, epochs, share in ((2048, 64, 1, 0.1), (10_000, 64, 1, 0.1), (100, 32, 3, 0.25), (65, 32, 2, 0.1)):
-        try:
-            steps, warmup = map(a_number, returned(answer, rows, per_step, epochs, share))
-        except (TypeError, ValueError):
-            raise NotYet("two numbers are asked for: return the steps and the warm-up steps") from None
+        steps, warmup = map(a_number, two(returned(answer, rows, per_step, epochs, share), "the steps, then the warm-up steps"))
         in_epoch = math.ceil(rows / per_step)
         here = f"{rows:,} rows, {per_step} a step, {epochs} epochs: {steps:g} steps"
         if steps != epochs * in_epoch:

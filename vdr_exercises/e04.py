@@ -6,7 +6,7 @@ import math
 
 import numpy
 
-from vdr_exercises import NotYet, a_number, exercise, returned
+from vdr_exercises import a_number, exercise, returned, two
 
 
 def _gain(rank: int) -> float:
@@ -71,17 +71,8 @@ def must_slip(answer, queries: int) -> str:
 
 
 def _bootstrap(values, spread: float = 95) -> tuple[float, float]:
-    draws = numpy.random.default_rng(1).integers(0, len(values), size=(20_000, len(values)))
+    draws = numpy.random.default_rng(1).integers(0, len(values), size=(10_000, len(values)))
     return tuple(numpy.percentile(values[draws].mean(axis=1), [50 - spread / 2, 50 + spread / 2]))
-
-
-def _pair(found) -> tuple[float, float]:
-    """Two numbers, low and high, from whatever holds them."""
-    try:
-        low, high = found
-    except (TypeError, ValueError):
-        raise NotYet("two numbers are asked for: return the low and the high end") from None
-    return a_number(low), a_number(high)
 
 
 @exercise("4.4")
@@ -91,7 +82,7 @@ def interval_of_a_difference(answer, first, second) -> str:
     easy = rng.random(300)  # both models find the same queries easy, so each varies far more than their difference
     made_up = easy, easy + 0.05 + rng.normal(scale=0.1, size=300)
     for before, after in (made_up, (numpy.array(first, dtype=float), numpy.array(second, dtype=float))):
-        low, high = _pair(returned(answer, before.copy(), after.copy()))
+        low, high = map(a_number, two(returned(answer, before.copy(), after.copy()), "the low end, then the high end"))
         change = after - before
         error = change.std() / len(change) ** 0.5
         if error == 0:

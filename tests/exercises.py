@@ -38,6 +38,23 @@ from types import SimpleNamespace
 profile = SimpleNamespace(per_device_train_batch_size=64)
 """
 
+CODES = """
+import numpy
+import torch
+
+page_vectors = {"tuned": numpy.random.default_rng(0).normal(scale=0.06, size=(40, 128)).astype("float32")}
+largest = {name: abs(vectors).max() for name, vectors in page_vectors.items()}
+short, right_pages = numpy.random.default_rng(1).normal(size=(30, 50)), list(range(30))
+
+
+def to_int8(vectors, largest):
+    return numpy.clip(numpy.round(vectors / largest * 127), -127, 127).astype(numpy.int8)
+
+
+def ranks(similarities, right_pages):
+    return (similarities > similarities[range(len(right_pages)), right_pages][:, None]).sum(dim=1) + 1
+"""
+
 CASES = {
     "4.1": {
         "given": SCORES,
@@ -418,6 +435,100 @@ def split_by_document(documents, share):
     order = numpy.random.default_rng(3).permutation(len(names))
     in_eval = order[numpy.cumsum(sizes[order]) <= share * len(documents)]
     return numpy.flatnonzero(~numpy.isin(inverse, in_eval)), numpy.flatnonzero(numpy.isin(inverse, in_eval))
+""",
+    },
+    "7.1": {
+        "given": CODES,
+        "mistakes": [
+            (
+                "def round_trip(vectors, largest):\n    return numpy.round(vectors / largest * 127).astype(numpy.int8) * largest / 127",
+                "the other sign",
+            ),
+            (
+                "def round_trip(vectors, largest):\n    return (vectors.clip(-largest, largest) / largest * 127).astype(numpy.int8) * largest / 127",
+                "round before it",
+            ),
+            ("def round_trip(vectors, largest):\n    return to_int8(vectors, largest)", "these are the codes"),
+            ("def round_trip(vectors, largest):\n    return to_int8(vectors, largest) / 127", "between -1 and 1"),
+            ("def round_trip(vectors, largest):\n    return vectors", "nothing was rounded"),
+            (
+                "def round_trip(vectors, largest):\n    return to_int8(vectors, largest)[0] * largest / 127",
+                "of the shape (40, 128)",
+            ),
+            ("def round_trip(vectors, largest):\n    return (vectors * 10).round() / 10", "half a step is the most"),
+            ("def round_trip(vectors, largest):\n    return 'codes'", "floats of the shape"),
+        ],
+        "another": """
+def round_trip(vectors, largest):
+    step = largest / 127
+    return [[max(-127, min(127, round(float(number) / step))) * step for number in row] for row in vectors]
+""",
+    },
+    "7.2": {
+        "given": CODES,
+        "mistakes": [
+            ("def index_bytes(pages, width, bits):\n    return pages * width * bits", "eight of them are a byte"),
+            ("def index_bytes(pages, width, bits):\n    return pages * width * 4", "float32 alone"),
+            ("def index_bytes(pages, width, bits):\n    return pages * width", "int8 alone"),
+            ("def index_bytes(pages, width, bits):\n    return pages * width * bits / 8 / 2**30", "without a unit"),
+            ("def index_bytes(pages, width, bits):\n    return width * bits / 8", "one page"),
+            ("def index_bytes(pages, width, bits):\n    return 7", "384,000,000 bytes are needed"),
+            ("index_bytes = 128_000_000", "a function is asked for"),
+        ],
+        "another": "index_bytes = lambda pages, width, bits: numpy.zeros((1, width * bits // 8), dtype=numpy.uint8).nbytes * pages",
+    },
+    "7.3": {
+        "given": CODES,
+        "mistakes": [
+            ("def shortlist_length(ranks, share):\n    return share * ranks.max()", "one far page decides"),
+            ("def shortlist_length(ranks, share):\n    return ranks.max()", "one far page decides"),
+            ("def shortlist_length(ranks, share):\n    return ranks.mean()", "the mean rank"),
+            ("def shortlist_length(ranks, share):\n    return numpy.quantile(ranks, share)", "a whole number"),
+            (
+                "def shortlist_length(ranks, share):\n    return int(numpy.quantile(ranks, share, method='higher'))",
+                "a shorter list would do",
+            ),
+            ("def shortlist_length(ranks, share):\n    return 10", "too short"),
+            ("def shortlist_length(ranks, share):\n    return ranks <= 10", "one number is asked for"),
+        ],
+        "another": """
+def shortlist_length(ranks, share):
+    length = 1
+    while (ranks <= length).mean() < share:
+        length += 1
+    return length
+""",
+    },
+    "7.4": {
+        "given": CODES,
+        "mistakes": [
+            (
+                "def recall_at_10(true, found):\n    return numpy.mean([a == b for t, f in zip(true, found) for a, b in zip(t, f)])",
+                "the order among the ten",
+            ),
+            (
+                "def recall_at_10(true, found):\n    return len({i for row in true for i in row} & {i for row in found for i in row[:10]}) / (10 * len(true))",
+                "its own row",
+            ),
+            (
+                "def recall_at_10(true, found):\n    return numpy.mean([len(set(t) & set(f)) / 10 for t, f in zip(true, found)])",
+                "only the first ten",
+            ),
+            (
+                "def recall_at_10(true, found):\n    return numpy.mean([len(set(t) & set(f[:10])) for t, f in zip(true, found)])",
+                "divide by the ten",
+            ),
+            (
+                "def recall_at_10(true, found):\n    return 100 * numpy.mean([len(set(t) & set(f[:10])) / 10 for t, f in zip(true, found)])",
+                "in percent",
+            ),
+            ("def recall_at_10(true, found):\n    return len(set(true[0]) & set(found[0][:10])) / 10", "mean over queries"),
+            ("def recall_at_10(true, found):\n    return [1.0, 0.5]", "one number is asked for"),
+        ],
+        "another": """
+def recall_at_10(true, found):
+    hits = [numpy.isin(row[:10], best) for best, row in zip(true, found)]
+    return numpy.concatenate(hits).sum() / sum(len(best) for best in true)
 """,
     },
 }

@@ -55,7 +55,214 @@ def ranks(similarities, right_pages):
     return (similarities > similarities[range(len(right_pages)), right_pages][:, None]).sum(dim=1) + 1
 """
 
+FIRST_SEARCH = """
+import torch
+
+PROFILES = {"tiny": None, "full": None, "rehearsal": None}
+scores = torch.linspace(0.2, 0.8, 20).roll(7)
+"""
+
+VECTORS = """
+import numpy
+
+query_embeddings, page_embeddings = numpy.random.default_rng(0).normal(size=(2, 3, 16))
+"""
+
+PUBLISHED = """
+import re
+
+import torch
+
+facts = {"base": "assets/tiny-base", "data": "generated", "seed": "42"}
+index = torch.nn.functional.normalize(torch.randn(12, 16, generator=torch.Generator().manual_seed(3)), dim=1)
+page_ids = [f"q{number}-positive" for number in range(12)]
+"""
+
 CASES = {
+    "0.1": {
+        "given": FIRST_SEARCH,
+        "mistakes": [
+            ('chosen = "full"', "downloaded first"),
+            ('chosen = "tiny"', "says nothing about the published size"),
+            ('chosen = "small"', "none of the profiles"),
+            ("chosen = 3", "none of the profiles"),
+            ('chosen = ["rehearsal"]', "none of the profiles"),
+        ],
+        "another": "chosen = next(name for name in PROFILES if name.startswith('re'))",
+    },
+    "0.2": {
+        "given": FIRST_SEARCH,
+        "mistakes": [
+            ("def rank_of(scores, right):\n    return int((scores > scores[right]).sum())", "counted from 1"),
+            ("def rank_of(scores, right):\n    return int((scores <= scores[right]).sum())", "a high score is good"),
+            ("def rank_of(scores, right):\n    return int(scores.argsort(descending=True)[right])", "the place of a page"),
+            ("def rank_of(scores, right):\n    return 20", "1 pages score higher"),
+            ("def rank_of(scores, right):\n    int((scores > scores[right]).sum()) + 1", "returns nothing"),
+            ("def rank_of(scores, right):\n    return scores > scores[right]", "one number is asked for"),
+        ],
+        "another": "rank_of = lambda scores, right: sorted(scores.tolist(), reverse=True).index(float(scores[right])) + 1",
+    },
+    "0.3": {
+        "given": FIRST_SEARCH,
+        "mistakes": [
+            ("def best_or_none(scores, lowest):\n    return int(scores.argmax())", "return `None`"),
+            (
+                "def best_or_none(scores, lowest):\n    return None if (scores < lowest).any() else int(scores.argmax())",
+                "it does not matter that others are not",
+            ),
+            ("def best_or_none(scores, lowest):\n    return scores.max() if scores.max() >= lowest else None", "is the score"),
+            (
+                "def best_or_none(scores, lowest):\n    return next((n for n, s in enumerate(scores) if s >= lowest), None)",
+                "page 2 is better",
+            ),
+            ("def best_or_none(scores, lowest):\n    return 0", "page 2 has the best score"),
+            ("def best_or_none(scores, lowest):\n    return 'refused'", "one number is asked for"),
+            ("best_or_none = 2", "a function is asked for"),
+        ],
+        "another": """
+def best_or_none(scores, lowest):
+    for number in scores.argsort(descending=True):
+        return number if scores[number] > lowest else None
+""",
+    },
+    "1.1": {
+        "given": VECTORS,
+        "mistakes": [
+            ("def last_token(vectors, mask):\n    return vectors[:, -1]", "filled on the right, the last place holds filling"),
+            (
+                "def last_token(vectors, mask):\n    return vectors[range(len(vectors)), mask.sum(axis=1) - 1]",
+                "filled on the left, the number of tokens",
+            ),
+            ("def last_token(vectors, mask):\n    return vectors[:, 0]", "the first token"),
+            (
+                "def last_token(vectors, mask):\n    return (vectors * mask[..., None]).sum(axis=1) / mask.sum(axis=1)[:, None]",
+                "the mean over tokens",
+            ),
+            ("def last_token(vectors, mask):\n    return vectors[mask.astype(bool)]", "the shape is (10, 4)"),
+            ("def last_token(vectors, mask):\n    return 2 * vectors[:, -1]", "the first text should have"),
+            ("def last_token(vectors, mask):\n    return 'the last'", "one vector a text is asked for"),
+            ("def last_token(vectors, mask):\n    vectors[:, -1]", "returns nothing"),
+        ],
+        "another": """
+def last_token(vectors, mask):
+    places = mask.shape[1] - 1 - mask[:, ::-1].argmax(axis=1)
+    return [text[place] for text, place in zip(vectors, places)]
+""",
+    },
+    "1.2": {
+        "given": VECTORS,
+        "mistakes": [
+            ("def tokens_of(width, height):\n    return (width // 16) * (height // 16)", "patches of 16 pixels"),
+            ("def tokens_of(width, height):\n    return width * height / 1024", "each side is rounded by itself"),
+            ("def tokens_of(width, height):\n    return (width // 32) * (height // 32)", "not down"),
+            ("def tokens_of(width, height):\n    return -(-width // 32) * -(-height // 32)", "not up"),
+            ("def tokens_of(width, height):\n    return width // 32 + height // 32", "not their sum"),
+            ("def tokens_of(width, height):\n    return width * height", "these are pixels"),
+            ("def tokens_of(width, height):\n    return 35", "so 140"),
+            ("def tokens_of(width, height):\n    return width // 32, height // 32", "one number is asked for"),
+        ],
+        "another": "tokens_of = lambda width, height: ((width + 16) // 32) * ((height + 16) // 32)",
+    },
+    "1.3": {
+        "given": VECTORS,
+        "mistakes": [
+            ("def cosine(first, second):\n    return first @ second", "divide by both lengths"),
+            ("def cosine(first, second):\n    return (first @ second) / (first @ first) / (second @ second)", "square root"),
+            (
+                "def cosine(first, second):\n    return 1 - (first @ second) / ((first @ first) * (second @ second)) ** 0.5",
+                "a distance",
+            ),
+            ("def cosine(first, second):\n    return (first @ second) / (first @ first) ** 0.5", "the lengths of both"),
+            ("def cosine(first, second):\n    return numpy.linalg.norm(first - second)", "how far apart"),
+            (
+                "def cosine(first, second):\n    return abs(first @ second) / ((first @ first) * (second @ second)) ** 0.5",
+                "a negative cosine",
+            ),
+            ("def cosine(first, second):\n    return 0.9", "through the product of both lengths"),
+            ("def cosine(first, second):\n    return first * second", "one number is asked for"),
+        ],
+        "another": """
+def cosine(first, second):
+    return sum((first / numpy.linalg.norm(first)) * (second / numpy.linalg.norm(second)))
+""",
+    },
+    "6.1": {
+        "given": PUBLISHED,
+        "mistakes": [
+            (
+                "def left_out(facts, required):\n    return [name for name in required if name not in facts]",
+                "nothing stands under it",
+            ),
+            ("def left_out(facts, required):\n    return [name for name in required if not facts.get(name)]", "'seed' is there"),
+            (
+                "def left_out(facts, required):\n    return [name for name in required if facts.get(name) not in (None, '', [])]",
+                "'seed' is there",
+            ),
+            ("def left_out(facts, required):\n    return ['base', 'rows']", "missing of"),
+            ("def left_out(facts, required):\n    return len(required)", "the names that are missing are asked for"),
+            ("def left_out(facts, required):\n    return [name for name in required if not facts[name]]", "stops with KeyError"),
+        ],
+        "another": """
+def left_out(facts, required):
+    there = {name for name, value in facts.items() if value is not None and str(value) not in ("", "[]")}
+    return set(required) - there
+""",
+    },
+    "6.2": {
+        "given": PUBLISHED,
+        "mistakes": [
+            ("def stays(revision):\n    return revision is not None", "a branch names another commit"),
+            ("def stays(revision):\n    return revision not in (None, 'main', '')", "a tag can be deleted"),
+            ("def stays(revision):\n    return bool(re.fullmatch('[0-9a-f]+', revision or ''))", "a shortened commit"),
+            ("def stays(revision):\n    return len(revision or '') == 40", "40 characters"),
+            ("def stays(revision):\n    return False", "never names anything else"),
+            ("def stays(revision):\n    return bool(re.fullmatch('[0-9a-f]{40}', revision))", "stops with TypeError"),
+            ("stays = True", "a function is asked for"),
+        ],
+        "another": "stays = lambda revision: revision is not None and len(revision) == 40 and set(revision) <= set('0123456789abcdef')",
+    },
+    "6.3": {
+        "given": PUBLISHED,
+        "mistakes": [
+            (
+                "def best_pages(query, index, page_ids, count):\n    return [page_ids[n] for n in (index @ query).topk(count).indices]",
+                "ten asked for: this stops with RuntimeError",
+            ),
+            (
+                "def best_pages(query, index, page_ids, count):\n    return [page_ids[n] for n in (index @ query).argsort()[:count]]",
+                "the worst pages",
+            ),
+            (
+                "def best_pages(query, index, page_ids, count):\n    return (index @ query).argsort(descending=True)[:count].tolist()",
+                "none of the ids",
+            ),
+            (
+                """
+def best_pages(query, index, page_ids, count):
+    found = [page_ids[int((index @ query).argmax())]]
+    return (found + [page for page in page_ids if page not in found])[:count]
+""",
+                "place 2 should have",
+            ),
+            ("def best_pages(query, index, page_ids, count):\n    return page_ids[:1]", "3 ids are asked for"),
+            ("def best_pages(query, index, page_ids, count):\n    return page_ids[:count]", "place 1 should have"),
+            (
+                """
+def best_pages(query, index, page_ids, count):
+    scores = index @ query
+    assert scores.max() <= 2
+    return [page_ids[n] for n in scores.argsort(descending=True)[:count]]
+""",
+                "an index without pages: this stops with",
+            ),
+            ("def best_pages(query, index, page_ids, count):\n    return 3", "this stops with TypeError"),
+        ],
+        "another": """
+def best_pages(query, index, page_ids, count):
+    scores = {name: float(row @ query) for name, row in zip(page_ids, index)}
+    return sorted(scores, key=lambda name: -scores[name])[:count]
+""",
+    },
     "4.1": {
         "given": SCORES,
         "mistakes": [

@@ -355,11 +355,10 @@ def paired_interval(first, second):
             ("def paired_interval(first, second):\n    return 0.5, 0.9", "is not near"),
         ],
         "another": """
-from scipy import stats
-
-
 def paired_interval(first, second):
-    return stats.bootstrap((second - first,), numpy.mean, rng=3).confidence_interval
+    change = second - first
+    error = change.std(ddof=1) / math.sqrt(len(change))  # by the normal distribution, without drawing
+    return [change.mean() - 1.96 * error, change.mean() + 1.96 * error]
 """,
     },
     "5.1": {

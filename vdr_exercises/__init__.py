@@ -59,7 +59,8 @@ def two(found, what: str) -> tuple:
 def exercise(number: str) -> Callable:
     """Make an exercise of a check: ``check(answer, *given)`` returns "" when the answer is right, else a hint of one sentence.
 
-    A check may raise `NotYet` too. The made function prints "Exercise 4.1 · right", "· not yet: <hint>" or "· not answered yet"; its ``verdict`` returns the same words.
+    A check may raise `NotYet` with the hint, too. The made function prints "Exercise 4.1 · right", "· not yet: <hint>" or
+    "· not answered yet"; its ``verdict`` returns the same words.
     """
 
     def make(check: Callable) -> Callable:

@@ -35,13 +35,13 @@ def a_number(answer) -> float:
             raise TypeError
         return float(answer)
     except (TypeError, ValueError, RuntimeError):
-        raise NotYet(f"one number is asked for, and its type is {type(answer).__name__}") from None
+        raise NotYet(f"one number is asked for, and the type of yours is {type(answer).__name__}") from None
 
 
 def returned(function, *inputs):
     """What the learner's function makes of ``inputs``; `NotYet` where it is no function, or returns nothing."""
     if not callable(function):
-        raise NotYet(f"a function is asked for, and its type is {type(function).__name__}")
+        raise NotYet(f"a function is asked for, and the type of yours is {type(function).__name__}")
     if (value := function(*inputs)) is None:
         raise NotYet("your function returns nothing: is there a `return` at its end?")
     return value

@@ -44,7 +44,7 @@ def rank_of_a_page(answer) -> str:
 def answers_or_refuses(answer, measured) -> str:
     """``answer(scores, lowest)``: the number of the best page, or ``None`` when even its score is below ``lowest``; ``scores`` is a tensor."""
     if not callable(answer):
-        raise NotYet(f"a function is asked for, and its type is {type(answer).__name__}")
+        raise NotYet(f"a function is asked for, and the type of yours is {type(answer).__name__}")
     made_up = torch.tensor([0.41, 0.66, 0.83, 0.52])
     for scores, lowest in ((made_up, 0.7), (made_up, 0.9), (made_up, 0.5), (measured, -1.0), (measured, 2.0)):
         found, best = answer(scores.clone(), lowest), int(scores.argmax())

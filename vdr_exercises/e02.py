@@ -32,7 +32,7 @@ def _numbers(found) -> list[int]:
     try:
         return [int(number) for number in found]
     except (TypeError, ValueError):
-        raise NotYet(f"row numbers are asked for, such as [0, 3], and the type of this is {type(found).__name__}") from None
+        raise NotYet(f"row numbers are asked for, such as [0, 3], and the type of yours is {type(found).__name__}") from None
 
 
 @exercise("2.2")

@@ -29,7 +29,7 @@ def _array(found) -> numpy.ndarray:
     try:
         return numpy.asarray(found, dtype=float)
     except (TypeError, ValueError):
-        raise NotYet(f"vectors are asked for, one a row, and their type is {type(found).__name__}") from None
+        raise NotYet(f"vectors are asked for, one a row, and the type of yours is {type(found).__name__}") from None
 
 
 @exercise("5.2")

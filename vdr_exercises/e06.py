@@ -16,7 +16,7 @@ def what_a_card_leaves_out(answer, measured: dict) -> str:
         expected = [name for name in required if facts.get(name) in (None, "", [])]
         found = returned(answer, dict(facts), list(required))
         if isinstance(found, (str, bytes, bool, int, float)):
-            return f"the names that are missing are asked for, in a list, and its type is {type(found).__name__}"
+            return f"the names that are missing are asked for, in a list, and the type of yours is {type(found).__name__}"
         found = set(found)
         if found == set(expected):
             continue

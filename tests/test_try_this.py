@@ -15,11 +15,18 @@ import warm
 from cells import find_notebook
 from PIL import Image
 
+from tiny_vdr.documents import draw_documents
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
-NUMBERS = [*(f"{i:02}" for i in range(12)), "a1", "a2", "a3", "a4"]
-ELSEWHERE = {("03", 3): "tests/test_resume.py kills a run and runs it again"}
+NUMBERS = [*(f"{i:02}" for i in range(13)), "a1", "a2", "a3", "a4"]
+ELSEWHERE = {
+    ("03", 3): "tests/test_resume.py kills a run and runs it again",
+    ("11", 1): "tests/test_more_machines.py, without the minute of processes before and after it",
+    ("11", 2): "tests/test_more_machines.py",
+    ("11", 3): "tests/test_more_machines.py",
+}
 
 
 def items_of(number: str) -> dict[int, str]:
@@ -149,6 +156,22 @@ VARIATIONS: dict[tuple[str, int], dict] = {
         "edits": [('"negative": stored', '"negative": mined')],
         "more": "found = {'mined': triplets['negative'][:] == mined}",
     },
+    ("08", 1): {
+        "edits": [("old_per_own = 0", "old_per_own = 1")],
+        "more": "found = {'old': len(old_rows), 'own': len(own_rows)}",
+    },
+    ("08", 2): {
+        "edits": [("mine(relative_margin=0.05)", "mine(absolute_margin=0)")],
+        "more": "found = {'nearest': max(negative - positive for positive, negative in mined['scores'])}",
+    },
+    ("08", 3): {
+        "edits": [("queries += from_text", "queries = from_text")],
+        "more": "found = {'ways': sorted({row['way'] for row in kept})}",
+    },
+    ("08", 4): {
+        "edits": [("num_train_epochs=2 * profile.num_train_epochs", "num_train_epochs=profile.num_train_epochs")],
+        "more": "found = {'epochs': args.num_train_epochs}",
+    },
     ("a1", 1): {"edits": [("3 * columns[1]", "7 * columns[1]")], "more": "found = {'tokens': three_pages}"},
     ("a1", 2): {"edits": [('"batch_size": 16', '"batch_size": 64')], "more": "found = {'same': by_page == by_key}"},
     ("a2", 1): {
@@ -201,6 +224,7 @@ def runs(source, tmp_path_factory):
     """``{(notebook, item): what it found}``: the course once, small, then every variation on a copy of what it left."""
     folder = tmp_path_factory.mktemp("try-this")
     small = {"VDR_DATASET": str(source), "VDR_ROWS": "24:8", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    small["VDR_DOCUMENTS"] = str(draw_documents(folder / "pdf", seed=5, count=8))
 
     def run(jobs):
         done = warm.run([str(ROOT / "tests" / "cells.py")], input=json.dumps(jobs), env=os.environ | small, cwd=ROOT)
@@ -253,5 +277,11 @@ def test_the_changes_took_hold(runs):
     assert found["10", 3]["queries"] == 8
     assert found["09", 1]["right way"] > 0
     assert found["09", 2] == {"depths": [2, 3], "read": 24} and found["09", 3]["mined"]
+    assert (
+        min(found["08", 1]["own"], 24) == found["08", 1]["old"]
+        and found["08", 4]["epochs"] == 1
+        and found["08", 2]["nearest"] <= 0
+    )
+    assert found["08", 3]["ways"] == ["text layer"]
     assert found["a1", 1]["tokens"] > 0 and found["a1", 2]["same"] and found["a2", 1]["columns"] == 4
     assert found["06", 2]["indexed"] == found["06", 2]["pages"] + 1

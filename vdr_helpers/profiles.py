@@ -1,7 +1,8 @@
 """What differs between ``tiny``, ``full`` and ``rehearsal``, as data, and how the environment changes it (every notebook's setup cell).
 
 The profiles themselves are in ``assets/profiles.toml``. ``VDR_PROFILE`` names one. ``VDR_MODEL``, ``VDR_FINETUNED``, ``VDR_RERANKER``
-and ``VDR_DATASET`` hold a hub id, a hub id with ``@revision``, or a local folder; ``VDR_ROWS=24:6`` keeps 24 training rows and 6 eval rows.
+and ``VDR_DATASET`` hold a hub id, a hub id with ``@revision``, or a local folder; ``VDR_ROWS=24:6`` keeps 24 training rows and 6 eval
+rows; ``VDR_DOCUMENTS`` is a folder of PDF files for notebook 08, ``VDR_QUERY_MODEL`` the model that writes queries there, or ``none``.
 """
 
 from __future__ import annotations
@@ -92,6 +93,8 @@ class Profile:
     reranker_rows: int = 0  # train rows whose pages notebook 09 trains the reranker on
     reranker_learning_rate: float = 0.0
     corpus: dict | None = None  # arguments of tiny_vdr.corpus.build_source where the dataset is generated
+    documents_folder: str | None = None  # PDF files of yours for notebook 08; None lets tiny_vdr.documents draw some
+    query_models: tuple[str, ...] = ()  # vision-language models that write queries in notebook 08: hub ids or folders
     random_weights: str | None = None  # a name in tiny_vdr.model.SIZES: the base is built from it on first use
 
     def comparable_score(self, ndcg_at_10: float) -> tuple[float, float] | None:
@@ -160,6 +163,7 @@ def read_profiles(file: Path) -> dict[str, Profile]:
     for table in settings.values():
         table["matryoshka_dims"] = tuple(table["matryoshka_dims"])
         table["benchmark_tasks"] = tuple(table.get("benchmark_tasks", ()))
+        table["query_models"] = tuple(table.get("query_models", ()))
         table["bands"] = {name: tuple(band) for name, band in table["bands"].items()}
     return {name: Profile(name, **table) for name, table in settings.items()}
 
@@ -199,6 +203,13 @@ def load_profile(name: str | None = None) -> Profile:
     for variable, (role, made_here) in VARIABLES.items():
         if text := os.environ.get(variable):
             changes |= {f"{role}_{part}": value for part, value in read_variable(variable, text).items()} | made_here
+    if text := os.environ.get("VDR_DOCUMENTS"):
+        changes["documents_folder"] = read_variable("VDR_DOCUMENTS", text)["folder"]
+        if changes["documents_folder"] is None:
+            raise ValueError(f"VDR_DOCUMENTS must be a folder of PDF files that is there, not {text!r}")
+    if text := os.environ.get("VDR_QUERY_MODEL"):
+        named = read_variable("VDR_QUERY_MODEL", text)
+        changes["query_models"] = () if text == "none" else (named["folder"] or named["name"],)
     if rows := os.environ.get("VDR_ROWS"):
         if not re.fullmatch(r"[1-9]\d*:[1-9]\d*", rows):
             raise ValueError(f"VDR_ROWS must be training rows, a colon and eval rows, such as 24:6, not {rows!r}")

@@ -90,6 +90,18 @@ def test_a_mistake_is_named(number, mistake, words):
     assert words in said
 
 
+NONSENSE = ["None", "-12345", "float('nan')", "'x'", "[]", "{}", "(1, 2)", "[[1.0]]", "print", "int"]
+
+
+@pytest.mark.parametrize("number", EXERCISES)
+def test_nonsense_is_never_right(number):
+    stub = re.search(r"^(?:def )?(\w+)(?:\(.*\):| =) \.\.\.$", EXERCISES[number][0], re.MULTILINE)[1]
+    for nonsense in NONSENSE:
+        for answer in (nonsense, f"lambda *given: {nonsense}"):
+            said = verdict(number, f"{stub} = {answer}").splitlines()[-1]
+            assert re.match(rf"Exercise {number} · not (yet: |answered yet: )", said), (answer, said)
+
+
 @pytest.mark.parametrize("number", EXERCISES)
 def test_every_exercise_knows_a_mistake(number):
     assert CASES[number]["mistakes"]

@@ -4,10 +4,737 @@
 answer that is written differently than the folded solution.
 """
 
+SCORES = """
+import math
+
+import numpy
+
+
+def ndcg_at_10(rank):
+    return 1 / math.log2(1 + rank) if rank <= 10 else 0.0
+
+
+queries = dict.fromkeys(range(300))
+rng = numpy.random.default_rng(5)
+base_scores = rng.choice([0.0, 0.5, 0.63, 1.0], size=300)
+tuned_scores = numpy.maximum(base_scores, rng.choice([0.0, 1.0], size=300, p=[0.7, 0.3]))
+"""
+
+WIDTHS = """
+from itertools import takewhile
+
+import numpy
+import torch
+
+sources, dims = {"base": None, "tuned": None}, [256, 192, 128, 64, 32, 16, 8]
+embeddings = {"base": (None, torch.nn.functional.normalize(torch.randn(20, 256, generator=torch.Generator().manual_seed(0))))}
+means = {"tuned": {256: 0.94, 192: 0.941, 128: 0.938, 64: 0.93, 32: 0.92, 16: 0.89, 8: 0.82}}
+"""
+
+RUN = """
+import math
+from types import SimpleNamespace
+
+profile = SimpleNamespace(per_device_train_batch_size=64)
+"""
+
+CODES = """
+import numpy
+import torch
+
+page_vectors = {"tuned": numpy.random.default_rng(0).normal(scale=0.06, size=(40, 128)).astype("float32")}
+largest = {name: abs(vectors).max() for name, vectors in page_vectors.items()}
+short, right_pages = numpy.random.default_rng(1).normal(size=(30, 50)), list(range(30))
+
+
+def to_int8(vectors, largest):
+    return numpy.clip(numpy.round(vectors / largest * 127), -127, 127).astype(numpy.int8)
+
+
+def ranks(similarities, right_pages):
+    return (similarities > similarities[range(len(right_pages)), right_pages][:, None]).sum(dim=1) + 1
+"""
+
+FIRST_SEARCH = """
+import torch
+
+PROFILES = {"tiny": None, "full": None, "rehearsal": None}
+scores = torch.linspace(0.2, 0.8, 20).roll(7)
+"""
+
+VECTORS = """
+import numpy
+
+query_embeddings, page_embeddings = numpy.random.default_rng(0).normal(size=(2, 3, 16))
+"""
+
+PUBLISHED = """
+import re
+
+import torch
+
+facts = {"base": "assets/tiny-base", "data": "generated", "seed": "42"}
+index = torch.nn.functional.normalize(torch.randn(12, 16, generator=torch.Generator().manual_seed(3)), dim=1)
+page_ids = [f"q{number}-positive" for number in range(12)]
+"""
+
 CASES = {
+    "0.1": {
+        "given": FIRST_SEARCH,
+        "mistakes": [
+            ('chosen = "full"', "downloaded first"),
+            ('chosen = "tiny"', "says nothing about the published size"),
+            ('chosen = "small"', "none of the profiles"),
+            ("chosen = 3", "none of the profiles"),
+            ('chosen = ["rehearsal"]', "none of the profiles"),
+        ],
+        "another": "chosen = next(name for name in PROFILES if name.startswith('re'))",
+    },
+    "0.2": {
+        "given": FIRST_SEARCH,
+        "mistakes": [
+            ("def rank_of(scores, right):\n    return int((scores > scores[right]).sum())", "counted from 1"),
+            ("def rank_of(scores, right):\n    return int((scores <= scores[right]).sum())", "a high score is good"),
+            ("def rank_of(scores, right):\n    return int(scores.argsort(descending=True)[right])", "the place of a page"),
+            ("def rank_of(scores, right):\n    return 20", "1 pages score higher"),
+            ("def rank_of(scores, right):\n    int((scores > scores[right]).sum()) + 1", "returns nothing"),
+            ("def rank_of(scores, right):\n    return scores > scores[right]", "one number is asked for"),
+        ],
+        "another": "rank_of = lambda scores, right: sorted(scores.tolist(), reverse=True).index(float(scores[right])) + 1",
+    },
+    "0.3": {
+        "given": FIRST_SEARCH,
+        "mistakes": [
+            ("def best_or_none(scores, lowest):\n    return int(scores.argmax())", "return `None`"),
+            (
+                "def best_or_none(scores, lowest):\n    return None if (scores < lowest).any() else int(scores.argmax())",
+                "it does not matter that others are not",
+            ),
+            ("def best_or_none(scores, lowest):\n    return scores.max() if scores.max() >= lowest else None", "is the score"),
+            (
+                "def best_or_none(scores, lowest):\n    return next((n for n, s in enumerate(scores) if s >= lowest), None)",
+                "page 2 is better",
+            ),
+            ("def best_or_none(scores, lowest):\n    return 0", "page 2 has the best score"),
+            ("def best_or_none(scores, lowest):\n    return 'refused'", "one number is asked for"),
+            ("best_or_none = 2", "a function is asked for"),
+        ],
+        "another": """
+def best_or_none(scores, lowest):
+    for number in scores.argsort(descending=True):
+        return number if scores[number] > lowest else None
+""",
+    },
+    "1.1": {
+        "given": VECTORS,
+        "mistakes": [
+            ("def last_token(vectors, mask):\n    return vectors[:, -1]", "filled on the right, the last place holds filling"),
+            (
+                "def last_token(vectors, mask):\n    return vectors[range(len(vectors)), mask.sum(axis=1) - 1]",
+                "filled on the left, the number of tokens",
+            ),
+            ("def last_token(vectors, mask):\n    return vectors[:, 0]", "the first token"),
+            (
+                "def last_token(vectors, mask):\n    return (vectors * mask[..., None]).sum(axis=1) / mask.sum(axis=1)[:, None]",
+                "the mean over tokens",
+            ),
+            ("def last_token(vectors, mask):\n    return vectors[mask.astype(bool)]", "the shape is (10, 4)"),
+            ("def last_token(vectors, mask):\n    return 2 * vectors[:, -1]", "the first text should have"),
+            ("def last_token(vectors, mask):\n    return 'the last'", "one vector a text is asked for"),
+            ("def last_token(vectors, mask):\n    vectors[:, -1]", "returns nothing"),
+        ],
+        "another": """
+def last_token(vectors, mask):
+    places = mask.shape[1] - 1 - mask[:, ::-1].argmax(axis=1)
+    return [text[place] for text, place in zip(vectors, places)]
+""",
+    },
+    "1.2": {
+        "given": VECTORS,
+        "mistakes": [
+            ("def tokens_of(width, height):\n    return (width // 16) * (height // 16)", "patches of 16 pixels"),
+            ("def tokens_of(width, height):\n    return width * height / 1024", "each side is rounded by itself"),
+            ("def tokens_of(width, height):\n    return (width // 32) * (height // 32)", "not down"),
+            ("def tokens_of(width, height):\n    return -(-width // 32) * -(-height // 32)", "not up"),
+            ("def tokens_of(width, height):\n    return width // 32 + height // 32", "not their sum"),
+            ("def tokens_of(width, height):\n    return width * height", "these are pixels"),
+            ("def tokens_of(width, height):\n    return 35", "so 140"),
+            ("def tokens_of(width, height):\n    return width // 32, height // 32", "one number is asked for"),
+        ],
+        "another": "tokens_of = lambda width, height: ((width + 16) // 32) * ((height + 16) // 32)",
+    },
+    "1.3": {
+        "given": VECTORS,
+        "mistakes": [
+            ("def cosine(first, second):\n    return first @ second", "divide by both lengths"),
+            ("def cosine(first, second):\n    return (first @ second) / (first @ first) / (second @ second)", "square root"),
+            (
+                "def cosine(first, second):\n    return 1 - (first @ second) / ((first @ first) * (second @ second)) ** 0.5",
+                "a distance",
+            ),
+            ("def cosine(first, second):\n    return (first @ second) / (first @ first) ** 0.5", "the lengths of both"),
+            ("def cosine(first, second):\n    return numpy.linalg.norm(first - second)", "how far apart"),
+            (
+                "def cosine(first, second):\n    return abs(first @ second) / ((first @ first) * (second @ second)) ** 0.5",
+                "a negative cosine",
+            ),
+            ("def cosine(first, second):\n    return 0.9", "through the product of both lengths"),
+            ("def cosine(first, second):\n    return first * second", "one number is asked for"),
+        ],
+        "another": """
+def cosine(first, second):
+    return sum((first / numpy.linalg.norm(first)) * (second / numpy.linalg.norm(second)))
+""",
+    },
+    "6.1": {
+        "given": PUBLISHED,
+        "mistakes": [
+            (
+                "def left_out(facts, required):\n    return [name for name in required if name not in facts]",
+                "nothing stands under it",
+            ),
+            ("def left_out(facts, required):\n    return [name for name in required if not facts.get(name)]", "'seed' is there"),
+            (
+                "def left_out(facts, required):\n    return [name for name in required if facts.get(name) not in (None, '', [])]",
+                "'seed' is there",
+            ),
+            ("def left_out(facts, required):\n    return ['base', 'rows']", "missing of"),
+            ("def left_out(facts, required):\n    return len(required)", "the names that are missing are asked for"),
+            ("def left_out(facts, required):\n    return [name for name in required if not facts[name]]", "stops with KeyError"),
+        ],
+        "another": """
+def left_out(facts, required):
+    there = {name for name, value in facts.items() if value is not None and str(value) not in ("", "[]")}
+    return set(required) - there
+""",
+    },
+    "6.2": {
+        "given": PUBLISHED,
+        "mistakes": [
+            ("def stays(revision):\n    return revision is not None", "a branch names another commit"),
+            ("def stays(revision):\n    return revision not in (None, 'main', '')", "a tag can be deleted"),
+            ("def stays(revision):\n    return bool(re.fullmatch('[0-9a-f]+', revision or ''))", "a shortened commit"),
+            ("def stays(revision):\n    return len(revision or '') == 40", "40 characters"),
+            ("def stays(revision):\n    return False", "never names anything else"),
+            ("def stays(revision):\n    return bool(re.fullmatch('[0-9a-f]{40}', revision))", "stops with TypeError"),
+            ("stays = True", "a function is asked for"),
+        ],
+        "another": "stays = lambda revision: revision is not None and len(revision) == 40 and set(revision) <= set('0123456789abcdef')",
+    },
+    "6.3": {
+        "given": PUBLISHED,
+        "mistakes": [
+            (
+                "def best_pages(query, index, page_ids, count):\n    return [page_ids[n] for n in (index @ query).topk(count).indices]",
+                "ten asked for: this stops with RuntimeError",
+            ),
+            (
+                "def best_pages(query, index, page_ids, count):\n    return [page_ids[n] for n in (index @ query).argsort()[:count]]",
+                "the worst pages",
+            ),
+            (
+                "def best_pages(query, index, page_ids, count):\n    return (index @ query).argsort(descending=True)[:count].tolist()",
+                "none of the ids",
+            ),
+            (
+                """
+def best_pages(query, index, page_ids, count):
+    found = [page_ids[int((index @ query).argmax())]]
+    return (found + [page for page in page_ids if page not in found])[:count]
+""",
+                "place 2 should have",
+            ),
+            ("def best_pages(query, index, page_ids, count):\n    return page_ids[:1]", "3 ids are asked for"),
+            ("def best_pages(query, index, page_ids, count):\n    return page_ids[:count]", "place 1 should have"),
+            (
+                """
+def best_pages(query, index, page_ids, count):
+    scores = index @ query
+    assert scores.max() <= 2
+    return [page_ids[n] for n in scores.argsort(descending=True)[:count]]
+""",
+                "an index without pages: this stops with",
+            ),
+            ("def best_pages(query, index, page_ids, count):\n    return 3", "this stops with TypeError"),
+        ],
+        "another": """
+def best_pages(query, index, page_ids, count):
+    scores = {name: float(row @ query) for name, row in zip(page_ids, index)}
+    return sorted(scores, key=lambda name: -scores[name])[:count]
+""",
+    },
     "4.1": {
-        "mistakes": [("gain = 1 / 3", "MRR"), ("gain = 1 / math.log2(3)", "second place")],
-        "given": "import math",
-        "another": "gain = math.log(2) / math.log(4)",
+        "given": SCORES,
+        "mistakes": [
+            ("gain = 1 / 4", "MRR"),
+            ("gain = 1 / math.log2(4)", "third place"),
+            ("gain = 1 / math.log(5)", "natural logarithm"),
+            ("gain = 0.9", "1 / log2(1 + rank)"),
+            ("gain = [0.43, 0.5]", "one number is asked for, and the type of yours is list"),
+            ("gain = '0.43'", "one number is asked for, and the type of yours is str"),
+        ],
+        "another": "gain = math.log(2) / math.log(5)",
+    },
+    "4.2": {
+        "given": SCORES,
+        "mistakes": [
+            ("def ndcg_of_two(first, second):\n    return ndcg_at_10(first) + ndcg_at_10(second)", "divide by the largest sum"),
+            ("def ndcg_of_two(first, second):\n    return (ndcg_at_10(first) + ndcg_at_10(second)) / 2", "cannot both be first"),
+            ("def ndcg_of_two(first, second):\n    return ndcg_at_10(min(first, second))", "the better page alone"),
+            (
+                "def ndcg_of_two(first, second):\n    return sum(1 / math.log2(1 + rank) for rank in (first, second)) / (1 + 1 / math.log2(3))",
+                "beyond the tenth",
+            ),
+            ("def ndcg_of_two(first, second):\n    ndcg_at_10(first)", "returns nothing"),
+            ("ndcg_of_two = 0.9", "a function is asked for"),
+            ("def ndcg_of_two(first, second):\n    return [first, second]", "one number is asked for"),
+        ],
+        "another": """
+def ndcg_of_two(*ranks):
+    places = numpy.arange(1, 11)
+    gains = 1 / numpy.log2(1 + places)
+    return (gains * numpy.isin(places, ranks)).sum() / gains[:2].sum()
+""",
+    },
+    "4.3": {
+        "given": SCORES,
+        "mistakes": [
+            ("slipped = 8", "round up"),
+            ("slipped = 0.01 * 300 / (1 - 0.63093)", "round up"),
+            ("slipped = 3", "drop out of the first ten"),
+            ("slipped = 6", "MRR"),
+            ("slipped = 0.01 / (1 - ndcg_at_10(2))", "the mean of 300"),
+            ("slipped = 100", "one slip costs"),
+        ],
+        "another": "slipped = next(n for n in range(300) if n * (1 - 1 / math.log2(3)) / 300 >= 0.01)",
+    },
+    "4.4": {
+        "given": SCORES,
+        "mistakes": [
+            (
+                """
+def paired_interval(first, second):
+    change = first - second
+    drawn = numpy.random.default_rng(0).integers(0, len(change), size=(2000, len(change)))
+    return numpy.percentile(change[drawn].mean(axis=1), [2.5, 97.5])
+""",
+                "first minus second",
+            ),
+            (
+                """
+def paired_interval(first, second):
+    change = second - first
+    drawn = numpy.random.default_rng(0).integers(0, len(change), size=(2000, len(change)))
+    return numpy.percentile(change[drawn].mean(axis=1), [5, 95])
+""",
+                "that holds 90 %",
+            ),
+            (
+                """
+def paired_interval(first, second):
+    rng = numpy.random.default_rng(0)
+    one, other = (rng.integers(0, len(first), size=(2000, len(first))) for _ in range(2))
+    return numpy.percentile(second[other].mean(axis=1) - first[one].mean(axis=1), [2.5, 97.5])
+""",
+                "other queries for each model",
+            ),
+            (
+                "def paired_interval(first, second):\n    return numpy.percentile(second - first, [2.5, 97.5])",
+                "percentiles of single queries",
+            ),
+            (
+                """
+def paired_interval(first, second):
+    change, rng = second - first, numpy.random.default_rng(0)
+    means = [rng.permutation(change).mean() for _ in range(1000)]
+    return numpy.percentile(means, [2.5, 97.5])
+""",
+                "with replacement",
+            ),
+            ("def paired_interval(first, second):\n    return (second - first).mean()", "two things are asked for"),
+            ("def paired_interval(first, second):\n    return 0.5, 0.9", "is not near"),
+        ],
+        "another": """
+def paired_interval(first, second):
+    change = second - first
+    error = change.std(ddof=1) / math.sqrt(len(change))  # by the normal distribution, without drawing
+    return [change.mean() - 1.96 * error, change.mean() + 1.96 * error]
+""",
+    },
+    "5.1": {
+        "given": WIDTHS,
+        "mistakes": [
+            ("encodings = 14", "slice it"),
+            ("encodings = 1", "two models"),
+            ("encodings = len(dims)", "a slice of one encoding"),
+            ("encodings = 300", "how often must a page"),
+            ("encodings = ['base', 'tuned']", "one number is asked for, and the type of yours is list"),
+        ],
+        "another": "encodings = 2",
+    },
+    "5.2": {
+        "given": WIDTHS,
+        "mistakes": [
+            ("def cut(vectors, width):\n    return vectors[:, :width]", "not of length 1"),
+            (
+                "def cut(vectors, width):\n    return (vectors / vectors.norm(dim=1, keepdim=True))[:, :width]",
+                "Slice first, then normalise",
+            ),
+            (
+                "def cut(vectors, width):\n    return vectors[:, :width] / vectors[:, :width].norm(dim=0)",
+                "each column got length 1",
+            ),
+            (
+                "def cut(vectors, width):\n    return vectors[:, :width] / vectors[:, :width].norm()",
+                "divided by one number",
+            ),
+            (
+                "def cut(vectors, width):\n    short = vectors[:, :width]\n    return short / (short**2).sum(dim=1, keepdim=True)",
+                "not by its square",
+            ),
+            ("def cut(vectors, width):\n    return torch.nn.functional.normalize(vectors[:width])", "rows were cut"),
+            (
+                "def cut(vectors, width):\n    return vectors[:, :width] / vectors[:, :width].norm(dim=1)",
+                "stops with RuntimeError",
+            ),
+            ("def cut(vectors, width):\n    return torch.nn.functional.normalize(vectors[:, -width:])", "its first 128 numbers"),
+            ("def cut(vectors, width):\n    vectors[:, :width]", "returns nothing"),
+            ("def cut(vectors, width):\n    return 'short'", "vectors are asked for"),
+        ],
+        "another": """
+def cut(vectors, width):
+    return [row[:width] / sum(number**2 for number in row[:width]) ** 0.5 for row in vectors.numpy()]
+""",
+    },
+    "5.3": {
+        "given": WIDTHS,
+        "mistakes": [
+            (
+                "def narrowest(curve, share):\n    return min(dim for dim in curve if curve[dim] >= share * curve[max(curve)])",
+                "a lucky width wins",
+            ),
+            (
+                "def narrowest(curve, share):\n    return min((dim for dim in curve if curve[dim] >= share), default=max(curve))",
+                "of the score at full width",
+            ),
+            (
+                "def narrowest(curve, share):\n    return max(dim for dim in curve if curve[dim] < share * curve[256])",
+                "that fails",
+            ),
+            ("def narrowest(curve, share):\n    return max(curve)", "a narrower one keeps enough"),
+            ("def narrowest(curve, share):\n    return share * curve[256]", "none of the widths"),
+            ("def narrowest(curve, share):\n    return 128", "at least 0.931 is asked for"),
+        ],
+        "another": """
+def narrowest(curve, share):
+    chosen = widest = max(curve)
+    for dim in sorted(curve)[::-1]:
+        if curve[dim] / curve[widest] < share:
+            return chosen
+        chosen = dim
+    return chosen
+""",
+    },
+    "3.1": {
+        "given": RUN,
+        "mistakes": [
+            ("guessing = math.log(64)", "the hard negative of every row"),
+            ("guessing = math.log(65)", "those of the other rows"),
+            ("guessing = math.log2(128)", "natural logarithm"),
+            ("guessing = 1 / 128", "minus its logarithm"),
+            ("guessing = 7 * math.log(128)", "seven lengths"),
+            ("guessing = 0.7", "how many pages"),
+            ("guessing = [4.85]", "one number is asked for"),
+        ],
+        "another": "guessing = -math.log2(1 / 128) * math.log(2)",
+    },
+    "3.2": {
+        "given": RUN,
+        "mistakes": [
+            ("def candidates(rows, hard_negatives):\n    return rows + hard_negatives", "not only its own"),
+            ("def candidates(rows, hard_negatives):\n    return rows", "hard negatives are candidates too"),
+            ("def candidates(rows, hard_negatives):\n    return rows * hard_negatives", "positives are candidates too"),
+            ("def candidates(rows, hard_negatives):\n    return rows + rows * hard_negatives - 1", "its own page is one"),
+            ("def candidates(rows, hard_negatives):\n    return 100", "one positive and its hard negatives"),
+            ("candidates = 128", "a function is asked for, and the type of yours is int"),
+            ("def candidates(rows):\n    return 2 * rows", "stops with TypeError"),
+        ],
+        "another": "candidates = lambda rows, hard_negatives: sum(1 for row in range(rows) for page in range(hard_negatives + 1))",
+    },
+    "3.3": {
+        "given": RUN,
+        "mistakes": [
+            (
+                "def matryoshka(queries, pages, dims, contrastive):\n    return sum(contrastive(queries[:, :d], pages[:, :d]) for d in dims) / len(dims)",
+                "the mean",
+            ),
+            (
+                "def matryoshka(queries, pages, dims, contrastive):\n    return sum(contrastive(queries[:d], pages[:d]) for d in dims)",
+                "not the rows",
+            ),
+            (
+                "def matryoshka(queries, pages, dims, contrastive):\n    return sum(contrastive(queries[:, -d:], pages[:, -d:]) for d in dims)",
+                "the last numbers",
+            ),
+            (
+                """
+def matryoshka(queries, pages, dims, contrastive):
+    edges = [0, *sorted(dims)]
+    return sum(contrastive(queries[:, a:b], pages[:, a:b]) for a, b in zip(edges, edges[1:]))
+""",
+                "separate blocks",
+            ),
+            (
+                """
+def matryoshka(queries, pages, dims, contrastive):
+    for dim in dims:
+        loss = contrastive(queries[:, :dim], pages[:, :dim])
+        return loss
+""",
+                "inside the loop",
+            ),
+            (
+                "def matryoshka(queries, pages, dims, contrastive):\n    return sum(contrastive(queries[:, :d], pages[:, :d]) for d in dims[1:])",
+                "the whole vector is one",
+            ),
+            (
+                "def matryoshka(queries, pages, dims, contrastive):\n    return [contrastive(queries[:, :d], pages[:, :d]) for d in dims]",
+                "one number is asked for, and the type of yours is list",
+            ),
+            ("def matryoshka(queries, pages, dims, contrastive):\n    return contrastive(queries, pages[:, :8])", "stops with"),
+            ("def matryoshka(queries, pages, dims, contrastive):\n    return 7.0", "is not the sum of"),
+        ],
+        "another": """
+def matryoshka(queries, pages, dims, contrastive):
+    total = 0.0
+    for dim in dims:
+        total += contrastive(queries.narrow(1, 0, dim), pages.narrow(1, 0, dim)).item()
+    return total
+""",
+    },
+    "3.4": {
+        "given": RUN,
+        "mistakes": [
+            (
+                "def plan(rows, per_step, epochs, warmup):\n    steps = epochs * (rows // per_step)\n    return steps, math.ceil(warmup * steps)",
+                "is a step too",
+            ),
+            (
+                "def plan(rows, per_step, epochs, warmup):\n    steps = epochs * rows / per_step\n    return steps, math.ceil(warmup * steps)",
+                "only whole steps",
+            ),
+            (
+                "def plan(rows, per_step, epochs, warmup):\n    steps = math.ceil(epochs * rows / per_step)\n    return steps, math.ceil(warmup * steps)",
+                "round up before you multiply",
+            ),
+            (
+                "def plan(rows, per_step, epochs, warmup):\n    steps = math.ceil(rows / per_step)\n    return steps, math.ceil(warmup * steps)",
+                "one epoch",
+            ),
+            (
+                "def plan(rows, per_step, epochs, warmup):\n    steps = epochs * math.ceil(rows / per_step)\n    return steps, int(warmup * steps)",
+                "the trainer rounds up",
+            ),
+            (
+                "def plan(rows, per_step, epochs, warmup):\n    return epochs * math.ceil(rows / per_step), math.ceil(warmup * rows)",
+                "not of the rows",
+            ),
+            ("def plan(rows, per_step, epochs, warmup):\n    return epochs * math.ceil(rows / per_step), 100", "of all steps"),
+            ("def plan(rows, per_step, epochs, warmup):\n    return rows, 4", "once through all rows"),
+            (
+                "def plan(rows, per_step, epochs, warmup):\n    return epochs * math.ceil(rows / per_step)",
+                "two things are asked for",
+            ),
+        ],
+        "another": """
+def plan(rows, per_step, epochs, warmup):
+    steps = sum(len(range(0, rows, per_step)) for _ in range(epochs))
+    return [steps, -int(-warmup * steps // 1)]
+""",
+    },
+    "2.1": {
+        "mistakes": [
+            ("def usable(page, own, taken):\n    return page != own and page not in taken", "does not open"),
+            ("def usable(page, own, taken):\n    return page is not None and page not in taken", "punishes the model"),
+            ("def usable(page, own, taken):\n    return page is not None and page != own", "taken already"),
+            ("def usable(page, own, taken):\n    return page in taken", "is usable"),
+            ("def usable(page, own, taken):\n    return False", "is usable"),
+            ("def usable(page, own, taken):\n    page not in taken", "returns nothing"),
+            ("def usable(page):\n    return True", "stops with TypeError"),
+            ("usable = True", "a function is asked for"),
+        ],
+        "another": "usable = lambda page, own, taken: page not in {None, own} | taken",
+    },
+    "2.2": {
+        "mistakes": [
+            (
+                "def rows_with_copies(rows):\n    return [n for n, (own, others) in enumerate(rows) if own in others]",
+                "`None` on both sides",
+            ),
+            (
+                "def rows_with_copies(rows):\n    return [n for n, (own, others) in enumerate(rows) if own and own in others[:1]]",
+                "in second place",
+            ),
+            (
+                "def rows_with_copies(rows):\n    return [own is not None and own in others for own, others in rows]",
+                "one truth value",
+            ),
+            (
+                "def rows_with_copies(rows):\n    return [n for n, (own, others) in enumerate(rows) for o in others if own and o == own]",
+                "is still one row",
+            ),
+            ("def rows_with_copies(rows):\n    return sum(own in others for own, others in rows)", "row numbers are asked for"),
+            (
+                """
+def rows_with_copies(rows):
+    all_pages = {own for own, _ in rows if own}
+    return [n for n, (_, others) in enumerate(rows) if all_pages & set(others)]
+""",
+                "a page of another row",
+            ),
+            ("def rows_with_copies(rows):\n    return []", "list a copy"),
+        ],
+        "another": """
+def rows_with_copies(rows):
+    found = set()
+    for number, (own, negatives) in enumerate(rows):
+        for negative in negatives:
+            if negative == own and own is not None:
+                found.add(number)
+    return found
+""",
+    },
+    "2.3": {
+        "mistakes": [
+            (
+                "def split_by_document(documents, share):\n    cut = int((1 - share) * len(documents))\n    return range(cut), range(cut, len(documents))",
+                "documents have pages on both sides",
+            ),
+            ("def split_by_document(documents, share):\n    return [0, 1, 2], [3, 4]", "on neither side"),
+            ("def split_by_document(documents, share):\n    return range(len(documents)), [3, 4]", "row 3 is on both sides"),
+            ("def split_by_document(documents, share):\n    return range(len(documents)), []", "eval is empty"),
+            ("def split_by_document(documents, share):\n    return list(range(len(documents)))", "two things are asked for"),
+            ("def split_by_document(documents, share):\n    return documents, documents", "row numbers are asked for"),
+            (
+                """
+def split_by_document(documents, share):
+    first = [n for n, name in enumerate(documents) if sorted(set(documents)).index(name) < share * len(set(documents))]
+    return first, [n for n in range(len(documents)) if n not in first]
+""",
+                "train is returned first",
+            ),
+            (
+                """
+def split_by_document(documents, share):
+    small = [n for n, name in enumerate(documents) if name == documents[0]]
+    return small, [n for n in range(len(documents)) if n not in small]
+""",
+                "give or take one document",
+            ),
+        ],
+        "another": """
+import numpy
+
+
+def split_by_document(documents, share):
+    names, inverse, sizes = numpy.unique(documents, return_inverse=True, return_counts=True)
+    order = numpy.random.default_rng(3).permutation(len(names))
+    in_eval = order[numpy.cumsum(sizes[order]) <= share * len(documents)]
+    return numpy.flatnonzero(~numpy.isin(inverse, in_eval)), numpy.flatnonzero(numpy.isin(inverse, in_eval))
+""",
+    },
+    "7.1": {
+        "given": CODES,
+        "mistakes": [
+            (
+                "def round_trip(vectors, largest):\n    return numpy.round(vectors / largest * 127).astype(numpy.int8) * largest / 127",
+                "the other sign",
+            ),
+            (
+                "def round_trip(vectors, largest):\n    return (vectors.clip(-largest, largest) / largest * 127).astype(numpy.int8) * largest / 127",
+                "round before it",
+            ),
+            ("def round_trip(vectors, largest):\n    return to_int8(vectors, largest)", "these are the codes"),
+            ("def round_trip(vectors, largest):\n    return to_int8(vectors, largest) / 127", "between -1 and 1"),
+            ("def round_trip(vectors, largest):\n    return vectors", "nothing was rounded"),
+            (
+                "def round_trip(vectors, largest):\n    return to_int8(vectors, largest)[0] * largest / 127",
+                "of the shape (40, 128)",
+            ),
+            ("def round_trip(vectors, largest):\n    return (vectors * 10).round() / 10", "half a step is the most"),
+            ("def round_trip(vectors, largest):\n    return 'codes'", "floats of the shape"),
+        ],
+        "another": """
+def round_trip(vectors, largest):
+    step = largest / 127
+    return [[max(-127, min(127, round(float(number) / step))) * step for number in row] for row in vectors]
+""",
+    },
+    "7.2": {
+        "given": CODES,
+        "mistakes": [
+            ("def index_bytes(pages, width, bits):\n    return pages * width * bits", "eight of them are a byte"),
+            ("def index_bytes(pages, width, bits):\n    return pages * width * 4", "float32 alone"),
+            ("def index_bytes(pages, width, bits):\n    return pages * width", "int8 alone"),
+            ("def index_bytes(pages, width, bits):\n    return pages * width * bits / 8 / 2**30", "without a unit"),
+            ("def index_bytes(pages, width, bits):\n    return width * bits / 8", "one page"),
+            ("def index_bytes(pages, width, bits):\n    return 7", "384,000,000 bytes are needed"),
+            ("index_bytes = 128_000_000", "a function is asked for"),
+        ],
+        "another": "index_bytes = lambda pages, width, bits: numpy.zeros((1, width * bits // 8), dtype=numpy.uint8).nbytes * pages",
+    },
+    "7.3": {
+        "given": CODES,
+        "mistakes": [
+            ("def shortlist_length(ranks, share):\n    return share * ranks.max()", "one far page decides"),
+            ("def shortlist_length(ranks, share):\n    return ranks.max()", "one far page decides"),
+            ("def shortlist_length(ranks, share):\n    return ranks.mean()", "the mean rank"),
+            ("def shortlist_length(ranks, share):\n    return numpy.quantile(ranks, share)", "a whole number"),
+            (
+                "def shortlist_length(ranks, share):\n    return int(numpy.quantile(ranks, share, method='higher'))",
+                "a shorter list would do",
+            ),
+            ("def shortlist_length(ranks, share):\n    return 10", "too short"),
+            ("def shortlist_length(ranks, share):\n    return ranks <= 10", "one number is asked for"),
+        ],
+        "another": """
+def shortlist_length(ranks, share):
+    length = 1
+    while (ranks <= length).mean() < share:
+        length += 1
+    return length
+""",
+    },
+    "7.4": {
+        "given": CODES,
+        "mistakes": [
+            (
+                "def recall_at_10(true, found):\n    return numpy.mean([a == b for t, f in zip(true, found) for a, b in zip(t, f)])",
+                "the order among the ten",
+            ),
+            (
+                "def recall_at_10(true, found):\n    return len({i for row in true for i in row} & {i for row in found for i in row[:10]}) / (10 * len(true))",
+                "its own row",
+            ),
+            (
+                "def recall_at_10(true, found):\n    return numpy.mean([len(set(t) & set(f)) / 10 for t, f in zip(true, found)])",
+                "only the first ten",
+            ),
+            (
+                "def recall_at_10(true, found):\n    return numpy.mean([len(set(t) & set(f[:10])) for t, f in zip(true, found)])",
+                "divide by the ten",
+            ),
+            (
+                "def recall_at_10(true, found):\n    return 100 * numpy.mean([len(set(t) & set(f[:10])) / 10 for t, f in zip(true, found)])",
+                "in percent",
+            ),
+            ("def recall_at_10(true, found):\n    return len(set(true[0]) & set(found[0][:10])) / 10", "mean over queries"),
+            ("def recall_at_10(true, found):\n    return [1.0, 0.5]", "one number is asked for"),
+        ],
+        "another": """
+def recall_at_10(true, found):
+    hits = [numpy.isin(row[:10], best) for best, row in zip(true, found)]
+    return numpy.concatenate(hits).sum() / sum(len(best) for best in true)
+""",
     },
 }

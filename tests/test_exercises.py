@@ -1,5 +1,6 @@
 """Every exercise of the notebooks: the stub is "not answered yet", the folded solution and another way are right, mistakes are named."""
 
+import ast
 import contextlib
 import io
 import re
@@ -32,6 +33,18 @@ def exercises() -> dict[str, tuple[str, str]]:
 
 
 EXERCISES = exercises()
+
+
+def names(source: str, top_level: bool = False) -> set[str]:
+    """What a cell binds at its top level, or every name in it."""
+    tree = ast.parse(re.sub(r"^[%!].*$", "", source, flags=re.MULTILINE))
+    nodes = list(tree.body if top_level else ast.walk(tree))
+    found = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+    found |= {
+        target.id for node in nodes if isinstance(node, ast.Assign) for target in node.targets if isinstance(target, ast.Name)
+    }
+    found |= {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
+    return found if top_level else found | {node.id for node in nodes if isinstance(node, ast.Name)}
 
 
 def verdict(number: str, answer: str | None = None) -> str:
@@ -77,9 +90,31 @@ def test_a_mistake_is_named(number, mistake, words):
     assert words in said
 
 
+NONSENSE = ["None", "-12345", "float('nan')", "'x'", "[]", "{}", "(1, 2)", "[[1.0]]", "print", "int"]
+
+
+@pytest.mark.parametrize("number", EXERCISES)
+def test_nonsense_is_never_right(number):
+    stub = re.search(r"^(?:def )?(\w+)(?:\(.*\):| =) \.\.\.$", EXERCISES[number][0], re.MULTILINE)[1]
+    for nonsense in NONSENSE:
+        for answer in (nonsense, f"lambda *given: {nonsense}"):
+            said = verdict(number, f"{stub} = {answer}").splitlines()[-1]
+            assert re.match(rf"Exercise {number} · not (yet: |answered yet: )", said), (answer, said)
+
+
 @pytest.mark.parametrize("number", EXERCISES)
 def test_every_exercise_knows_a_mistake(number):
     assert CASES[number]["mistakes"]
+
+
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
+def test_what_an_exercise_names_is_named_nowhere_else(file):
+    cells = [cell for cell in nbformat.read(file, as_version=4).cells if cell.cell_type == "code"]
+    tagged = [cell.source for cell in cells if "exercise" in cell.metadata.get("tags", [])]
+    own = [name for source in tagged for name in names(source, top_level=True)]
+    others = set().union(*(names(cell.source) for cell in cells if cell.source not in tagged))
+    assert len(own) == len(set(own))
+    assert not others & set(own)
 
 
 def test_code_that_fails_is_not_yet():

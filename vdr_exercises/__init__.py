@@ -24,10 +24,43 @@ def is_answered(value) -> bool:
     return not (same_steps and set(code.co_consts) <= {None, value.__doc__})
 
 
+class NotYet(Exception):
+    """Raised inside a check: the hint, where returning it would take a detour."""
+
+
+def a_number(answer) -> float:
+    """``answer`` as a float, whatever library its number is of; `NotYet` for anything that is no single number."""
+    try:
+        if isinstance(answer, (bool, str)):
+            raise TypeError
+        return float(answer)
+    except (TypeError, ValueError, RuntimeError):
+        raise NotYet(f"one number is asked for, and the type of yours is {type(answer).__name__}") from None
+
+
+def returned(function, *inputs):
+    """What the learner's function makes of ``inputs``; `NotYet` where it is no function, or returns nothing."""
+    if not callable(function):
+        raise NotYet(f"a function is asked for, and the type of yours is {type(function).__name__}")
+    if (value := function(*inputs)) is None:
+        raise NotYet("your function returns nothing: is there a `return` at its end?")
+    return value
+
+
+def two(found, what: str) -> tuple:
+    """The two things that a learner's function returned; `NotYet`, which names ``what`` to return, where they are not two."""
+    try:
+        first, second = found
+    except (TypeError, ValueError):
+        raise NotYet(f"two things are asked for: return {what}") from None
+    return first, second
+
+
 def exercise(number: str) -> Callable:
     """Make an exercise of a check: ``check(answer, *given)`` returns "" when the answer is right, else a hint of one sentence.
 
-    The made function prints "Exercise 4.1 · right", "· not yet: <hint>" or "· not answered yet"; its ``verdict`` returns the same words.
+    A check may raise `NotYet` with the hint, too. The made function prints "Exercise 4.1 · right", "· not yet: <hint>" or
+    "· not answered yet"; its ``verdict`` returns the same words.
     """
 
     def make(check: Callable) -> Callable:
@@ -40,6 +73,8 @@ def exercise(number: str) -> Callable:
                 return "not answered yet: write your answer in place of the three dots"
             try:
                 hint = check(answer, *given)
+            except NotYet as found:
+                hint = str(found)
             except Exception as error:  # whatever the learner's code raises
                 hint = f"this stops with {type(error).__name__}: {error}"
             return f"not yet: {hint}" if hint else "right"

@@ -17,7 +17,7 @@ from vdr_helpers.profiles import PROFILES
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK_FILES = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MODULES = sorted((ROOT / "vdr_helpers").rglob("*.py"))
-NUMBERS = ["00", "01", "02", "03", "04", "05", "06", "07", "a1", "a2", "a3", "a4"]
+NUMBERS = ["00", "01", "02", "03", "04", "05", "06", "07", "12", "a1", "a2", "a3", "a4"]
 
 
 @pytest.fixture(scope="module")

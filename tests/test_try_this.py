@@ -18,8 +18,12 @@ from PIL import Image
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
-NUMBERS = [*(f"0{i}" for i in range(8)), "a1", "a2", "a3", "a4"]
-ELSEWHERE = {("03", 3): "tests/test_resume.py kills a run and runs it again"}
+NUMBERS = [*(f"0{i}" for i in range(8)), "12", "a1", "a2", "a3", "a4"]
+ELSEWHERE = {
+    ("03", 3): "tests/test_resume.py kills a run and runs it again",
+    ("12", 1): "tests/test_failure_lab.py changes the cell and runs it again",
+    ("12", 2): "tests/test_failure_lab.py changes the cell and runs it again",
+}
 
 
 def items_of(number: str) -> dict[int, str]:

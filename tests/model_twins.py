@@ -4,6 +4,7 @@ A twin shows that the classes of a family load, read text and pages and give vec
 nothing about the scores of the real model, nor about the files of its repository. All sizes are made up; the class names are real.
 """
 
+import copy
 import tempfile
 
 import torch
@@ -160,3 +161,33 @@ def save_twin(family, folder):
     """The folder of a saved twin of ``family``, under ``folder``."""
     build_twin(family, folder / "parts").save_pretrained(str(folder / "twin"), create_model_card=False)
     return folder / "twin"
+
+
+RERANKER_TEMPLATE = (  # shaped as the published one: an instruction, then query and document inside one user turn
+    "{%- macro shown(role) -%}{%- for message in messages if message.role == role -%}{%- if message.content is string -%}"
+    "{{ message.content }}{%- else -%}{%- for part in message.content -%}{%- if part.type == 'image' -%}"
+    "<|vision_start|><|image_pad|><|vision_end|>{%- else -%}{{ part.text }}{%- endif -%}{%- endfor -%}{%- endif -%}{%- endfor -%}"
+    "{%- endmacro -%}{{ '<|im_start|>system\\nAnswer yes or no.<|im_end|>\\n<|im_start|>user\\n<Query>:' + shown('query') }}"
+    "{{ '\\n<Document>:' + shown('document') + '<|im_end|>\\n' }}"
+    "{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+
+def save_reranker_twin(folder):
+    """The folder of a saved twin of ``Qwen/Qwen3-VL-Reranker-2B``: its classes, the score of one word over another, random weights."""
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.cross_encoder.modules import LogitScore
+
+    processor = copy.deepcopy(model.build_processor())
+    processor.chat_template = {"default": model.CHAT_TEMPLATE, "reranker": RERANKER_TEMPLATE}  # two, as in the real repository
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = transformers.Qwen3VLForConditionalGeneration(model.tiny_config(processor.tokenizer))
+    network.save_pretrained(folder / "parts")
+    processor.save_pretrained(folder / "parts")
+    options = {"processing_kwargs": {"chat_template": {"chat_template": "reranker", "add_generation_prompt": True}}}
+    read = Transformer(str(folder / "parts"), transformer_task="any-to-any", **options)
+    yes, no = (processor.tokenizer.encode(word)[0] for word in ("yes", "no"))
+    head = LogitScore(true_token_id=yes, false_token_id=no)
+    CrossEncoder(modules=[read, head], device="cpu").save_pretrained(str(folder / "reranker"), create_model_card=False)
+    return folder / "reranker"

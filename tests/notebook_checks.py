@@ -170,6 +170,17 @@ def binds_every_name_before_use(notebook):
     return [f"cell {found['cell']}: {found['message']}" for found in json.loads(run.stdout)]
 
 
+def keeps_paragraphs_short(notebook):
+    """Six lines of a text column, about 110 letters each; what stands in a link's brackets does not count."""
+    complaints = []
+    for cell in notebook.cells:
+        for paragraph in re.split(r"\n\s*\n", cell.source) if cell.cell_type == "markdown" else ():
+            text = re.sub(r"\]\([^)]*\)", "]", paragraph)
+            if len(text) > 660 and not re.match(r"\||```|[-*] |\d+\. |<", text):
+                complaints.append(f"a paragraph of {len(text)} letters: {text[:60]!r}")
+    return complaints
+
+
 NOTEBOOK_CHECKS = (
     is_valid,
     was_run_once_from_the_top,
@@ -182,4 +193,5 @@ NOTEBOOK_CHECKS = (
     asks_no_profile,
     gives_a_reason_for_what_is_not_compared,
     binds_every_name_before_use,
+    keeps_paragraphs_short,
 )

@@ -2,13 +2,14 @@
 
 import gzip
 import json
-import sys
+from types import SimpleNamespace
 
 import ir_measures
 import pytest
 import torch
 from cells import definitions
 from ir_measures import AP, RR, P, R, Success, nDCG
+from rapidocr import RapidOCR
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
 from benchmarks.ocr import SETTINGS
@@ -16,7 +17,7 @@ from tiny_vdr.corpus import encode_page, plan_rows
 from vdr_helpers import pages
 from vdr_helpers.profiles import assets_folder, load_profile
 from vdr_helpers.source import open_source
-from vdr_helpers.splits import source_pages, stored_choice
+from vdr_helpers.splits import chosen_rows, stored_choice
 from vdr_helpers.stamps import BY_PUBLISHER, data_settings, write_stamp
 
 MEASURES = {"ndcg@10": nDCG @ 10, "mrr@10": RR @ 10, "map@100": AP @ 100}
@@ -85,11 +86,21 @@ def drawn(planned):
     return [encode_page(row) for row in planned[::400]]
 
 
-def test_the_stored_text_is_that_of_the_drawn_pages(stored, drawn):
+def reading(folder, settings=SETTINGS, **known):
+    """Notebook 04's ``texts_of`` and ``read_text``, keeping what they read in ``folder``."""
+    asset = json.loads(gzip.decompress((assets_folder() / "measured" / "ocr_tiny.json.gz").read_bytes()))
+    space = definitions("04", "texts_of", "read_text", "OCR_MISSING")
+    texts = asset["texts"] if asset["settings"] == settings else {}
+    space["texts_of"].__globals__.update({"stored": texts, "ocr_folder": folder, "engine": None} | known)
+    return space
+
+
+def test_the_stored_text_is_that_of_the_drawn_pages(stored, drawn, tmp_path):
     assert len(stored["texts"]) == 1500 and all(stored["texts"].values())
-    engine = pages.ocr_engine(SETTINGS)
+    engine = RapidOCR(params={"Global.log_level": "critical"} | SETTINGS)
+    read_text = reading(tmp_path, engine=engine)["read_text"]
     for page in drawn:
-        assert stored["texts"][pages.page_fingerprint(page)[:16]] == pages.read_text(engine, pages.open_page(page))
+        assert stored["texts"][pages.page_fingerprint(page)[:16]] == read_text(pages.open_page(page))
 
 
 def test_ocr_misread_no_word_that_decides(stored, planned):
@@ -104,47 +115,30 @@ def test_the_notebook_the_benchmark_and_the_asset_have_the_same_settings(stored)
     assert stored["settings"] == SETTINGS == definitions("04", "ocr_settings")["ocr_settings"]
 
 
-def test_without_the_extra_the_message_says_what_to_install(monkeypatch, drawn, tmp_path):
-    monkeypatch.setitem(sys.modules, "rapidocr", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'rapidocr>=3\.10' 'onnxruntime>=1\.20'"):
-        pages.ocr_engine(SETTINGS)
-    texts, origin = pages.read_texts(drawn, SETTINGS, tmp_path)  # what is stored needs no engine
-    assert all(texts) and origin.endswith("0 read on this machine")
-    with pytest.raises(ModuleNotFoundError, match="run this cell again"):
-        pages.read_texts(drawn, SETTINGS | {"Det.limit_side_len": 480}, tmp_path)
+def test_without_the_extra_the_message_says_what_to_install(drawn, tmp_path):
+    texts, from_asset = reading(tmp_path)["texts_of"](drawn)  # what is stored needs no engine
+    assert all(texts) and from_asset == len(drawn)
+    space = reading(tmp_path, SETTINGS | {"Det.limit_side_len": 480})
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'rapidocr>=3\.10' 'onnxruntime>=1\.20'.*run this cell again"):
+        space["texts_of"](drawn)
 
 
-@pytest.fixture
-def reader(monkeypatch):
-    """Counts what is read: ``reader`` is the list of page sizes."""
+def test_a_page_is_read_once_and_kept_at_once(drawn, tmp_path, capsys):
     read = []
 
     def engine(pixels):
         read.append(pixels.shape)
-        return type("Result", (), {"txts": ("Hazel Energy", str(len(read)))})
+        if len(read) == 3:
+            raise KeyboardInterrupt
+        return SimpleNamespace(txts=("Hazel Energy", str(len(read))))
 
-    monkeypatch.setattr(pages, "ocr_engine", lambda settings: engine)
-    return read
-
-
-def test_a_page_is_read_once_with_the_same_settings(reader, drawn, tmp_path):
-    other = SETTINGS | {"Det.limit_side_len": 480}
-    lines = []
-    first, origin = pages.read_texts([*drawn, drawn[0]], other, tmp_path, progress=lines.append)
-    assert len(reader) == len(drawn) and first[0] == first[-1] == "Hazel Energy\n1"
-    assert origin == f"0 stored with the course; {len(drawn) + 1} read on this machine" and lines == ["4 of 4 pages read"]
-    assert pages.read_texts(drawn, other, tmp_path)[0] == first[:-1] and len(reader) == len(drawn)
-    pages.read_texts(drawn, SETTINGS | {"Det.limit_side_len": 500}, tmp_path)
-    assert len(reader) == 2 * len(drawn)
-
-
-@pytest.mark.parametrize("damage", [b'{"settings": {"Gl', b"[]", b'{"texts": {}}', b"\xff\xfe"])
-def test_a_damaged_file_of_texts_is_named_and_made_anew(reader, drawn, tmp_path, capsys, damage):
-    other = SETTINGS | {"Det.limit_side_len": 480}
-    (tmp_path / "ocr.json").write_bytes(damage)
-    pages.read_texts(drawn[:1], other, tmp_path, progress=lambda line: None)
-    assert capsys.readouterr().out.startswith("ocr.json is damaged (")
-    assert json.loads((tmp_path / "ocr.json").read_text())["settings"] == other
+    texts_of = reading(tmp_path, {}, engine=engine)["texts_of"]
+    with pytest.raises(KeyboardInterrupt):
+        texts_of(drawn)
+    assert len(list(tmp_path.glob("*.txt"))) == 2, "what was read before the interruption is kept"
+    texts, from_asset = texts_of([*drawn, drawn[0]])
+    assert len(read) == len(drawn) + 1 and texts[0] == texts[-1] == "Hazel Energy\n1" and from_asset == 0
+    assert texts_of(drawn)[0] == texts[:-1] and len(read) == len(drawn) + 1
 
 
 # The source's own pages
@@ -160,26 +154,33 @@ def noted(small_profile):
     return small_profile
 
 
+def source_pages(profile, **settings):
+    """Notebook 04's own reading of the eval pages."""
+    found = definitions("04", "source_pages")["source_pages"]
+    found.__globals__["profile"] = profile
+    return found(**settings)
+
+
 def test_source_pages_are_the_sources_files(noted):
     source = open_source(noted.dataset_name, noted.dataset_config)
-    found = source_pages(noted, "eval")
+    found = source_pages(noted)
     assert list(found)[:6] == ["q0-positive", *(f"q0-negative_{i}" for i in range(4)), "q1-positive"]
     for page_id, row in {"q0-positive": 3, "q0-negative_0": 1, "q0-negative_3": 4, "q1-negative_3": 1}.items():
-        [group] = source.groups_of([row])
-        assert found[page_id] == source.read_rows(group, [row], ["image"])[0]["image"]["bytes"]
+        [read] = source.read_rows([row], ["image"])
+        assert found[page_id] == read["image"]["bytes"]
 
 
 def test_too_much_to_fetch_is_said_and_not_fetched(noted, capsys):
-    assert source_pages(noted, "eval", largest_fetch=1000) == {}
-    assert "are taken as the model sees them; source_pages(..., largest_fetch=1e12)" in capsys.readouterr().out
+    assert source_pages(noted, largest_fetch=1000) == {}
+    assert "taken as the model sees them: 0.0 GB of the source hold them" in capsys.readouterr().out
 
 
 def test_rows_that_nobody_noted_are_not_guessed(noted, capsys):
     write_stamp_of = noted.output_dir / "data"
     write_stamp_of.mkdir(parents=True)
     write_stamp(write_stamp_of, {"split": BY_PUBLISHER})
-    assert source_pages(noted, "eval") == {}
+    assert source_pages(noted) == {} and chosen_rows(noted, "eval") is None
     assert "was not noted" in capsys.readouterr().out
     write_stamp(write_stamp_of, data_settings(noted))
     (noted.output_dir / "results" / "rows.json").write_text('{"eval": [[0, 1')
-    assert source_pages(noted, "eval") == {}
+    assert source_pages(noted) == {}

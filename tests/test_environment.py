@@ -65,4 +65,4 @@ def test_conda_brings_python_and_pip_and_leaves_the_rest_to_the_pins():
 def test_the_wheel_carries_the_assets():
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert build["force-include"] == {"assets": "vdr_helpers/assets"}
-    assert build["packages"] == ["tiny_vdr", "vdr_helpers"]
+    assert build["packages"] == ["tiny_vdr", "vdr_exercises", "vdr_helpers"]

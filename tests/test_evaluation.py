@@ -10,13 +10,14 @@ import numpy
 import pandas
 import pytest
 import torch
-from cells import edited_sources
+from cells import definitions, edited_sources
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 from sentence_transformers.util import cos_sim
 
+from benchmarks.choices import CONTROL
 from vdr_helpers import evaluation
 from vdr_helpers.profiles import assets_folder, load_profile
 from vdr_helpers.published import measured
@@ -209,11 +210,12 @@ def test_half_a_folder_is_not_taken_for_a_model(files):
 
 def test_dimensions_must_fit_the_model():
     model = KnownModel(VECTORS)  # two numbers
-    assert evaluation.check_dims(model, (2, 1)) is None
+    check_dims = definitions("01", "check_dims")["check_dims"]
+    assert check_dims(model, (2, 1)) is None
     with pytest.raises(ValueError, match="dimension 3 does not fit: this model's embeddings have 2 numbers, choose 1 to 2"):
-        evaluation.check_dims(model, (2, 3))
+        check_dims(model, (2, 3))
     with pytest.raises(ValueError, match="dimension 0"):
-        evaluation.check_dims(model, (0,))
+        check_dims(model, (0,))
 
 
 def test_bands_say_in_or_out_and_never_stop(capsys):
@@ -262,27 +264,33 @@ TRAINING = {
 
 
 @pytest.fixture
-def control(tmp_path, monkeypatch):
+def control(tmp_path):
     """A shipped control of three numbers per vector, made with ``TRAINING``, and the folder of the tuned model beside it."""
-    profile, file, tuned = load_profile("tiny"), tmp_path / "assets" / evaluation.CONTROL, tmp_path / "tuned"
+    profile, file, tuned = load_profile("tiny"), tmp_path / "assets" / CONTROL, tmp_path / "tuned"
     file.parent.mkdir(parents=True)
     tuned.mkdir()
     vectors = {name: torch.ones(n, 3).half() for name, n in (("queries", 2), ("pages", 3), ("train_pages", 1))}
     made_from = evaluation.control_settings(profile, TRAINING, QUERIES, CORPUS)
     save_file(vectors, str(file), metadata={"made_from": json.dumps(made_from)})
     write_stamp(tuned, {"training": TRAINING})
-    monkeypatch.setattr(evaluation, "assets_folder", lambda: tmp_path / "assets")
     return profile, tuned
+
+
+def stored_control(profile, tuned, queries, corpus):
+    """Notebook 05's own function, on the control beside ``tuned``."""
+    found = definitions("05", "stored_control")["stored_control"]
+    found.__globals__.update(profile=profile, queries=queries, corpus=corpus)
+    return found(tuned.parent / "assets" / CONTROL, str(tuned))
 
 
 def test_the_control_is_used_where_it_belongs(control):
     profile, tuned = control
-    vectors, origin = evaluation.stored_control(profile, str(tuned), QUERIES, CORPUS)
+    vectors, origin = stored_control(profile, tuned, QUERIES, CORPUS)
     assert [tuple(part.shape) for part in vectors] == [(2, 3), (3, 3), (1, 3)]
     assert {part.dtype for part in vectors} == {torch.float32}
     assert "python -m benchmarks.choices" in origin
     write_stamp(tuned, {"training": TRAINING | {"loss": "CachedMultipleNegativesRankingLoss"}})
-    assert evaluation.stored_control(profile, str(tuned), QUERIES, CORPUS)[0], "the loss is what differs"
+    assert stored_control(profile, tuned, QUERIES, CORPUS)[0], "the loss is what differs"
 
 
 @pytest.mark.parametrize(
@@ -301,7 +309,7 @@ def test_the_control_is_used_where_it_belongs(control):
 def test_the_control_refuses_what_it_was_not_made_with(control, changes, training, queries, corpus, why):
     profile, tuned = control
     write_stamp(tuned, {"training": TRAINING | training})
-    vectors, origin = evaluation.stored_control(dataclasses.replace(profile, **changes), str(tuned), queries, corpus)
+    vectors, origin = stored_control(dataclasses.replace(profile, **changes), tuned, queries, corpus)
     assert vectors is None
     assert "left out, it was made with other settings" in origin
     assert why in origin
@@ -313,14 +321,14 @@ def test_a_tuned_model_without_a_note_has_no_control(control, stamp):
     (tuned / "made_from.json").unlink()
     if stamp:
         write_stamp(tuned, stamp)
-    vectors, origin = evaluation.stored_control(profile, str(tuned), QUERIES, CORPUS)
+    vectors, origin = stored_control(profile, tuned, QUERIES, CORPUS)
     assert vectors is None
     assert "no note of its training" in origin
 
 
 def test_the_shipped_control_belongs_to_the_shipped_models_and_scores_what_is_stored():
     again = 'run python -m benchmarks.choices "without MatryoshkaLoss"'
-    profile, file = load_profile("tiny"), assets_folder() / evaluation.CONTROL
+    profile, file = load_profile("tiny"), assets_folder() / CONTROL
     with safe_open(str(file), framework="pt") as stored:
         made_from = json.loads(stored.metadata()["made_from"])
     made_from.pop("queries and pages")

@@ -6,11 +6,12 @@ import io
 import warnings
 from itertools import pairwise
 
+import ipywidgets
 import nbformat
 import pandas
 import pytest
 import torch
-from cells import edited_sources
+from cells import definitions, edited_sources
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgb
@@ -22,6 +23,8 @@ from vdr_helpers import figures, widgets
 from vdr_helpers.profiles import PROFILES
 from vdr_helpers.published import measured, published
 
+model_sizes = definitions("04", "billions", "model_sizes")["model_sizes"]
+truncation_curve = definitions("05", "draw_panel", "truncation_curve")["truncation_curve"]
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -150,7 +153,7 @@ WAYS = {f"way {i}": {256: 0.8, 64: 0.79 - i / 10, 8: 0.5 - i / 10} for i in rang
 
 
 def test_the_truncation_curve_shows_the_measured_beside_the_published():
-    figure = figures.truncation_curve(PANELS)
+    figure = truncation_curve(PANELS)
     here, card = figure.axes
     assert [list(line.get_ydata()) for line in here.lines] == [[0.6, 0.5, 0.2], [0.8, 0.79, 0.7], [0.79, 0.7, 0.5]]
     assert [line.get_linestyle() for line in card.lines] == ["--", "--"]
@@ -159,22 +162,22 @@ def test_the_truncation_curve_shows_the_measured_beside_the_published():
     assert [text.get_text() for text in here.texts] == list(THREE)
     assert "2,048" in [text.get_text() for text in card.get_xticklabels()]
     assert figures.to_png(figure).startswith(PNG)
-    assert len(figures.truncation_curve({"measured here": SCORES}).axes) == 1
+    assert len(truncation_curve({"measured here": SCORES}).axes) == 1
 
 
 def test_curves_can_be_told_apart_without_colour_and_keep_their_look_in_every_figure():
-    here, card = figures.truncation_curve(PANELS).axes
+    here, card = truncation_curve(PANELS).axes
     assert len({(line.get_marker(), line.get_linestyle()) for line in here.lines}) == 3
     assert len({line.get_marker() for line in here.lines}) == 3
-    assert len({line.get_marker() for line in figures.truncation_curve({"tuned": WAYS}).axes[0].lines}) == 5
-    tuned_first = figures.truncation_curve({"measured here": dict(reversed(THREE.items()))}).axes[0]
+    assert len({line.get_marker() for line in truncation_curve({"tuned": WAYS}).axes[0].lines}) == 5
+    tuned_first = truncation_curve({"measured here": dict(reversed(THREE.items()))}).axes[0]
     look = {line.get_label(): (line.get_marker(), line.get_color()) for line in tuned_first.lines}
     assert look == {line.get_label(): (line.get_marker(), line.get_color()) for line in here.lines}
     assert [line.get_marker() for line in card.lines] == [line.get_marker() for line in here.lines[:2]]
 
 
 def test_intervals_are_shades_around_their_own_curve_and_none_around_a_published_one():
-    here, card = figures.truncation_curve(PANELS, BANDS).axes
+    here, card = truncation_curve(PANELS, BANDS).axes
     assert len(here.collections) == 3
     assert len(card.collections) == 0
     for (name, band), shade in zip(BANDS.items(), here.collections, strict=True):
@@ -187,11 +190,11 @@ def test_intervals_are_shades_around_their_own_curve_and_none_around_a_published
 
 
 def test_many_curves_are_named_in_one_legend():
-    figure = figures.truncation_curve({"base": WAYS, "tuned": WAYS}, ticks=[256, 8])
+    figure = truncation_curve({"base": WAYS, "tuned": WAYS}, ticks=[256, 8])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == list(WAYS)
     assert [text.get_text() for axis in figure.axes for text in axis.texts] == []
     assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["256", "8"]
-    assert figures.truncation_curve(PANELS).legends == []
+    assert truncation_curve(PANELS).legends == []
 
 
 def test_the_training_curve_shows_losses_and_scores():
@@ -204,8 +207,7 @@ def test_the_training_curve_shows_losses_and_scores():
 
 
 def test_the_model_sizes_are_marked_as_published_and_own_only_where_given():
-    models = published()["models"]
-    figure = figures.model_sizes(models)
+    figure = model_sizes()
     points = [tuple(map(float, dots.get_offsets()[0])) for dots in figure.axes[0].collections]
     assert len(points) == 20
     assert (2.1, 0.947) in points
@@ -215,7 +217,7 @@ def test_the_model_sizes_are_marked_as_published_and_own_only_where_given():
     assert all(tuple(dots.get_facecolor()[0]) == (1, 1, 1, 1) for dots in figure.axes[0].collections), (
         "published points are hollow"
     )
-    own = figures.model_sizes(models, own=(2.1, 0.94))
+    own = model_sizes(own=(2.1, 0.94))
     assert len(own.axes[0].collections) == 21
     assert tuple(own.axes[0].collections[-1].get_facecolor()[0]) != (1, 1, 1, 1)
     assert "measured here" in labels(own)
@@ -224,7 +226,7 @@ def test_the_model_sizes_are_marked_as_published_and_own_only_where_given():
 
 
 def test_tuned_and_base_stand_out_among_the_published():
-    dots = figures.model_sizes(published()["models"]).axes[0].collections
+    dots = model_sizes().axes[0].collections
     looks = {
         tuple(map(float, one.get_offsets()[0])): (tuple(one.get_edgecolor()[0]), one.get_paths()[0].vertices.shape)
         for one in dots
@@ -257,13 +259,13 @@ def test_a_covered_label_is_noticed():
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda: figures.truncation_curve(PANELS),
-        lambda: figures.truncation_curve(PANELS, BANDS),
-        lambda: figures.truncation_curve({"measured here": {"base": SCORES["base"], "tuned": {256: 0.6, 64: 0.52, 8: 0.25}}}),
-        lambda: figures.truncation_curve({"measured here": THREE | {"tuned": {256: 0.99, 64: 0.99, 8: 0.98}}}, BANDS),
-        lambda: figures.model_sizes(published()["models"]),
-        lambda: figures.model_sizes(published()["models"], (2.1, 0.93)),
-        lambda: figures.model_sizes(published()["models"], (2.1, 0.90)),
+        lambda: truncation_curve(PANELS),
+        lambda: truncation_curve(PANELS, BANDS),
+        lambda: truncation_curve({"measured here": {"base": SCORES["base"], "tuned": {256: 0.6, 64: 0.52, 8: 0.25}}}),
+        lambda: truncation_curve({"measured here": THREE | {"tuned": {256: 0.99, 64: 0.99, 8: 0.98}}}, BANDS),
+        lambda: model_sizes(),
+        lambda: model_sizes((2.1, 0.93)),
+        lambda: model_sizes((2.1, 0.90)),
         lambda: figures.training_curve([(2, 9.5)], [(4, 0.7), (8, 0.8)], [(4, 0.6), (8, 0.79)], 8),
         lambda: figures.training_curve([(2, 9.5)], [(4, 0.7)], [(4, 0.7)], 8),
     ],
@@ -273,7 +275,7 @@ def test_labels_cover_nothing(draw):
 
 
 def test_a_label_stays_beside_its_own_curve():
-    here = figures.truncation_curve({"measured here": THREE}, BANDS).axes[0]
+    here = truncation_curve({"measured here": THREE}, BANDS).axes[0]
     renderer = FigureCanvasAgg(here.figure).get_renderer()
     here.figure.draw(renderer)
     for line, text in zip(here.lines, here.texts, strict=True):
@@ -307,36 +309,40 @@ def test_stored_measurements_say_what_they_are():
 # widgets
 
 
-def test_the_slider_redraws():
+def parts(box):
+    """``(controls, message, picture)`` of a box."""
+    row, message, picture, _ = box.children
+    return row.children, message, picture
+
+
+def a_slider():
+    """A box of one slider, as notebooks 02 and 05 have it, and the list of what was drawn."""
     asked = []
 
     def draw(option):
         asked.append(option)
-        return a_figure(option)
+        return a_figure(option), f"{option} < 300"
 
-    slider, message, picture = widgets.figure_slider(draw, [256, 64, 8], "dimensions").children
+    slider = ipywidgets.SelectionSlider(options=[256, 64, 8], description="dimensions", continuous_update=False)
+    return widgets.live_box(draw, slider), asked
+
+
+def test_the_slider_redraws_and_tells_the_finding_in_a_sentence():
+    box, asked = a_slider()
+    (slider,), message, picture = parts(box)
     assert (slider.value, asked) == (256, [256])
     before = bytes(picture.value)
     assert before.startswith(PNG)
-    assert "dimensions: 256" in message.value
+    assert "256 &lt; 300" in message.value  # a text, not HTML
     slider.value = 8
     assert asked == [256, 8]
     assert bytes(picture.value) != before
     assert bytes(picture.value).startswith(PNG)
-    assert "dimensions: 8" in message.value
-    assert widgets.figure_slider(draw, [256, 64, 8], "dimensions", value=64).children[0].value == 64
-
-
-def test_the_slider_tells_the_finding_in_a_sentence():
-    slider, message, _ = widgets.figure_slider(a_figure, [2, 1], "rows", describe=lambda option: f"{option} < 3").children
-    assert "2 &lt; 3" in message.value  # a text, not HTML
-    slider.value = 1
-    assert "1 &lt; 3" in message.value
+    assert "8 &lt; 300" in message.value
 
 
 def search_parts(search, query="Alder Energy rent 2014"):
-    row, message, picture = widgets.search_box(search, query).children
-    field, button = row.children
+    (field, button), message, picture = parts(widgets.search_box(search, query))
     return field, button, message, picture
 
 
@@ -377,8 +383,62 @@ def test_an_empty_search_asks_for_words(empty):
     assert "found" in message.value
 
 
+def a_box(cover=None):
+    """A number and a width with a button, as appendix 4 has them, and the list of what was looked at."""
+    looked, controls = [], (ipywidgets.BoundedIntText(3, 0, 4, description="query"), ipywidgets.Dropdown(options=[256, 8]))
+
+    def look(number, width):
+        looked.append((number, width))
+        return a_figure(number + 1), f"q{number} at {width} < all"
+
+    controls[1].description = "width"
+    return widgets.live_box(
+        look, *controls, buttons={"cover": cover or (lambda number, width: (a_figure(9), f"covered q{number}"))}
+    ), looked
+
+
+def test_a_box_looks_at_once_and_a_button_adds_on_request():
+    box, looked = a_box()
+    (number, width, button), message, picture = parts(box)
+    below = box.children[3]
+    assert (looked, below.children) == ([(3, 256)], ())
+    assert "q3 at 256 &lt; all" in message.value
+    before = bytes(picture.value)
+    button.click()
+    assert "covered q3" in message.value and not button.disabled
+    assert bytes(below.children[0].value).startswith(PNG)
+    width.value = 8
+    assert looked[-1] == (3, 8) and below.children == (), "a map of another query or width must not stay"
+    number.value = 1
+    assert looked[-1] == (1, 8) and bytes(picture.value) != before
+    number.value = 77
+    assert number.value == 4 and looked[-1] == (4, 8)
+
+
+def test_an_error_in_a_box_is_said_and_the_box_can_be_asked_again():
+    def breaks(number, width):
+        raise OSError(28, "No space left on device")
+
+    box, _ = a_box(breaks)
+    (number, _, button), message, _ = parts(box)
+    button.click()
+    assert "cover did not work: OSError" in message.value and "No space left on device" in message.value
+    assert not button.disabled and box.children[3].children == ()
+    number.value = 0
+    assert "q0 at 256" in message.value
+
+
+def test_a_button_without_a_figure_leaves_the_pictures():
+    box, _ = a_box(lambda number, width: (None, f"marked q{number}"))
+    (*_, button), message, picture = parts(box)
+    before = bytes(picture.value)
+    button.click()
+    assert "marked q3" in message.value and bytes(picture.value) == before and box.children[3].children == ()
+
+
 def every_box():
-    yield widgets.figure_slider(a_figure, [1, 2], "rows")
+    yield a_box()[0]
+    yield a_slider()[0]
     yield widgets.search_box(lambda query: (a_figure(), "found"), "Rent")
 
 
@@ -389,7 +449,7 @@ def inside(box):
 
 
 def test_every_control_has_a_name_and_every_answer_is_read_out():
-    controls = ("SelectionSlider", "Text", "Dropdown", "Checkbox", "Button")
+    controls = ("SelectionSlider", "BoundedIntText", "Text", "Dropdown", "Checkbox", "Button")
     for box in every_box():
         parts = list(inside(box))
         assert all(part.description for part in parts if type(part).__name__ in controls)
@@ -397,7 +457,7 @@ def test_every_control_has_a_name_and_every_answer_is_read_out():
 
 
 def test_a_picture_is_sharp_on_a_dense_screen():
-    *_, picture = widgets.figure_slider(a_figure, [1, 2], "rows").children
+    *_, picture = parts(a_slider()[0])
     assert Image.open(io.BytesIO(bytes(picture.value))).width >= 2 * 100 * figures.WIDTH
     assert picture.layout.max_width == "720px"
 
@@ -406,7 +466,7 @@ def test_building_the_boxes_uses_nothing_deprecated():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message="The `ipykernel.comm.Comm` class")  # ipywidgets 7.7, Colab's, calls it itself
-        assert len(list(every_box())) == 2
+        assert len(list(every_box())) == 3
 
 
 def test_pages_without_a_kernel_have_a_sentence_in_a_controls_place(tmp_path):

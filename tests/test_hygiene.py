@@ -17,7 +17,7 @@ from vdr_helpers.profiles import PROFILES
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK_FILES = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MODULES = sorted((ROOT / "vdr_helpers").rglob("*.py"))
-NUMBERS = ["00", "01", "02", "03", "04", "05", "06", "07", "12", "a1", "a2", "a3", "a4"]
+NUMBERS = [*(f"{i:02}" for i in range(13)), "a1", "a2", "a3", "a4"]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def course():
 # The notebooks of the course
 
 
-def test_the_course_has_its_eight_notebooks_and_four_appendices():
+def test_the_course_has_its_notebooks_and_appendices():
     assert [file.name[:2] for file in NOTEBOOK_FILES] == NUMBERS
 
 
@@ -161,6 +161,7 @@ BAD = [
     (checks.binds_every_name_before_use, with_source(3, "def area(radius):\n    return missing * radius")),
     (checks.binds_every_name_before_use, with_source(3, "[width for page in queries]\nwidth = 1")),
     (checks.binds_every_name_before_use, with_source(3, "total += 1")),
+    (checks.keeps_paragraphs_short, with_source(0, "# Title\n\n" + "A page is a picture. " * 40)),
 ]
 
 
@@ -248,7 +249,7 @@ def test_importing_the_package_imports_nothing_heavy():
 def test_vdr_helpers_stays_small():
     modules = [module for module in MODULES if module.name != "__init__.py"]
     assert 0 < len(modules) <= 12
-    assert sum(len(module.read_text().splitlines()) for module in modules) <= 2850
+    assert sum(len(module.read_text().splitlines()) for module in modules) <= 2150
 
 
 # The repository

@@ -9,6 +9,7 @@ import warm
 from cells import NOTEBOOKS, edited_sources
 from on_card import run_course
 
+from tiny_vdr.documents import draw_documents
 from tools.sizing import GIB, TINY, state_terms
 
 pytestmark = pytest.mark.slow
@@ -28,7 +29,8 @@ def outputs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def course(source, outputs):
     """One row per cell that ran, of all notebooks on the tests' device: the tiny profile, 24 training rows."""
-    return run_course(NUMBERS, outputs, VDR_DATASET=str(source), **SETTINGS)
+    documents = str(draw_documents(outputs / "pdf", seed=5, count=8))
+    return run_course(NUMBERS, outputs, VDR_DATASET=str(source), VDR_DOCUMENTS=documents, **SETTINGS)
 
 
 @pytest.mark.parametrize("number", NUMBERS)

@@ -18,17 +18,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from cells import edited_sources
+from cells import definitions, edited_sources
 from huggingface_hub import ModelCard
 
 from tools.sizing import LORA
 from vdr_helpers.profiles import PROFILES, load_profile
-from vdr_helpers.publish import NoTokenError, explain_failure, hub_name, hub_token, licence, merge_adapters, private_details
+from vdr_helpers.publish import NoTokenError, hub_token
 from vdr_helpers.stamps import data_settings, write_stamp
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "hf_" + "S" * 34  # the shape of a token, and none
 CARD_CELLS = ("training_facts(", "load_results(", "ModelCardData(", "model_card = ")  # what they hold, in order
+SCAN_CELLS = ("def names_a_path", "def private_details", "def merge_adapters", "def reason")
 OWNERS = {"no-right": 403, "bad-token": 401, "taken": 409}
 
 # Runs cells of notebook 06 (the profile first, publishing last), the last one with another name each time.
@@ -121,7 +122,7 @@ def pushed(tmp_path_factory):
     home.mkdir()
     cells = [
         "from vdr_helpers.profiles import load_profile\nprofile = load_profile()",
-        *(cell(text) for text in ("finetuned_model(profile)", *CARD_CELLS, "save_pretrained(", "push_to_hub(")),
+        *(cell(text) for text in ("finetuned_model(profile)", *CARD_CELLS, *SCAN_CELLS, "save_pretrained(", "push_to_hub(")),
     ]
     (home / "cells.json").write_text(json.dumps(cells))
     server = start_stand_in()
@@ -301,18 +302,22 @@ def test_a_login_is_found(no_token, monkeypatch):
 # What becomes one line
 
 
-def test_an_error_of_the_code_is_not_hidden(tmp_path):
-    with pytest.raises(KeyError), explain_failure(tmp_path):
-        raise KeyError("a mistake in the cell")
+def reason(error):
+    """Notebook 06's own words for what the hub refuses."""
+    return definitions("06", "ADVICE", "reason")["reason"](error)
 
 
-def test_a_hub_that_is_not_there_is_one_line(tmp_path, capsys):
+def test_an_error_of_the_code_is_not_hidden():
+    assert reason(KeyError("a mistake in the cell")) is None
+
+
+def test_a_hub_that_is_not_there_is_one_line():
     from huggingface_hub import HfApi
 
-    with explain_failure(tmp_path):
+    with pytest.raises(Exception) as refused:
         HfApi(endpoint="http://127.0.0.1:9", token=TOKEN).create_repo("me/model", private=True)
-    (line,) = capsys.readouterr().out.splitlines()
-    assert "could not be reached" in line
+    line = reason(refused.value)
+    assert "could not be reached" in line and "\n" not in line
     assert TOKEN not in line
 
 
@@ -320,6 +325,12 @@ def test_a_hub_that_is_not_there_is_one_line(tmp_path, capsys):
 
 
 PATH = "a path of this machine"
+SCAN = "USER TOKEN OPENING POSIX WINDOWS NOT_YOURS VOCABULARIES TEXT_FILES names_a_path names_you holds_a_token private_details".split()
+
+
+def private_details(folder):
+    """Notebook 06's own search, for who runs it now."""
+    return definitions("06", *SCAN)["private_details"](folder)
 
 
 @pytest.fixture
@@ -395,7 +406,10 @@ def test_lora_is_merged_so_that_no_path_leaves(tmp_path, monkeypatch):
     profile = load_profile("tiny")
     settings = {"model_kwargs": profile.model_kwargs, "processor_kwargs": profile.processor_kwargs, "device": "cpu"}
     model = SentenceTransformer(profile.base_model, **settings)
-    assert merge_adapters(model, profile) is model
+    space = definitions("06", "merge_adapters")
+    merge_adapters = space["merge_adapters"]
+    merge_adapters.__globals__["profile"] = profile
+    assert merge_adapters(model) is model
     base = model.encode_query(["Alder Energy revenue 2020"])
     model.add_adapter(LoraConfig(**LORA))
     torch.manual_seed(0)
@@ -410,7 +424,7 @@ def test_lora_is_merged_so_that_no_path_leaves(tmp_path, monkeypatch):
     expected = tuned.encode_query(["Alder Energy revenue 2020"])
     assert abs(expected - base[:, :128]).max() > 0.01
     folder = tmp_path / "published"
-    merge_adapters(tuned, profile).save_pretrained(str(folder), create_model_card=False)
+    merge_adapters(tuned).save_pretrained(str(folder), create_model_card=False)
     assert private_details(folder) == []
     assert not list(folder.glob("adapter*"))
     published = SentenceTransformer(str(folder), device="cpu")  # as a stranger: no settings, no peft, no base
@@ -535,9 +549,23 @@ def test_a_model_without_a_note_is_somebody_elses(tmp_path, monkeypatch):
     assert "| rows |" not in card.text
 
 
-def test_names_and_licences():
+def test_only_a_name_that_the_hub_can_know_is_one():
     names = ("owner/model", "assets/tiny-base", "local folder mine", "generated", "random weights")
+    hub_name = definitions("06", "hub_name")["hub_name"]
     assert [name for name in names if hub_name(name)] == ["owner/model"]
-    assert licence("Qwen/Qwen3-VL-Embedding-2B") == licence("assets/tiny-base") == "apache-2.0"
-    assert licence("BAAI/BGE-VL-base") == "mit"
-    assert licence("nvidia/omni-embed-nemotron-3b") is licence("owner/unknown") is None
+
+
+@pytest.mark.parametrize(
+    ("base", "stated"),
+    [
+        ("Qwen/Qwen3-VL-Embedding-2B", "apache-2.0"),
+        ("assets/tiny-base", "apache-2.0"),
+        ("BAAI/BGE-VL-base", "mit"),
+        ("nvidia/omni-embed-nemotron-3b", None),
+        ("owner/unknown", None),
+    ],
+)
+def test_a_licence_is_stated_where_it_is_known_and_free(base, stated):
+    space = {"facts": {"base": base, "data": "generated"}, "metrics": []}
+    exec(cell("ModelCardData("), space)
+    assert space["card_data"].license == stated

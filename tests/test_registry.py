@@ -1,6 +1,5 @@
 """The twenty listed models: complete and honest facts, no code without the switch, and a tiny twin of every native family."""
 
-import dataclasses
 import json
 import math
 import re
@@ -9,12 +8,13 @@ import model_twins
 import pytest
 import torch
 import transformers
+from cells import definitions
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
 from tiny_vdr.pages import draw_page
 from tiny_vdr.sheet import Page
-from tools.registry import DOCS, as_markdown, write_docs
-from vdr_helpers.published import find, load_listed_model, models, published, registry
+from tools.registry import DOCS, as_markdown, models, write_docs
+from vdr_helpers.published import published, registry
 
 pytestmark = pytest.mark.slow
 
@@ -24,13 +24,17 @@ RESEARCH = "nvidia/omni-embed-nemotron-3b"
 NATIVE = [entry for entry in models() if entry.status == TWIN]
 
 
+# Appendix 3's own way to load a listed model, and the table that it reads
+A3 = definitions("a3", "tables", "listed", "RISK", "load_listed_model")
+load_listed_model, listed = A3["load_listed_model"], A3["listed"]
+
+
 @pytest.fixture
 def loads(monkeypatch):
     """What ``SentenceTransformer`` was asked for; nothing is loaded."""
     calls = []
-    monkeypatch.setattr(
-        "sentence_transformers.SentenceTransformer", lambda *arguments, **options: calls.append((arguments, options))
-    )
+    asked = {"SentenceTransformer": lambda *arguments, **options: calls.append((arguments, options))}
+    monkeypatch.setitem(load_listed_model.__globals__, "SentenceTransformer", asked["SentenceTransformer"])
     return calls
 
 
@@ -75,7 +79,7 @@ def test_the_status_is_what_was_tried():
 
 def test_two_files_with_different_models_are_an_error(monkeypatch):
     fewer = {"models": published()["models"][1:]}
-    monkeypatch.setattr("vdr_helpers.published.published", lambda: fewer)
+    monkeypatch.setattr("tools.registry.published", lambda: fewer)
     with pytest.raises(ValueError, match="list different models: tomaarsen/Qwen3-VL-Embedding-2B-vdr"):
         models()
 
@@ -104,18 +108,17 @@ def test_the_docs_say_that_the_evaluation_set_is_not_neutral():
 # finding and the switch
 
 
-@pytest.mark.parametrize("name", ["royokong/e5-v", "e5-v", "E5-V"])
-def test_a_model_is_found_by_its_id_or_its_last_part(name):
-    assert find(name).model == "royokong/e5-v"
+def test_the_table_of_appendix_3_holds_all_that_is_known():
+    assert list(listed.index) == [entry.model for entry in models()]
+    for entry in models():
+        row = listed.loc[entry.model]
+        assert (row.kwargs, row.revision, row.ndcg_at_10) == (entry.kwargs, entry.revision, entry.ndcg_at_10)
+        assert (bool(row.needs_remote_code), bool(row.research_only)) == (entry.needs_remote_code, entry.research_only)
 
 
-def test_an_unknown_name_is_told_the_close_ones():
-    with pytest.raises(
-        ValueError, match=r"'Qwen3-VL-Embeding-2B' is none of the twenty .* Did you mean .*Qwen/Qwen3-VL-Embedding-2B"
-    ):
-        find("Qwen3-VL-Embeding-2B")
-    with pytest.raises(ValueError, match=r"models\(\) lists them"):
-        find("§§§§")
+def test_an_unknown_name_is_named(loads):
+    with pytest.raises(KeyError, match="Qwen3-VL-Embeding-2B"):
+        load_listed_model("Qwen3-VL-Embeding-2B")
 
 
 @pytest.mark.parametrize("name", [entry.model for entry in models() if entry.needs_remote_code])
@@ -123,32 +126,32 @@ def test_code_from_a_repository_never_runs_without_the_switch(name, loads):
     with pytest.raises(PermissionError) as error:
         load_listed_model(name)
     assert not loads
-    for words in ("run here with your rights", "read your files and tokens", f"huggingface.co/{name}", "allow_remote_code=True"):
+    for words in ("run with your rights", "read your files and tokens", f"huggingface.co/{name}", "allow_remote_code=True"):
         assert words in str(error.value)
 
 
 def test_with_the_switch_a_commit_must_say_which_code(loads):
     load_listed_model(CODE, allow_remote_code=True)
     (source,), options = loads[0]
-    assert (source, options["trust_remote_code"], options["revision"]) == (CODE, True, find(CODE).revision)
+    assert (source, options["trust_remote_code"], options["revision"]) == (CODE, True, listed.loc[CODE].revision)
     unpinned = "nvidia/llama-nemotron-embed-vl-1b-v2"
     for revision in ({}, {"revision": "main"}):
-        with pytest.raises(PermissionError, match="no commit of nvidia/llama-nemotron-embed-vl-1b-v2 is pinned"):
+        with pytest.raises(PermissionError, match="revision=<the 40 characters of the commit"):
             load_listed_model(unpinned, allow_remote_code=True, **revision)
     load_listed_model(unpinned, allow_remote_code=True, revision="a" * 40)
     assert loads[1][1]["revision"] == "a" * 40
 
 
 def test_a_model_that_needs_no_code_gets_none_even_with_the_switch(loads):
-    load_listed_model("e5-v", allow_remote_code=True)
-    assert loads[0][1]["trust_remote_code"] is False
-    with pytest.raises(ValueError, match="say allow_remote_code=True instead of trust_remote_code"):
-        load_listed_model("e5-v", trust_remote_code=True)
+    load_listed_model("royokong/e5-v", allow_remote_code=True)
+    assert not loads[0][1]["trust_remote_code"]
+    with pytest.raises(TypeError, match="trust_remote_code"):
+        load_listed_model("royokong/e5-v", trust_remote_code=True)
 
 
 def test_pickled_weights_are_refused_and_the_reader_may_override_settings(loads):
-    load_listed_model("Qwen3-VL-Embedding-2B-vdr", model_kwargs={"dtype": "float32"})
-    load_listed_model("Qwen3-VL-Embedding-2B-vdr", truncate_dim=512)
+    load_listed_model("tomaarsen/Qwen3-VL-Embedding-2B-vdr", model_kwargs={"dtype": "float32"})
+    load_listed_model("tomaarsen/Qwen3-VL-Embedding-2B-vdr", truncate_dim=512)
     assert loads[0][1]["model_kwargs"] == {"use_safetensors": True, "dtype": "float32"}
     assert [options["truncate_dim"] for _, options in loads] == [2048, 512]
 
@@ -156,7 +159,7 @@ def test_pickled_weights_are_refused_and_the_reader_may_override_settings(loads)
 def test_a_research_licence_prints_a_line(loads, capsys):
     load_listed_model(RESEARCH, allow_remote_code=True)
     assert "non-commercial research only" in capsys.readouterr().out
-    load_listed_model("e5-v")
+    load_listed_model("royokong/e5-v")
     assert capsys.readouterr().out == ""
 
 
@@ -190,7 +193,7 @@ def name_of(family):
 @pytest.mark.parametrize("family", model_twins.FAMILIES)
 def test_a_twin_of_every_family_goes_through_the_loader_and_the_evaluator(family, small_set, tmp_path, processor):
     folder = model_twins.save_twin(family, tmp_path)
-    model = load_listed_model(name_of(family), model_name=str(folder), device="cpu", truncate_dim=None)
+    model = load_listed_model(name_of(family), stand_in=str(folder), device="cpu", truncate_dim=None)
     assert isinstance(model[0].model, getattr(transformers, registry()["families"][family]))
     queries, corpus, _ = small_set
     texts = model.encode_query(list(queries.values()), convert_to_tensor=True)
@@ -210,7 +213,9 @@ def test_a_broken_twin_is_seen(small_set, tmp_path):
     torch.save({}, weights.with_name("pytorch_model.bin"))
     weights.unlink()
     with pytest.raises(OSError, match="safetensors"):
-        load_listed_model("clip-ViT-L-14", model_name=str(folder), device="cpu")
+        load_listed_model(
+            next(name for name in listed.index if name.endswith("clip-ViT-L-14")), stand_in=str(folder), device="cpu"
+        )
 
 
 def test_code_in_a_local_folder_needs_the_switch_too(tmp_path):
@@ -220,7 +225,7 @@ def test_code_in_a_local_folder_needs_the_switch_too(tmp_path):
     (folder / "modules.json").write_text(json.dumps(modules))
     (folder / "custom_st.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
     with pytest.raises(ValueError, match=r"custom_st\.Transformer"):
-        load_listed_model(CODE, model_name=str(folder), device="cpu")
+        load_listed_model(CODE, stand_in=str(folder), device="cpu")
     assert not (tmp_path / "ran").exists()
 
 
@@ -233,11 +238,10 @@ def test_an_adapter_on_a_twin_changes_its_vectors(small_set, tmp_path):
     plain.add_adapter(settings)
     plain.save_pretrained(str(tmp_path / "adapter"), create_model_card=False)
     assert (tmp_path / "adapter" / "adapter_config.json").exists() and not (tmp_path / "adapter" / "model.safetensors").exists()
-    model = load_listed_model("nomic-embed-multimodal-3b", model_name=str(tmp_path / "adapter"), device="cpu")
+    model = load_listed_model(
+        next(name for name in listed.index if name.endswith("nomic-embed-multimodal-3b")),
+        stand_in=str(tmp_path / "adapter"),
+        device="cpu",
+    )
     assert (model.encode_query(["Rent"], convert_to_tensor=True) - before).abs().max() > 1e-4
     assert 0 <= score(model, small_set) <= 1
-
-
-def test_an_entry_cannot_be_changed():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        find("e5-v").licence = "MIT"

@@ -18,6 +18,7 @@ import pytest
 from tools import badges
 
 ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = len(list((ROOT / "notebooks").glob("*.ipynb")))
 ADDRESS = "https://github.com/ada/course"
 COURSE = "git+https://github.com/ada/course@v0.1.0"
 HOSTED = ["COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"]
@@ -222,7 +223,7 @@ def test_an_address_is_written_everywhere(checkout, capsys):
         assert checks.describes_every_image(notebook) == []
     readme = (checkout / "README.md").read_text()
     assert f"git clone {ADDRESS} vdr-course" in readme
-    assert readme.count("[![Open in Colab]") == 12
+    assert readme.count("[![Open in Colab]") == NOTEBOOKS
     assert COURSE in capsys.readouterr().out
 
 
@@ -251,7 +252,7 @@ def test_a_fork_leaves_no_trace_of_the_first_address(checkout):
     assert badges.main(["https://github.com/grace/fork", "--ref", "0a1b2c3"]) == 0
     text = every_text(checkout)
     assert "ada/course" not in text
-    assert text.count("git+https://github.com/grace/fork@0a1b2c3") == 12
+    assert text.count("git+https://github.com/grace/fork@0a1b2c3") == NOTEBOOKS
     assert 'ref = "0a1b2c3"' in text
     assert badges.main(["https://github.com/grace/fork"]) == 0
     assert "0a1b2c3" not in every_text(checkout)
@@ -262,13 +263,13 @@ def test_a_new_version_is_a_new_tag(checkout):
     pyproject = checkout / "pyproject.toml"
     pyproject.write_text(re.sub(r'^version = ".*"', 'version = "9.8.7"', pyproject.read_text(), flags=re.MULTILINE))
     assert badges.main([]) == 0
-    assert every_text(checkout).count("git+https://github.com/ada/course@v9.8.7") == 12
+    assert every_text(checkout).count("git+https://github.com/ada/course@v9.8.7") == NOTEBOOKS
     assert "/blob/v0.1.0/" not in every_text(checkout)
 
 
 def test_another_host_gets_the_install_line_and_no_badge(checkout, capsys):
     assert badges.main(["https://git.example.org/ada/course"]) == 0
-    assert every_text(checkout).count("git+https://git.example.org/ada/course@v0.1.0") == 12
+    assert every_text(checkout).count("git+https://git.example.org/ada/course@v0.1.0") == NOTEBOOKS
     assert "Open in" not in every_text(checkout)
     assert "no badge is shown" in capsys.readouterr().out
 
@@ -290,8 +291,8 @@ def test_the_readme_changes_only_in_its_rows_and_the_clone_line(checkout):
     after = (checkout / "README.md").read_text().splitlines()
     assert len(before) == len(after)
     changed = [line for line, old in zip(after, before, strict=True) if line != old]
-    assert len(changed) == 13
-    assert sum(line.startswith("|") for line in changed) == 12
+    assert len(changed) == NOTEBOOKS + 1
+    assert sum(line.startswith("|") for line in changed) == NOTEBOOKS
 
 
 def test_line_endings_of_windows_are_kept(checkout):

@@ -20,6 +20,7 @@ from PIL import Image
 from vdr_helpers import pages
 from vdr_helpers.pages import LARGEST_PAGE, PageStore, fetch_pages, open_page, read_page
 from vdr_helpers.source import Source, open_source
+from vdr_helpers.splits import open_store
 from vdr_helpers.stamps import write_whole
 
 ROWS = 23
@@ -92,9 +93,9 @@ def test_columns_and_rows_come_as_load_dataset_gives_them(folder, small_source):
     assert text.column_names == ["id", "query", "negatives"]
     for name in text.column_names:
         assert text[name][:] == loaded[name][:]
-    for group, rows in small_source.groups_of([0, 3, 9, 11, 22]).items():
-        for row, record in zip(rows, small_source.read_rows(group, rows, ("image", "id")), strict=True):
-            assert record == {"image": image(row), "id": f"id{row}"}
+    rows = [0, 3, 9, 11, 22]
+    for row, record in zip(rows, small_source.read_rows(rows, ("image", "id")), strict=True):
+        assert record == {"image": image(row), "id": f"id{row}"}
 
 
 def test_the_bytes_are_those_of_the_footers(folder, small_source):
@@ -108,11 +109,11 @@ def test_the_bytes_are_those_of_the_footers(folder, small_source):
     everything = range(len(small_source.groups))
     for name, size in by_hand.items():
         assert small_source.bytes_of([name], everything) == size
-    assert small_source.total_bytes == sum(by_hand.values())
+    assert small_source.bytes_of() == sum(by_hand.values())
     text = small_source.bytes_of(["id", "query", "negatives", "language"], everything)
-    assert text < small_source.total_bytes / 10
+    assert text < small_source.bytes_of() / 10
     one = small_source.bytes_of(["image"], [0])
-    assert 0 < one < small_source.bytes_of(["image"], [0, 1]) < small_source.total_bytes
+    assert 0 < one < small_source.bytes_of(["image"], [0, 1]) < small_source.bytes_of()
 
 
 class CountedFile(AbstractBufferedFile):
@@ -144,7 +145,7 @@ def test_only_what_is_needed_is_fetched(folder):
     CountedFiles.fetched = 0
     remote = Source([f"counted://{file}" for file in sorted((folder / "en").glob("*.parquet"))])
     footers = CountedFiles.fetched
-    assert footers < remote.total_bytes / 4  # small files: the footer is found in the last block
+    assert footers < remote.bytes_of() / 4  # small files: the footer is found in the last block
 
     CountedFiles.fetched = 0
     remote.read_columns(("id", "query", "negatives", "language"))
@@ -152,7 +153,7 @@ def test_only_what_is_needed_is_fetched(folder):
     assert needed <= CountedFiles.fetched <= 1.5 * needed
 
     CountedFiles.fetched = 0
-    records = remote.read_rows(1, [4, 6], ("image",))
+    records = list(remote.read_rows([4, 6], ("image",)))
     assert [record["image"]["path"] for record in records] == ["4.png", "6.png"]
     needed = remote.bytes_of(("image",), [1])
     assert needed <= CountedFiles.fetched <= 1.05 * needed
@@ -162,7 +163,7 @@ def test_a_missing_column_and_a_broken_file_are_named(tmp_path, folder, small_so
     with pytest.raises(ValueError, match="no column text; it has id, query, image, negatives, language"):
         small_source.read_columns(("id", "text"))
     with pytest.raises(ValueError, match="no column picture"):
-        small_source.read_rows(0, [0], ("picture",))
+        list(small_source.read_rows([0], ("picture",)))
     whole = (folder / "en" / "train-00000-of-00003.parquet").read_bytes()
     (tmp_path / "half.parquet").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r"half\.parquet cannot be read to its end .*delete it, fetch it again"):
@@ -255,55 +256,68 @@ def test_pages_are_fetched_once_and_found_again(tmp_path, small_source, processo
     reads.clear()
     fetch_pages(small_source, [0, 4, 5, 6, 21], again, processor)
     assert reads == [(1, [6])]  # the rest was there
-    assert PageStore(tmp_path / "pages").fingerprints.keys() == {0, 4, 5, 6, 21}  # a group's index grows
+    assert PageStore(tmp_path / "pages").fingerprints.keys() == {0, 4, 5, 6, 21}  # the index grows
 
 
-def test_a_killed_fetch_goes_on_where_it_stopped(tmp_path, small_source, processor, monkeypatch):
-    real, stored = PageStore.add, []
+def test_a_killed_fetch_goes_on_where_it_stopped(tmp_path, small_source, processor, monkeypatch, capsys):
+    real = PageStore.add
 
-    def dies_on_the_third(self, group, pages):
-        if len(stored) == 2:  # killed between the pages and the index that makes them count
+    def dies_at_row_10(self, number, fingerprint, content):
+        if number == 10:  # killed between the page and the line that makes it count
             write_whole(self.folder / "000010.png", b"half a page")
             (self.folder / "000011.png.partial").write_bytes(b"half a file")
+            with (self.folder / "index.jsonl").open("a") as index:
+                index.write('\n[10, "ab')
+        if number >= 10:
             raise KeyboardInterrupt
-        stored.append(group)
-        real(self, group, pages)
+        real(self, number, fingerprint, content)
 
-    monkeypatch.setattr(PageStore, "add", dies_on_the_third)
+    monkeypatch.setattr(PageStore, "add", dies_at_row_10)
     monkeypatch.setattr(pages, "READERS", 1)  # in order, so that it is known what was kept
     with pytest.raises(KeyboardInterrupt):
         fetch_pages(small_source, range(ROWS), PageStore(tmp_path), processor)
     monkeypatch.setattr(PageStore, "add", real)
 
+    capsys.readouterr()
     store = PageStore(tmp_path)
-    assert set(store.fingerprints) == set(range(8))  # two groups of four; row 10's half page does not count
+    assert "a line of" in capsys.readouterr().out
+    assert set(store.fingerprints) == set(range(10))  # row 10's half page does not count
     reads = reads_of(small_source, monkeypatch)
     fetch_pages(small_source, range(ROWS), store, processor)
-    assert sorted(group for group, _ in reads) == [2, 3, 4, 5, 6]
-    assert set(store.fingerprints) == set(range(ROWS))
+    assert sorted(group for group, _ in reads) == [3, 4, 5, 6]
+    assert set(store.fingerprints) == set(PageStore(tmp_path).fingerprints) == set(range(ROWS))
     for number in set(range(ROWS)) - {5}:
         with Image.open(store.path(number)) as kept:
             assert kept.getpixel((0, 0)) == (number, 7, 9)
 
 
 def test_an_index_names_only_pages_that_are_on_the_disk(tmp_path, small_source, processor, monkeypatch):
-    order, real = [], pages.write_whole
-    monkeypatch.setattr(pages, "write_whole", lambda file, content: (order.append(file.name), real(file, content)))
+    there, real = [], pages.write_whole
+
+    def written(file, content):
+        index = tmp_path / "index.jsonl"
+        there.append((file.name, index.read_text().count("\n") if index.exists() else 0))
+        real(file, content)
+
+    monkeypatch.setattr(pages, "write_whole", written)
     fetch_pages(small_source, [0, 1], PageStore(tmp_path), processor)
-    assert order == ["000000.png", "000001.png", "group-00000.json"]
-    assert list(json.loads((tmp_path / "group-00000.json").read_text())) == ["0", "1"]
+    assert there == [("000000.png", 0), ("000001.png", 1)]
+    assert [json.loads(line)[0] for line in (tmp_path / "index.jsonl").read_text().splitlines()[1:]] == [0, 1]
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_several_image_columns_share_one_store(tmp_path, processor):
+def test_another_column_of_images_is_fetched_on_its_own(tmp_path, processor):
     rows = [{"query": f"q{n}", "image": image(10 * n + 1), "negative_0": image(10 * n + 2)} for n in range(6)]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "train.parquet", row_group_size=2)
-    store = PageStore(tmp_path / "pages")
-    fetch_pages(Source([str(tmp_path / "train.parquet")]), [2, 3, 11], store, processor, ("image", "negative_0"))
-    for number, red in ((2, 11), (3, 12), (11, 52)):  # row 1's two pages, row 5's second
-        with Image.open(store.path(number)) as kept:
-            assert kept.getpixel((0, 0))[0] == red
-    assert set(store.fingerprints) == {2, 3, 11}
+    two = Source([str(tmp_path / "train.parquet")])
+    for column, more in (("image", 1), ("negative_0", 2)):
+        store = open_store(tmp_path, two, processor, column)
+        fetch_pages(two, [1, 5], store, processor, column)
+        assert set(store.fingerprints) == {1, 5}
+        for number in (1, 5):
+            with Image.open(store.path(number)) as kept:
+                assert kept.getpixel((0, 0))[0] == 10 * number + more
+    assert len(list(tmp_path.glob("pages-*"))) == 2
 
 
 def test_a_disk_that_is_too_small_stops_the_fetch_before_most_of_it(tmp_path, small_source, processor, monkeypatch):
@@ -388,8 +402,8 @@ def test_a_row_group_is_read_in_pieces(source, monkeypatch):
     group = max(range(len(opened.groups)), key=lambda i: opened.groups[i].rows)
     first, rows = opened.groups[group].first_row, opened.groups[group].rows
     chosen = [first, first + rows // 2, first + rows - 1]
-    whole = opened.read_rows(group, chosen, ["id", "image"])
+    whole = list(opened.read_rows(chosen, ["id", "image"]))
     monkeypatch.setattr(module, "PIECE_BYTES", 7)
-    assert opened.read_rows(group, chosen, ["id", "image"]) == whole
+    assert list(opened.read_rows(chosen, ["id", "image"])) == whole
     assert [len(piece) for piece in opened.read_pieces(group, chosen, ["id", "image"])] == [1, 1, 1]
     assert [row["id"] for row in whole] == [opened.read_columns(["id"])[row]["id"] for row in chosen]

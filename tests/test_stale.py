@@ -421,12 +421,14 @@ def test_damaged_pages_are_named_and_fetched_again(kept, capsys):
     whole = {file.name: file.read_bytes() for file in files}
     cut(files[3])
     files[5].unlink()
-    cut(sorted(folder.glob("group-*.json"))[1])
+    index = folder / "index.jsonl"
+    lines = index.read_text().split("\n")
+    index.write_text("\n".join([*lines[:9], lines[9][:12], *lines[10:]]))
     capsys.readouterr()
     store = PageStore(folder)
     said = capsys.readouterr().out
     assert f"2 page files of {folder.name} are damaged or gone, {files[3].name} first" in said
-    assert ".json is damaged: its pages are fetched again" in said
+    assert f"a line of {folder.name}/index.jsonl is damaged: its page is fetched again" in said
     assert int(files[3].stem) not in store.fingerprints
     (kept.output_dir / "data" / "made_from.json").unlink()
     prepare(kept)
@@ -441,8 +443,7 @@ def test_a_damaged_source_file_is_named(source, tmp_path):
     content[1000:60000] = bytes(59000)  # in the middle: the footer at the end is whole
     file.write_bytes(content)
     with pytest.raises(ValueError, match=rf"{file.name} cannot be read to its end .*delete it, fetch it again"):
-        for group in range(len(opened.groups)):
-            opened.read_rows(group, [opened.groups[group].first_row], ["image"])
+        list(opened.read_rows([group.first_row for group in opened.groups], ["image"]))
 
 
 def shorten(file):

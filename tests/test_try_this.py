@@ -15,12 +15,17 @@ import warm
 from cells import find_notebook
 from PIL import Image
 
+from tiny_vdr.documents import draw_documents
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
-NUMBERS = [*(f"0{i}" for i in range(8)), "12", "a1", "a2", "a3", "a4"]
+NUMBERS = [*(f"{i:02}" for i in range(13)), "a1", "a2", "a3", "a4"]
 ELSEWHERE = {
     ("03", 3): "tests/test_resume.py kills a run and runs it again",
+    ("11", 1): "tests/test_more_machines.py, without the minute of processes before and after it",
+    ("11", 2): "tests/test_more_machines.py",
+    ("11", 3): "tests/test_more_machines.py",
     ("12", 1): "tests/test_failure_lab.py changes the cell and runs it again",
     ("12", 2): "tests/test_failure_lab.py changes the cell and runs it again",
 }
@@ -109,7 +114,7 @@ VARIATIONS: dict[tuple[str, int], dict] = {
     ("a4", 2): {
         "below": [
             (
-                "import known_facts",
+                "facts.head(4)",
                 'facts["names in the query"] = [str(sum(word[0].isupper() for word in text.split()[1:])) for text in texts]',
             )
         ],
@@ -141,6 +146,34 @@ VARIATIONS: dict[tuple[str, int], dict] = {
         "more": "found = {'clipped': float((abs(page_vectors['tuned']) > largest['tuned']).mean())}",
     },
     ("07", 2): {"edits": [("lengths = (20, 100)", "lengths = (5, 20)")], "more": "found = {'columns': columns}"},
+    ("09", 1): {
+        "edits": [("(texts[number], pages[place])", "(pages[place], texts[number])")],
+        "more": "found = {'right way': float(abs(reranker.predict([(texts[0], pages[shortlist[0, 0]])], activation_fn=torch.nn.Identity(), show_progress_bar=False)[0] - scores[0, 0]))}",
+    },
+    ("09", 2): {
+        "edits": [("depth = min(10, len(pages))", "depth = min(3, len(pages))")],
+        "more": "found = {'depths': depths, 'read': scores.numel()}",
+    },
+    ("09", 3): {
+        "edits": [('"negative": stored', '"negative": mined')],
+        "more": "found = {'mined': triplets['negative'][:] == mined}",
+    },
+    ("08", 1): {
+        "edits": [("old_per_own = 0", "old_per_own = 1")],
+        "more": "found = {'old': len(old_rows), 'own': len(own_rows)}",
+    },
+    ("08", 2): {
+        "edits": [("mine(relative_margin=0.05)", "mine(absolute_margin=0)")],
+        "more": "found = {'nearest': max(negative - positive for positive, negative in mined['scores'])}",
+    },
+    ("08", 3): {
+        "edits": [("queries += from_text", "queries = from_text")],
+        "more": "found = {'ways': sorted({row['way'] for row in kept})}",
+    },
+    ("08", 4): {
+        "edits": [("num_train_epochs=2 * profile.num_train_epochs", "num_train_epochs=profile.num_train_epochs")],
+        "more": "found = {'epochs': args.num_train_epochs}",
+    },
     ("a1", 1): {"edits": [("3 * columns[1]", "7 * columns[1]")], "more": "found = {'tokens': three_pages}"},
     ("a1", 2): {"edits": [('"batch_size": 16', '"batch_size": 64')], "more": "found = {'same': by_page == by_key}"},
     ("a2", 1): {
@@ -151,6 +184,15 @@ VARIATIONS: dict[tuple[str, int], dict] = {
     },
     ("a2", 2): {"edits": [("rows=64", "rows=128")]},
     ("a3", 1): {"edits": [('switched = "base"', 'switched = "tuned"')], "more": "found = {'switched': switched}"},
+    ("10", 1): {
+        "edits": [("factors = (1, 2, 3, 4, 8)", "factors = (1, 16, 32)")],
+        "more": "found = {'left': [len(pooled[factor][0]) for factor in factors]}",
+    },
+    ("10", 2): {
+        "edits": [("profile.base_model, revision=profile.model_revision", "tuned_path, revision=profile.finetuned_revision")],
+        "more": "found = {'origin': model_origin, 'steps': steps}",
+    },
+    ("10", 3): {"block": True, "more": "found = {'queries': len(added)}"},
     ("a3", 2): {
         "edits": [
             (
@@ -184,6 +226,7 @@ def runs(source, tmp_path_factory):
     """``{(notebook, item): what it found}``: the course once, small, then every variation on a copy of what it left."""
     folder = tmp_path_factory.mktemp("try-this")
     small = {"VDR_DATASET": str(source), "VDR_ROWS": "24:8", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    small["VDR_DOCUMENTS"] = str(draw_documents(folder / "pdf", seed=5, count=8))
 
     def run(jobs):
         done = warm.run([str(ROOT / "tests" / "cells.py")], input=json.dumps(jobs), env=os.environ | small, cwd=ROOT)
@@ -230,5 +273,17 @@ def test_the_changes_took_hold(runs):
     assert found["a3", 1]["switched"] == "tuned" and found["a3", 2]["format"] == "torch.float16"
     assert found["06", 1]["width"] == 8
     assert found["07", 1]["clipped"] > 0 and "5 rescored" in found["07", 2]["columns"]
+    whole, sixteenth, least = found["10", 1]["left"]
+    assert (sixteenth, least) == (whole // 16, max(1, whole // 32))
+    assert found["10", 2]["origin"].startswith("your own") and found["10", 2]["steps"] > 0
+    assert found["10", 3]["queries"] == 8
+    assert found["09", 1]["right way"] > 0
+    assert found["09", 2] == {"depths": [2, 3], "read": 24} and found["09", 3]["mined"]
+    assert (
+        min(found["08", 1]["own"], 24) == found["08", 1]["old"]
+        and found["08", 4]["epochs"] == 1
+        and found["08", 2]["nearest"] <= 0
+    )
+    assert found["08", 3]["ways"] == ["text layer"]
     assert found["a1", 1]["tokens"] > 0 and found["a1", 2]["same"] and found["a2", 1]["columns"] == 4
     assert found["06", 2]["indexed"] == found["06", 2]["pages"] + 1

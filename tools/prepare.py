@@ -39,9 +39,10 @@ def prepare_preprocessed(profile: Profile, name: str | None = None, folder: Path
         columns = ("image", *(f"negative_{i}" for i in range(SPLIT_NEGATIVES[split])))
         check_columns(source, ("query", *columns))
         queries = list(source.read_columns(("query",))["query"])[:count]
-        store, width = open_store(folder, source, processor, columns), len(columns)
-        fetch_pages(source, range(width * len(queries)), store, processor, columns)
-        rows = [(query, [store.path(width * i + k) for k in range(width)]) for i, query in enumerate(queries)]
+        stores = [open_store(folder, source, processor, column) for column in columns]
+        for column, store in zip(columns, stores, strict=True):
+            fetch_pages(source, range(len(queries)), store, processor, column)
+        rows = [(query, [store.path(i) for store in stores]) for i, query in enumerate(queries)]
         chosen[split] = [(query, pages) for query, pages in rows if query and None not in pages]
         dirt[f"{split} row without a query or with a page that does not open"] += len(rows) - len(chosen[split])
     named = replace(profile, dataset_name=name, dataset_config="train and eval", dataset_revision=None, dataset_folder=None)

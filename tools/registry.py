@@ -2,12 +2,44 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
-from vdr_helpers.published import COMMIT, ListedModel, models, registry
+from vdr_helpers.published import published, registry
 from vdr_helpers.stamps import write_whole
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "models.md"
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class ListedModel:
+    """One row of the published table. ``None`` stands for what is not known; ``notes`` says what else there is to know."""
+
+    model: str  # hub id
+    parameters: str  # published, as the card prints it: "2.1B"
+    ndcg_at_10: float  # published, not measured by this project
+    revision: str | None  # what is loaded from the hub: a commit, or the name of a pull request
+    revision_source: str | None  # a key of "revision_sources" in models.json
+    dimension: int  # numbers per embedding
+    kwargs: dict  # for SentenceTransformer(...): what the published row needs beyond the saved settings
+    licence: str
+    research_only: bool
+    needs_remote_code: bool
+    family: str | None  # a key of "families" in models.json: the transformers classes under it; None: its own classes
+    trained_on_source: str | None  # how much of the eval set's source it was trained on, or who says so; None: not known
+    status: str  # "proven on a twin", "needs remote code (not provable offline)" or "not loadable: why"
+    notes: str
+
+
+def models() -> list[ListedModel]:
+    """The twenty models in the order of the published table. Raises ``ValueError`` if the two files list different ones."""
+    rows, facts = published()["models"], {row["model"]: row for row in registry()["models"]}
+    different = {row["model"] for row in rows} ^ set(facts)
+    if different:
+        raise ValueError(f"assets/models.json and assets/published.json list different models: {', '.join(sorted(different))}")
+    return [ListedModel(**(facts[row["model"]] | row)) for row in rows]
 
 
 def revision_cell(entry: ListedModel) -> str:

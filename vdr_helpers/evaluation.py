@@ -7,20 +7,9 @@ import json
 from importlib.metadata import version
 from pathlib import Path
 
+from vdr_helpers import stamps
 from vdr_helpers.pages import show_progress
-from vdr_helpers.profiles import PROFILES, Profile, assets_folder
-from vdr_helpers.source import drawn_facts
-from vdr_helpers.stamps import (
-    damaged_files,
-    data_differences,
-    data_settings,
-    differences,
-    model_differences,
-    model_key,
-    model_settings,
-    read_stamp,
-    write_whole,
-)
+from vdr_helpers.profiles import PROFILES, Profile
 
 ENCODED_AT_ONCE = 500  # pages between two lines of progress
 
@@ -126,43 +115,18 @@ def embed_once(model, queries: list[str], pages: list, profile: Profile):
         show_progress(first, first + len(some), len(pages), ENCODED_AT_ONCE)
     made["pages"] = torch.cat(parts).contiguous()
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, save(made))
+    stamps.write_whole(path, save(made))
     return made["queries"], made["pages"]
 
 
-CONTROL = "measured/without_matryoshka.safetensors"  # under assets/, written by `python -m benchmarks.choices`
-
-
 def control_settings(profile: Profile, training: dict, queries: dict, corpus: dict) -> dict:
-    """What the control's embeddings belong to: the base's weights, the data, the training but for its loss, the order of texts and pages."""
+    """What the stored control of notebook 05 belongs to: the base's weights, the data, the training but its loss, the order of texts and pages."""
     return {
-        "base": {"name": profile.model_name, "weights": model_key(profile.base_model)},
-        "data": data_settings(profile),
+        "base": {"name": profile.model_name, "weights": stamps.model_key(profile.base_model)},
+        "data": stamps.data_settings(profile),
         "training": {name: value for name, value in training.items() if name not in ("loss", "not the published setting")},
         "queries and pages": hashlib.sha256(json.dumps([queries, list(corpus)]).encode()).hexdigest()[:16],
     }
-
-
-def stored_control(profile: Profile, tuned: str, queries: dict, corpus: dict):
-    """``(embeddings, origin)`` of the shipped control, a model tuned without ``MatryoshkaLoss`` (notebook 05).
-
-    ``embeddings``: queries, pages and the first train pages, float32 tensors of shape (n, dims) that are kept in float16. ``(None, why)``
-    unless base, data, queries and pages are those that it was made with, and ``tuned``, the folder of the model it is a control for, was
-    trained with the same settings but for the loss.
-    """
-    from safetensors import safe_open
-
-    with safe_open(str(assets_folder() / CONTROL), framework="pt") as file:
-        made_from = json.loads(file.metadata()["made_from"])
-        vectors = tuple(file.get_tensor(name).float() for name in ("queries", "pages", "train_pages"))
-    training = (read_stamp(tuned) or {}).get("training")
-    if training is None:
-        return None, "left out: the tuned model has no note of its training"
-    different = differences(made_from, control_settings(profile, training, queries, corpus))
-    if different:
-        more = f"; {len(different) - 2} more" if len(different) > 2 else ""
-        return None, f"left out, it was made with other settings: {'; '.join(different[:2])}{more}"
-    return vectors, "stored, tuned once by this project (python -m benchmarks.choices)"
 
 
 def is_named(profile: Profile) -> bool:
@@ -180,16 +144,16 @@ def finetuned_model(profile: Profile) -> tuple[str, str]:
     if is_named(profile):
         return profile.finetuned_model, "the one that VDR_FINETUNED names"
     if not own.exists():
-        return profile.finetuned_model, origin_of_shipped(profile, read_stamp(profile.finetuned_model))
+        return profile.finetuned_model, origin_of_shipped(profile, stamps.read_stamp(profile.finetuned_model))
     where = f"the tuned model in outputs/{profile.name}/{own.name}"
     if not (own / "modules.json").exists() or not list(own.rglob("*.safetensors")):
         raise FileNotFoundError(f"{own.name} holds no Sentence Transformers model: {again}")
-    if different := model_differences(read_stamp(own), profile):
+    if different := stamps.model_differences(stamps.read_stamp(own), profile):
         raise ValueError(
             f"{where} belongs to other settings than these ({'; '.join(different)}): run notebook 03 again, put the settings back, or "
             "set VDR_OUTPUTS to another folder, and restart the kernel"
         )
-    if damaged := damaged_files(own):
+    if damaged := stamps.damaged_files(own):
         raise ValueError(f"{', '.join(damaged)} of {where} was cut, changed or deleted: {again}")
     return str(own), "your own, from notebook 03"
 
@@ -199,19 +163,11 @@ def origin_of_shipped(profile: Profile, stamp: dict | None) -> str:
     origin, usual = "the shipped one (you have not run notebook 03)", PROFILES[profile.name].model_name
     if stamp is None:  # a model on the hub has no note
         return origin if profile.model_name == usual else f"{origin}, trained from {usual}, not from your base"
-    if base := differences(stamp, {"model": model_settings(profile)["model"]}):
+    if base := stamps.differences(stamp, {"model": stamps.model_settings(profile)["model"]}):
         raise ValueError(f"the shipped tuned model has another base than yours ({'; '.join(base)}): run notebook 03 first")
-    if data := data_differences(stamp["data"], profile):
+    if data := stamps.data_differences(stamp["data"], profile):
         return f"{origin}, trained on other data ({'; '.join(data)}): pages of this eval split may be among its training pages"
     return origin
-
-
-def check_dims(model, dims) -> None:
-    """Raise ``ValueError`` if a dimension is below 1 or above the model's width; slicing would accept it in silence."""
-    width = model.get_embedding_dimension()
-    wrong = [dim for dim in dims if not 1 <= dim <= width]
-    if wrong:
-        raise ValueError(f"dimension {wrong[0]} does not fit: this model's embeddings have {width} numbers, choose 1 to {width}")
 
 
 def check_band(name: str, value: float, low: float, high: float, hint: str) -> None:
@@ -230,15 +186,15 @@ def check_band(name: str, value: float, low: float, high: float, hint: str) -> N
 def scored_model(profile: Profile) -> str:
     """A key of the tuned model that scores belong to: its weights, or its id on the hub."""
     own = profile.output_dir / "finetuned"
-    return model_key(own if own.exists() and not is_named(profile) else profile.finetuned_model)
+    return stamps.model_key(own if own.exists() and not is_named(profile) else profile.finetuned_model)
 
 
 def save_results(profile: Profile, name: str, results: dict) -> None:
     """Keep ``results`` as ``results/<name>.json``, beside the base, the data and the tuned model at hand, which they belong to."""
     folder = profile.output_dir / "results"
     folder.mkdir(parents=True, exist_ok=True)
-    made_from = model_settings(profile) | {"tuned": scored_model(profile)}
-    write_whole(folder / f"{name}.json", json.dumps(results | {"made_from": made_from}, indent=1) + "\n")
+    made_from = stamps.model_settings(profile) | {"tuned": scored_model(profile)}
+    stamps.write_whole(folder / f"{name}.json", json.dumps(results | {"made_from": made_from}, indent=1) + "\n")
 
 
 def load_results(profile: Profile, name: str) -> dict | None:
@@ -255,7 +211,7 @@ def load_results(profile: Profile, name: str) -> dict | None:
     except (ValueError, AttributeError):
         print(f"results/{path.name} is damaged and left out: run the notebook that writes it again")
         return None
-    different = model_differences(made_from, profile)
+    different = stamps.model_differences(made_from, profile)
     if not different and made_from.get("tuned") != scored_model(profile):
         different = ["another tuned model"]
     if different:
@@ -263,90 +219,3 @@ def load_results(profile: Profile, name: str) -> dict | None:
         print(f"results/{path.name} was measured with other settings ({why}) and is left out: run its notebook again")
         return None
     return results
-
-
-QUESTION_WORDS = "what how which who when where why did do does is are was were can".split()
-
-
-def known_facts(profile: Profile, queries: dict, corpus: dict, relevant_docs: dict, hard_negatives: dict):
-    """``(facts, changes)``: a ``DataFrame`` of what is known about each query, and ``{page id: what a hard negative changes}`` (appendix a4).
-
-    On every profile, from the query and its right page: ``opens with`` (its question word) and ``page`` (its orientation). On a
-    generated source also ``asks for`` and ``layout``, and ``changes``, such as ``"year"``; its plan is joined by the pages' content, and
-    ``ValueError`` says so when the plan has another query there. Without the page files of notebook 02 a line says what is left out.
-    """
-    import pandas
-    from PIL import Image
-
-    facts = pandas.DataFrame(index=list(queries))
-    first_words = [text.split()[0].lower() for text in queries.values()]
-    facts["opens with"] = [word if word in QUESTION_WORDS else "another word" for word in first_words]
-    right = {query: next(iter(relevant_docs[query])) for query in queries}
-    sizes = [Image.open(corpus[page]).size for page in right.values()]
-    facts["page"] = ["landscape" if width > height else "portrait or square" for width, height in sizes]
-    if profile.corpus is None:
-        return facts, {}
-    files = sorted((profile.output_dir / "data").glob("pages-*/*.png"), key=lambda file: int(file.stem), reverse=True)
-    numbers = {content_of(file): int(file.stem) for file in files}  # of copies the first: later ones have no query
-    names = [[right[query], *sorted(hard_negatives[query])] for query in queries]
-    rows = [[numbers.get(content_of(corpus[name])) for name in row] for row in names]
-    if any(None in row for row in rows):
-        print("layouts and kinds of query are left out: page files of notebook 02 are gone, run it again to have them")
-        return facts, {}
-    plan = drawn_facts(profile, rows)
-    for query, row in zip(queries, plan, strict=True):
-        if row["query"] != queries[query]:
-            raise ValueError(f"{query} asks {queries[query]!r}, its page was drawn for {row['query']!r}: run notebook 02 again")
-    facts["asks for"], facts["layout"] = [row["asks for"] for row in plan], [row["layout"] for row in plan]
-    changes = [zip(row[1:], found["changes"], strict=True) for row, found in zip(names, plan, strict=True)]
-    return facts, {page: " + ".join(changed) for pairs in changes for page, changed in pairs}
-
-
-class Marks:
-    """Which suspected pages answer their query too, by a reader's word: ``results/marks.json``, the newest last (appendix a4).
-
-    A mark belongs to the text of a query and the content of a page, so it outlives a run and never meets another page. The file is
-    written whole at each mark; one that cannot be read is named and set aside, not lost.
-    """
-
-    def __init__(self, profile: Profile) -> None:
-        self.path = profile.output_dir / "results" / "marks.json"
-
-    def read(self) -> list[dict]:
-        """All marks, ``{"query", "page", "answers"}`` each."""
-        if not self.path.exists():
-            return []
-        try:
-            marks = json.loads(self.path.read_text(encoding="utf-8"))
-            if all(isinstance(mark["answers"], bool) and mark["query"] and mark["page"] for mark in marks):
-                return marks
-        except (ValueError, TypeError, KeyError):
-            pass
-        used = len(list(self.path.parent.glob(f"{self.path.name}.damaged*")))
-        aside = self.path.rename(self.path.with_name(f"{self.path.name}.damaged{used or ''}"))
-        print(f"results/{self.path.name} is damaged: set aside as {aside.name}, marks start anew")
-        return []
-
-    def of(self, query: str, page) -> list[dict]:
-        """The marks of one pair, the newest last: that one holds."""
-        key = content_of(page).hex()
-        return [mark for mark in self.read() if (mark["query"], mark["page"]) == (query, key)]
-
-    def answers(self, query: str, page) -> bool | None:
-        """Whether the page was marked as an answer too, or as none; ``None`` without a mark."""
-        return next((mark["answers"] for mark in reversed(self.of(query, page))), None)
-
-    def add(self, query: str, page, answers: bool) -> None:
-        """Mark a pair."""
-        self._write([*self.read(), {"query": query, "page": content_of(page).hex(), "answers": answers}])
-
-    def undo(self, query: str, page) -> None:
-        """Take back the newest mark of a pair, so that the one before it holds again; nothing happens without one."""
-        if own := self.of(query, page):
-            marks = self.read()
-            last = max(place for place, mark in enumerate(marks) if mark == own[-1])
-            self._write(marks[:last] + marks[last + 1 :])
-
-    def _write(self, marks: list[dict]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self.path, json.dumps(marks, indent=1, ensure_ascii=False) + "\n")

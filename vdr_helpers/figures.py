@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -14,10 +13,8 @@ LINES = [  # colour, marker and line of the curves in one figure: tuned, base, a
     (TUNED, "o", "-"), (BASE, "s", "-"), ("#b35900", "^", ":"), ("#6a3d9a", "D", "-."), ("#202124", "v", "--"),
 ]  # fmt: skip
 WIDTH = 7.2  # inches: the text column, 720 pixels of a page
-LETTERS = {colour: colour for colour, *_ in LINES} | {
-    BASE: PUBLISHED,
-    PUBLISHED: PUBLISHED,
-}  # by a line's colour: small letters need the darker grey
+# By a line's colour: small letters need the darker grey.
+LETTERS = {colour: colour for colour, *_ in LINES} | {BASE: PUBLISHED, PUBLISHED: PUBLISHED}
 DPI = 200  # two pixels of the picture for each of the page, so that dense screens show sharp letters
 BESIDE = [(x, y, away) for away in (7, 12, 20) for x, y in ((1, 1), (1, -1), (0, 1), (0, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0))]
 
@@ -103,28 +100,38 @@ def label_points(axis, labels: list[tuple[str, list, str]]) -> None:
         written.append((low, low + size))
 
 
-def page_row(pages: Sequence, titles: Sequence[str], kinds: Sequence[str], heading: str = "", height: float = 3.0):
-    """Pages (PIL images or paths) side by side, each told by label and frame colour.
+def page_grid(rows: Sequence[tuple], heading: str = "", height: float = 3.0):
+    """Rows of pages (PIL images or paths), each told by label and frame colour.
 
-    ``kinds``: ``"positive"``, ``"hard negative"``, ``"other"`` or ``""`` per page. Raises ``ValueError`` if the three sequences differ in length or are empty.
+    ``rows``: ``(pages, titles, labels)`` each. A label's first line is the page's kind: ``"positive"``, ``"hard negative"`` or another.
     """
     from PIL import Image
 
-    if not pages or not len(pages) == len(titles) == len(kinds):
-        raise ValueError("page_row needs at least one page, and one title and one kind per page")
     colours = {"positive": POSITIVE, "hard negative": NEGATIVE}
-    figure, axes = new_figure(1, len(pages), height=height, squeeze=False)
-    for axis, page, title, kind in zip(axes[0], pages, titles, kinds, strict=True):
-        axis.imshow(Image.open(page).convert("RGB") if isinstance(page, str) else page)
-        axis.grid(False)
-        axis.set(xticks=[], yticks=[])
-        axis.set_xlabel(kind, fontsize=9)
-        axis.set_title(title, fontsize=9)
-        for spine in axis.spines.values():
-            spine.set(visible=True, color=colours.get(kind, "#c3c7cc"), linewidth=3 if kind == "positive" else 2)
+    figure, axes = new_figure(len(rows), max(len(pages) for pages, *_ in rows), height=height, squeeze=False)
+    figure.get_layout_engine().set(hspace=0.1 if len(rows) > 1 else None)
+    for line, (pages, titles, labels) in zip(axes, rows, strict=True):
+        for axis in line[len(pages) :]:
+            axis.set_axis_off()
+        for axis, page, title, label in zip(line, pages, titles, labels, strict=False):
+            kind = label.partition("\n")[0]
+            axis.imshow(Image.open(page).convert("RGB") if isinstance(page, str) else page)
+            axis.grid(False)
+            axis.set(xticks=[], yticks=[])
+            axis.set_xlabel(label, fontsize=9 if len(rows) == 1 else 8)
+            axis.set_title(title, fontsize=9 if len(rows) == 1 else 8)
+            for spine in axis.spines.values():
+                spine.set(visible=True, color=colours.get(kind, "#c3c7cc"), linewidth=3 if kind == "positive" else 2)
     if heading:
         figure.suptitle(heading, fontsize=10)
     return figure
+
+
+def page_row(pages: Sequence, titles: Sequence[str], kinds: Sequence[str], heading: str = "", height: float = 3.0):
+    """One row of :func:`page_grid`. Raises ``ValueError`` if the three sequences differ in length or are empty."""
+    if not pages or not len(pages) == len(titles) == len(kinds):
+        raise ValueError("page_row needs at least one page, and one title and one kind per page")
+    return page_grid([(pages, titles, kinds)], heading, height)
 
 
 def ranking(similarities, pages: Sequence, kinds: Sequence[str], heading: str = "", best: int = 5):
@@ -139,53 +146,19 @@ def ranking(similarities, pages: Sequence, kinds: Sequence[str], heading: str = 
     return page_row([pages[i] for i in shown], titles, [kinds[i] for i in shown], heading=heading, height=height)
 
 
-def truncation_curve(
-    panels: dict[str, dict[str, dict[int, float]]],
-    bands: dict[str, dict[int, tuple[float, float]]] | None = None,
-    ticks: Sequence[int] = (),
-):
-    """NDCG@10 against the number of dimensions kept: ``{title of a panel: {label of a curve: {dim: score}}}`` (notebook 05).
+def rank_movement(similarities: dict, pages: Sequence, kinds: Sequence[str], heading: str = "", best: int = 5):
+    """A row of first pages per model, as :func:`ranking` draws one, and under each page its rank by the other model (appendix a4).
 
-    A panel whose title begins with "published" is dashed and grey. ``bands``: ``{label: {dim: (low, high)}}``, a shade behind the curves
-    of that label in the other panels. ``ticks``: the dimensions named on the axis, instead of each one. Curves differ in marker and line
-    as well as in colour; they are named beside themselves, or in one legend where a panel holds more than three.
+    ``similarities``: ``{"base": tensor of shape (pages,), "tuned": ...}``, two models; ``kinds`` as in :func:`ranking`.
     """
-    figure, axes = new_figure(1, len(panels), height=3.6, squeeze=False, sharey=True)
-    many, lowest = max(map(len, panels.values())) > 3, 1.0
-    for axis, (title, curves) in zip(axes[0], panels.items(), strict=True):
-        elsewhere = title.startswith("published")
-        free = [i for i in range(len(LINES)) if not (i == 0 and "tuned" in curves or i == 1 and "base" in curves)]
-        for name, curve in curves.items():
-            number = {"tuned": 0, "base": 1}[name] if name in ("tuned", "base") else free.pop(0)
-            colour, marker, style = LINES[number]
-            colour, style = (PUBLISHED, "--") if elsewhere else (colour, style)
-            face, band = "white" if number > 1 else colour, {} if elsewhere else (bands or {}).get(name, {})
-            look = {
-                "color": colour,
-                "linestyle": style,
-                "marker": marker,
-                "markersize": 4 if many else 5,
-                "markerfacecolor": face,
-            }
-            axis.plot(list(curve), list(curve.values()), label=name, **look)
-            if band:
-                axis.fill_between(list(band), *zip(*band.values(), strict=True), color=colour, alpha=0.16, linewidth=0)
-            lowest = min(lowest, *curve.values(), *(low for low, _ in band.values()))
-        axis.set_xscale("log", base=2)
-        named = ticks or list(curve)
-        axis.set_xticks(named, [f"{dim:,}" for dim in named], rotation=45 if len(panels) < 3 else 90)
-        axis.minorticks_off()
-        axis.set(title=title, xlabel="dimensions kept")
-        axis.title.set_fontsize(10)
-    axes[0][0].set(ylabel="NDCG@10", ylim=(max(0, math.floor(10 * lowest - 0.5) / 10), 1))
-    if many:
-        figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False, fontsize=8)
-        return figure
-    for axis in axes[0]:
-        label_points(
-            axis, [(line.get_label(), line.get_xydata()[::-1].tolist(), LETTERS[line.get_color()]) for line in axis.lines]
-        )
-    return figure
+    orders = {name: values.argsort(descending=True).tolist() for name, values in similarities.items()}
+    rows = []
+    for (name, order), other in zip(orders.items(), reversed(orders), strict=True):
+        shown = order[:best] + [place for place in order[best:] if kinds[place] == "positive"][:1]
+        titles = [f"{name} {order.index(place) + 1}\nscore {similarities[name][place]:.2f}" for place in shown]
+        labels = [f"{kinds[place]}\n{other}: {orders[other].index(place) + 1}" for place in shown]
+        rows.append(([pages[place] for place in shown], titles, labels))
+    return page_grid(rows, heading, height=4)
 
 
 def training_curve(
@@ -207,128 +180,4 @@ def training_curve(
     axes[0].set(xlabel="step", title="training loss (sum over dimensions)")
     axes[1].set(xlabel="step", title="NDCG@10 on eval")
     label_points(axes[1], [(label, list(points), TUNED) for axis, points, _, _, label in lines if label and points])
-    return figure
-
-
-def model_sizes(models: list[dict], own: tuple[float, float] | None = None):
-    """The published table as a scatter: billions of parameters against NDCG@10; ``own`` is the reader's ``(billions, score)``.
-
-    Hollow points are published, the tuned model and its base with a thick edge; the filled one is the reader's. The best model above
-    four billion and those below 0.65 have their names beside them as well.
-    """
-    from vdr_helpers.published import parameters_in_billions, published
-
-    figure, axis = new_figure(height=3.8)
-    points = {row["model"]: (parameters_in_billions(row["parameters"]), row["ndcg_at_10"]) for row in models}
-    tuned, base = published()["model"], published()["base_model"]
-    larger = max((name for name in points if points[name][0] > 4), key=lambda name: points[name][1])
-    looks = {tuned: (TUNED, "o", 2.5, 110), base: (BASE, "s", 2.5, 60)}
-    for name, point in points.items():
-        colour, marker, linewidth, size = looks.get(name, (PUBLISHED, "o", 1, 36))
-        axis.scatter(*point, color="white", edgecolor=colour, marker=marker, linewidth=linewidth, s=size, zorder=3)
-    roles = {larger: "", tuned: " (tuned)", base: " (its base)"} | {name: "" for name in points if points[name][1] < 0.65}
-    labels = [(name.split("/")[1] + role, [points[name]], TUNED if name == tuned else PUBLISHED) for name, role in roles.items()]
-    if own:
-        axis.scatter(*own, color=TUNED, s=28, zorder=4)
-        labels.append(("measured here", [own], TUNED))
-    axis.set(xscale="log", xlabel="parameters (billions, log scale)", ylabel="NDCG@10", xlim=(0.1, 20), ylim=(0.3, 1))
-    axis.set_xticks([0.15, 0.5, 1, 2, 4, 8], ["0.15", "0.5", "1", "2", "4", "8"])
-    axis.minorticks_off()
-    axis.set_title("published by the model card" + (", but for the filled point" if own else ", not measured here"))
-    label_points(axis, labels)
-    return figure
-
-
-def rank_movement(similarities: dict, pages: Sequence, kinds: Sequence[str], heading: str = "", best: int = 5):
-    """A row of first pages per model, as :func:`ranking` draws one, and under each page its rank by the other model (appendix a4).
-
-    ``similarities``: ``{"base": tensor of shape (pages,), "tuned": ...}``, two models; ``kinds`` as in :func:`ranking`.
-    """
-    from PIL import Image
-
-    orders = {name: values.argsort(descending=True).tolist() for name, values in similarities.items()}
-    rows = {name: order[:best] + [i for i in order[best:] if kinds[i] == "positive"][:1] for name, order in orders.items()}
-    colours = {"positive": POSITIVE, "hard negative": NEGATIVE}
-    figure, axes = new_figure(len(rows), max(map(len, rows.values())), height=4, squeeze=False)
-    figure.get_layout_engine().set(hspace=0.1)
-    for line, (name, row), other in zip(axes, rows.items(), reversed(rows), strict=True):
-        for axis in line[len(row) :]:
-            axis.set_axis_off()
-        for axis, place in zip(line, row, strict=False):
-            axis.imshow(Image.open(pages[place]).convert("RGB"))
-            axis.grid(False)
-            axis.set(xticks=[], yticks=[])
-            axis.set_title(f"{name} {orders[name].index(place) + 1}\nscore {similarities[name][place]:.2f}", fontsize=8)
-            axis.set_xlabel(f"{kinds[place]}\n{other}: {orders[other].index(place) + 1}", fontsize=8)
-            for spine in axis.spines.values():
-                thick = 3 if kinds[place] == "positive" else 2
-                spine.set(visible=True, color=colours.get(kinds[place], "#c3c7cc"), linewidth=thick)
-    figure.suptitle(heading, fontsize=10)
-    return figure
-
-
-def occlusion(panels: list[tuple], heading: str = ""):
-    """Pages in light grey; the darker a patch, the more the similarity falls when it is covered, and ``+`` where it rises (appendix a4).
-
-    ``panels``: ``(title, page, similarity, falls)`` each; ``falls``: array of shape (rows, columns). The shade of a panel is relative to
-    its own largest fall, which stands under it.
-    """
-    import numpy
-    from matplotlib.colors import to_rgba
-    from PIL import Image
-
-    figure, axes = new_figure(1, len(panels), height=min(3.4, 0.6 + 8 / len(panels)), squeeze=False)
-    for axis, (title, page, similarity, falls) in zip(axes[0], panels, strict=True):
-        picture, (rows, columns), most = Image.open(page).convert("L"), falls.shape, max(float(falls.max()), 1e-9)
-        shade = numpy.tile(to_rgba(TUNED), (rows, columns, 1))
-        shade[..., 3] = 0.8 * numpy.clip(falls / most, 0, 1)
-        place = (0, columns, rows, 0)  # one unit is one patch
-        axis.imshow(255 - (255 - numpy.asarray(picture)) * 0.6, cmap="gray", vmin=0, vmax=255, extent=place)
-        axis.imshow(shade, extent=place, interpolation="nearest")
-        y, x = numpy.nonzero(falls < -most / 10)
-        axis.plot(x + 0.5, y + 0.5, "+", color=NEGATIVE, markersize=5)
-        axis.grid(False)
-        axis.set(xticks=[], yticks=[], aspect="equal")
-        axis.set_title(title, fontsize=8)
-        axis.set_xlabel(f"similarity {similarity:.2f}\nlargest fall {falls.max():.2f}", fontsize=8)
-        axis.spines[["top", "right"]].set_visible(True)
-    figure.suptitle(heading, fontsize=10)
-    return figure
-
-
-def group_scores(table):
-    """NDCG@10 of base and tuned for groups of queries, with intervals, beside how many queries were fixed and broken (appendix a4).
-
-    ``table``: indexed by ``(what is known, its value)``, with columns ``queries``, ``fixed``, ``broken`` and, for ``base`` and ``tuned``, the
-    mean and its ``low`` and ``high`` end (``"base low"``).
-    """
-    figure, axis = new_figure(height=1.2 + 0.21 * (len(table) + table.index.get_level_values(0).nunique()))
-    columns, ticks, before = (
-        ("queries", "fixed", "broken"),
-        [],
-        None,
-    )  # ticks: the words to the left and to the right of each line
-    for (known, value), row in table.iterrows():
-        if known != before:
-            before = known
-            ticks.append((known, "" if len(ticks) else "".join(f"{column:>9}" for column in columns)))
-        for name, colour, marker, up in (("base", BASE, "s", -0.17), ("tuned", TUNED, "o", 0.17)):
-            axis.plot([row[f"{name} low"], row[f"{name} high"]], [len(ticks) + up] * 2, color=colour, linewidth=1.6)
-            axis.plot(row[name], len(ticks) + up, marker, color=colour, markersize=4.5)
-        ticks.append((f"{value}", "".join(f"{row[column]:>9.0f}" for column in columns)))
-    axis.grid(axis="x", color="#e6e8eb", linewidth=0.8)
-    axis.grid(axis="y", visible=False)
-    right = axis.secondary_yaxis("right")
-    right.spines["right"].set_visible(False)
-    for side, labels in ((axis, [left for left, _ in ticks]), (right, [counts for _, counts in ticks])):
-        side.set_yticks(range(len(ticks)), labels, fontsize=8)
-        side.tick_params(axis="y", length=0)
-    for label in right.get_yticklabels():
-        label.set_family("monospace")
-    for label, (_, counts) in zip(axis.get_yticklabels(), ticks, strict=True):
-        label.set_weight("normal" if counts else "bold")
-    axis.set(ylim=(len(ticks) - 0.4, -0.6), xlabel="NDCG@10, measured here; lines are 95 % intervals")
-    axis.plot([], [], "-s", color=BASE, markersize=4.5, label="base")
-    axis.plot([], [], "-o", color=TUNED, markersize=4.5, label="tuned")
-    figure.legend(loc="outside upper left", ncols=2, fontsize=8, frameon=False)
     return figure

@@ -59,9 +59,8 @@ def quiet_progress_bars() -> None:
     disable_progress_bar()  # turns the hub's off too
     if os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS") is None:
         enable_progress_bars()
-    logging.getLogger("transformers.image_utils").setLevel(
-        logging.ERROR
-    )  # says that torchvision's decoder gives way to torchcodec's
+    # It says that torchvision's decoder gives way to torchcodec's.
+    logging.getLogger("transformers.image_utils").setLevel(logging.ERROR)
 
 
 def build_random_weights(profile: Profile) -> None:
@@ -261,7 +260,10 @@ def check_package(requirement) -> str | None:
 
 
 def check_packages() -> dict[str, str | None]:
-    """What ``pyproject.toml`` asks for, read from the installed course's metadata: a problem per package, or one line for all."""
+    """What ``pyproject.toml`` asks for, read from the installed course's metadata: a problem per package, or one line for all.
+
+    ``pip check`` would do it as well, but names every other package of the machine too, and not every environment has pip.
+    """
     from packaging.requirements import Requirement
 
     try:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import json
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from vdr_helpers.profiles import assets_folder
 from vdr_helpers.source import Source
 from vdr_helpers.stamps import write_whole
 
@@ -97,26 +95,23 @@ def presize(image, processor):
     return functional.to_pil_image(resized)
 
 
-OCR_MISSING = (
-    "reading pages as text needs the optional packages rapidocr and onnxruntime: install them (pip install 'rapidocr>=3.10' "
-    "'onnxruntime>=1.20', or the course with its extra [ocr]), then run this cell again; nothing else in the course needs them"
-)
-
-
 class PageStore:
-    """A folder of presized pages. ``fingerprints``: ``{page number: SHA-1 of the original's pixels, None where it does not open}``."""
+    """A folder of presized pages. ``fingerprints``: ``{page number: SHA-1 of the original's pixels, None where it does not open}``.
+
+    A page counts by its line in ``index.jsonl``, which is written after its file: a kill leaves no half page that counts.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.lock = folder, threading.Lock()
         self.fingerprints: dict[int, str | None] = {}
         self.sizes: dict[int, int] = {}  # page number: bytes of its PNG file
         self.problems: dict[int, str] = {}  # page number: why it was skipped
-        for file in sorted(folder.glob("group-*.json")):
+        index = folder / "index.jsonl"
+        for line in filter(None, index.read_bytes().split(b"\n") if index.exists() else ()):
             try:
-                self._take(json.loads(file.read_text(encoding="utf-8")))
-            except ValueError:
-                print(f"{folder.name}/{file.name} is damaged: its pages are fetched again")
-                file.unlink()
+                self._note(*json.loads(line))
+            except (ValueError, TypeError):
+                print(f"a line of {folder.name}/index.jsonl is damaged: its page is fetched again")
         there = {file.name: file.stat().st_size for file in folder.glob("*.png")}
         damaged = [number for number, size in self.sizes.items() if there.get(f"{number:06d}.png") != size]
         for number in damaged:
@@ -128,22 +123,19 @@ class PageStore:
         """The page's PNG file, for ``datasets.Image``; ``None`` where the page does not open. ``KeyError`` if it was not fetched."""
         return None if self.fingerprints[number] is None else str(self.folder / f"{number:06d}.png")
 
-    def add(self, group: int, pages: dict[int, tuple[str | None, bytes | str]]) -> None:
-        """Keep a row group's pages: ``{number: (fingerprint, PNG bytes)}``, or ``(None, reason)`` for a page that was skipped."""
+    def add(self, number: int, fingerprint: str | None, content: bytes | str) -> None:
+        """Keep a page: its fingerprint and PNG bytes, or ``None`` and the reason why it was skipped."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for number, (fingerprint, content) in pages.items():
-            if fingerprint is not None:
-                write_whole(self.folder / f"{number:06d}.png", content)
-        index = self.folder / f"group-{group:05d}.json"
-        entries = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
-        entries |= {str(number): [f, len(content) if f else content] for number, (f, content) in pages.items()}
-        write_whole(index, json.dumps(entries))
-        self._take(entries)
+        if fingerprint is not None:
+            write_whole(self.folder / f"{number:06d}.png", content)
+        entry = [number, fingerprint, content if fingerprint is None else len(content)]
+        with self.lock, (self.folder / "index.jsonl").open("a", encoding="utf-8") as index:
+            index.write("\n" + json.dumps(entry))  # the new line first: after half a line of a killed run, this one is whole
+        self._note(*entry)
 
-    def _take(self, entries: dict[str, list]) -> None:
-        for number, (fingerprint, size_or_problem) in entries.items():
-            self.fingerprints[int(number)] = fingerprint
-            (self.problems if fingerprint is None else self.sizes)[int(number)] = size_or_problem
+    def _note(self, number: int, fingerprint: str | None, size_or_problem: int | str) -> None:
+        self.fingerprints[number] = fingerprint
+        (self.problems if fingerprint is None else self.sizes)[number] = size_or_problem
 
 
 def check_free_disk(folder: Path, needed: float) -> None:
@@ -166,37 +158,30 @@ def show_progress(before: int, done: int, total: int, every: int) -> None:
         print(f"[{'#' * filled}{'-' * (20 - filled)}] {mark:,} of {total:,} pages")
 
 
-def fetch_pages(
-    source: Source, numbers: Iterable[int], store: PageStore, processor, columns: tuple[str, ...] = ("image",)
-) -> None:
-    """Fetch these pages, shrink them to what the model sees, and keep them in ``store``; those that it holds are not fetched again.
+def fetch_pages(source: Source, numbers: Iterable[int], store: PageStore, processor, column: str = "image") -> None:
+    """Fetch these source rows' pages, shrink them to what the model sees, and keep them in ``store``; what it holds is not fetched again.
 
-    A page's number is ``source row * len(columns) + column``; with the one column ``image`` it is the row's own number. A line of
-    progress is printed every 1,000 pages. After the first row group the size of the rest is estimated from the pages at hand, and
-    ``OSError`` stops the run if the disk is too small for it. A page that does not open is kept as such and listed in ``problems``.
+    A line of progress is printed every 1,000 pages. After the first row group the size of the rest is estimated from the pages at hand,
+    and ``OSError`` stops the run if the disk is too small for it. A page that does not open is kept as such and listed in ``problems``.
     """
-    wanted = sorted(set(numbers))
-    by_row: dict[int, list[int]] = {}
-    for number in wanted:
-        if number not in store.fingerprints:
-            by_row.setdefault(number // len(columns), []).append(number)
-    groups, total = list(source.groups_of(by_row).items()), len(wanted)
-    done = total - sum(map(len, by_row.values()))
+    wanted = set(numbers)
+    groups = list(source.groups_of(wanted - store.fingerprints.keys()).items())
+    total, done = len(wanted), len(wanted & store.fingerprints.keys())
     show_progress(0, done, total, PROGRESS_PAGES)
-    largest = max((source.bytes_of(columns, [group]) for group, _ in groups), default=0)
+    largest = max((source.bytes_of([column], [group]) for group, _ in groups), default=0)
     threads = READERS if READERS * largest <= BYTES_AT_ONCE else 1
     stopped = threading.Event()
 
     def fetch_group(group: int, rows: list[int]) -> int:
         """Read, shrink and keep one row group's pages; returns their number. A piece at a time, so that a large group fits in memory."""
         rest = iter(rows)
-        for records in source.read_pieces(group, rows, columns):
-            images = {n: record[columns[n % len(columns)]] for record in records for n in by_row[next(rest)]}
-            pages = shrinkers.map(lambda image: read_page(image, processor), images.values())
-            store.add(group, dict(zip(images, pages, strict=True)))
+        for records in source.read_pieces(group, rows, [column]):
+            pages = shrinkers.map(lambda record: read_page(record[column], processor), records)
+            for page, number in zip(pages, rest, strict=False):
+                store.add(number, *page)
             if stopped.is_set():
                 break
-        return sum(len(by_row[row]) for row in rows)
+        return len(rows)
 
     with ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as shrinkers, ThreadPoolExecutor(threads) as readers:
         try:
@@ -208,51 +193,3 @@ def fetch_pages(
                     done += count
         finally:
             stopped.set()
-
-
-def ocr_engine(settings: dict):
-    """``RapidOCR(params=settings)``, silent but for errors; its models come inside the package (notebook 04 reads pages with it).
-
-    Raises ``ModuleNotFoundError`` that says what to install where the optional extra ``ocr`` is missing.
-    """
-    try:
-        from rapidocr import RapidOCR
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(OCR_MISSING) from error
-    return RapidOCR(params={"Global.log_level": "critical"} | settings)
-
-
-def read_text(engine, page) -> str:
-    """The lines of text that ``engine`` finds on an RGB page, one below the other (notebook 04)."""
-    import numpy
-
-    return "\n".join(engine(numpy.asarray(page)[:, :, ::-1]).txts or ())  # it wants blue first, as OpenCV does
-
-
-def read_texts(pages: Sequence[bytes], settings: dict, folder: Path, progress=print) -> tuple[list[str], str]:
-    """``(text of each page, where they came from)``: OCR with ``settings``, each page read once (notebook 04).
-
-    ``pages``: image files. A page is known by its pixels. Its text comes from ``assets/measured/ocr_tiny.json.gz`` (``python -m
-    benchmarks.ocr``) or from ``folder``, where either was read with these settings; else the page is read now and kept in ``folder``,
-    after every 50, with a line of progress. A kept file that is damaged is named and made anew. Raises what :func:`ocr_engine` raises.
-    """
-    asset = json.loads(gzip.decompress((assets_folder() / "measured" / "ocr_tiny.json.gz").read_bytes()))
-    stored, kept, file = (asset["texts"] if asset["settings"] == settings else {}), {}, folder / "ocr.json"
-    try:
-        found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"settings": settings, "texts": {}}
-        kept = dict(found["texts"]) if found["settings"] == settings else {}
-    except (ValueError, KeyError, TypeError) as error:
-        print(f"{file.name} is damaged ({type(error).__name__}): its pages are read anew")
-    keys = [page_fingerprint(page)[:16] for page in pages]
-    missing = {key: page for key, page in zip(keys, pages, strict=True) if key not in stored and key not in kept}
-    engine = ocr_engine(settings) if missing else None
-    for done, (key, page) in enumerate(missing.items(), start=1):
-        kept[key] = read_text(engine, open_page(page))
-        if done % 50 == 0 or done == len(missing):
-            folder.mkdir(parents=True, exist_ok=True)
-            write_whole(file, json.dumps({"settings": settings, "texts": kept}))
-            progress(f"{done:,} of {len(missing):,} pages read")
-    from_asset = sum(key in stored for key in keys)
-    cost = f", read once in {asset['processor_seconds_per_page']:.1f} processor seconds each" if from_asset else ""
-    origin = f"{from_asset} stored with the course{cost}; {len(keys) - from_asset} read on this machine"
-    return [stored[key] if key in stored else kept[key] for key in keys], origin

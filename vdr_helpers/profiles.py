@@ -1,7 +1,8 @@
 """What differs between ``tiny``, ``full`` and ``rehearsal``, as data, and how the environment changes it (every notebook's setup cell).
 
-The profiles themselves are in ``assets/profiles.toml``. ``VDR_PROFILE`` names one. ``VDR_MODEL``, ``VDR_FINETUNED`` and ``VDR_DATASET``
-hold a hub id, a hub id with ``@revision``, or a local folder; ``VDR_ROWS=24:6`` keeps 24 training rows and 6 eval rows.
+The profiles themselves are in ``assets/profiles.toml``. ``VDR_PROFILE`` names one. ``VDR_MODEL``, ``VDR_FINETUNED``, ``VDR_RERANKER``
+and ``VDR_DATASET`` hold a hub id, a hub id with ``@revision``, or a local folder; ``VDR_ROWS=24:6`` keeps 24 training rows and 6 eval
+rows; ``VDR_DOCUMENTS`` is a folder of PDF files for notebook 08, ``VDR_QUERY_MODEL`` the model that writes queries there, or ``none``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ VARIABLES = {  # variable: the role it fills, and what the course would otherwis
     "VDR_MODEL": ("model", {"random_weights": None}),
     "VDR_FINETUNED": ("finetuned", {}),
     "VDR_DATASET": ("dataset", {"corpus": None}),
+    "VDR_RERANKER": ("reranker", {}),
 }
 COMPARED = ("train_rows", "eval_rows", "max_pixels", "per_device_train_batch_size", "num_train_epochs", "learning_rate")
 HUB_ID = re.compile(r"(?P<name>\w[\w.-]*(/\w[\w.-]*)?)(@(?P<revision>[\w./-]+))?")
@@ -74,7 +76,9 @@ class Profile:
     dataloader_num_workers: int = 0  # processes that open and preprocess the next batches while the card computes
     adapters: tuple[dict, ...] = ()  # arguments of peft.LoraConfig; vdr_helpers.machine adds one where all weights do not fit
     model_from_card: bool = False  # number format, attention and token budget are chosen by vdr_helpers.machine
+    late_interaction: dict = field(default_factory=dict)  # training arguments in which notebook 10 differs from this profile
     negatives_per_train_row: int = 1  # hard negatives kept per training row; the loss reads the first
+    benchmark_tasks: tuple[str, ...] = ()  # public tasks of MTEB that notebook 06 scores too; their pages are downloaded
     distinct_eval_pages: bool = False  # drop eval rows that share a page with train or each other; the published split keeps them
     model_revision: str | None = None  # a commit, tag or branch of the hub; None takes the default branch
     finetuned_revision: str | None = None
@@ -83,7 +87,14 @@ class Profile:
     model_folder: str | None = None  # a local folder that stands in for the hub id; never printed
     finetuned_folder: str | None = None
     dataset_folder: str | None = None
+    reranker_name: str | None = None  # a CrossEncoder to start from in notebook 09; None: one made of the base's own modules
+    reranker_revision: str | None = None
+    reranker_folder: str | None = None
+    reranker_rows: int = 0  # train rows whose pages notebook 09 trains the reranker on
+    reranker_learning_rate: float = 0.0
     corpus: dict | None = None  # arguments of tiny_vdr.corpus.build_source where the dataset is generated
+    documents_folder: str | None = None  # PDF files of yours for notebook 08; None lets tiny_vdr.documents draw some
+    query_models: tuple[str, ...] = ()  # vision-language models that write queries in notebook 08: hub ids or folders
     random_weights: str | None = None  # a name in tiny_vdr.model.SIZES: the base is built from it on first use
 
     def comparable_score(self, ndcg_at_10: float) -> tuple[float, float] | None:
@@ -133,6 +144,11 @@ class Profile:
         """A tuned model for readers who skip notebook 03: the hub id, or the path of a folder."""
         return self.finetuned_folder or (self.base_model if self.random_weights else shipped(self.finetuned_name))
 
+    @property
+    def reranker_model(self) -> str | None:
+        """What ``CrossEncoder(...)`` is given in notebook 09: a hub id, the path of a folder, or ``None`` to build it from the base."""
+        return self.reranker_folder or self.reranker_name
+
     def to_dict(self) -> dict:
         """The settings as a dictionary, for printing and for summaries; without paths of this machine."""
         return {name: value for name, value in self.__dict__.items() if not name.endswith("_folder")}
@@ -146,6 +162,8 @@ def read_profiles(file: Path) -> dict[str, Profile]:
         settings[name] = {key: value for key, value in shared.items() if key not in left_out} | table
     for table in settings.values():
         table["matryoshka_dims"] = tuple(table["matryoshka_dims"])
+        table["benchmark_tasks"] = tuple(table.get("benchmark_tasks", ()))
+        table["query_models"] = tuple(table.get("query_models", ()))
         table["bands"] = {name: tuple(band) for name, band in table["bands"].items()}
     return {name: Profile(name, **table) for name, table in settings.items()}
 
@@ -185,6 +203,13 @@ def load_profile(name: str | None = None) -> Profile:
     for variable, (role, made_here) in VARIABLES.items():
         if text := os.environ.get(variable):
             changes |= {f"{role}_{part}": value for part, value in read_variable(variable, text).items()} | made_here
+    if text := os.environ.get("VDR_DOCUMENTS"):
+        changes["documents_folder"] = read_variable("VDR_DOCUMENTS", text)["folder"]
+        if changes["documents_folder"] is None:
+            raise ValueError(f"VDR_DOCUMENTS must be a folder of PDF files that is there, not {text!r}")
+    if text := os.environ.get("VDR_QUERY_MODEL"):
+        named = read_variable("VDR_QUERY_MODEL", text)
+        changes["query_models"] = () if text == "none" else (named["folder"] or named["name"],)
     if rows := os.environ.get("VDR_ROWS"):
         if not re.fullmatch(r"[1-9]\d*:[1-9]\d*", rows):
             raise ValueError(f"VDR_ROWS must be training rows, a colon and eval rows, such as 24:6, not {rows!r}")

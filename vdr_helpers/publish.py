@@ -1,43 +1,19 @@
-"""Publishing without accidents (notebook 06): a token that is never shown, one line when the hub says no, nothing private in a file.
+"""What notebook 06 publishes and searches with: a token that is never shown, and the embedded vector store (notebook 07 too).
 
-And the embedded vector store of notebooks 06 and 07: what to say when it is in use elsewhere or damaged.
+``huggingface_hub.get_token`` knows no Kaggle, and ``MilvusClient`` tells neither a store in use elsewhere from a damaged one nor mends it.
 """
 
 from __future__ import annotations
 
-import getpass
 import logging
 import os
-import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
-from vdr_helpers.profiles import Profile, assets_folder
-from vdr_helpers.published import registry
-from vdr_helpers.stamps import read_stamp, used_revisions
-
 SECRET = "HF_TOKEN"
-QUIET = {
-    "grpc.keepalive_time_ms": 2**31 - 1,
-    "grpc.keepalive_permit_without_calls": 0,
-}  # an idle client's pings end in a complaint
-REASONS = {  # what the hub's answer means for a push
-    401: "the hub does not know this token: make a new one with write access, it may have expired",
-    403: "this token may not write there: give it write access, and publish under your own name",
-    404: "the hub found no such place for this token: check the name, and that the token may write there",
-    409: "you have a repository of that name already: choose another, or add exist_ok=True to update it (who sees it stays as it is)",
-}
-GENERIC_USERS = {"root", "user", "jovyan", "colab", "kaggle"}  # account names that point to nobody
-TEXT_FILES = {".json", ".md", ".jinja", ".txt", ".yaml", ".yml", ".toml", ".cfg", ".py", ".csv", ".html"}
-VOCABULARIES = {"tokenizer.json", "vocab.json", "merges.txt"}  # any word can stand there: only tokens are looked for
-TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
-OPENING = r"(?:^|(?<=[\s\"'`(=,;:\[]))"  # what may stand before a path; so a URL, a closing tag and "query/page" are none
-POSIX = re.compile(OPENING + r"(?:file://)?(?P<top>/[\w.@+~-]+)(?P<rest>/[\w.@+~-][^\s\"'`<>]*)?")
-WINDOWS = re.compile(
-    OPENING + r"(?:[A-Za-z]:[\\/]+[\w.~-]+|\\\\[\w.-]+\\\w|\\{4}[\w.-]+\\\\\w)"
-)  # C:\\x and \\\\server\\x, in JSON too
+# An idle client's pings end in a complaint.
+QUIET = {"grpc.keepalive_time_ms": 2**31 - 1, "grpc.keepalive_permit_without_calls": 0}
 
 
 class NoTokenError(RuntimeError):
@@ -62,125 +38,6 @@ def hub_token() -> str:
             f"no token was found: run `hf auth login`, set the variable {SECRET}, or add a secret called {SECRET} on Colab or Kaggle"
         )
     return token
-
-
-def _reason(error: Exception) -> str | None:
-    """What went wrong, in words without paths or secrets; ``None`` for an error that is not the hub's."""
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
-
-    if isinstance(error, NoTokenError):
-        return str(error)
-    if isinstance(error, HFValidationError):
-        return "the name is not valid on the hub: write it as your-name/your-model"
-    if isinstance(error, OfflineModeIsEnabled):
-        return "the hub is switched off here: unset HF_HUB_OFFLINE and restart the kernel"
-    if isinstance(error, HfHubHTTPError) and error.response is not None:
-        status = error.response.status_code
-        return REASONS.get(status, f"the hub answered with status {status}: try again later")
-    if type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "requests", "hf_xet"):
-        return f"the hub could not be reached ({type(error).__name__}): check the network and try again"
-    cause = error.__cause__
-    return _reason(cause) if isinstance(cause, Exception) else None
-
-
-@contextmanager
-def explain_failure(folder: Path) -> Iterator[None]:
-    """What the hub refuses becomes one printed line: why, what to do, and that the model in ``folder`` is safe. Other errors pass through."""
-    try:
-        yield
-    except Exception as error:
-        reason = _reason(error)
-        if reason is None:
-            raise
-        print(f"not published: {reason}. Your model is safe in {folder.parent.name}/{folder.name}, in your outputs folder.")
-
-
-def names_a_path(text: str) -> bool:
-    """Whether ``text`` names an absolute path, of Windows or of anything else. A single ``/word`` counts where this machine has it."""
-    found = [match for match in POSIX.finditer(text) if match["rest"] or Path(match["top"]).exists()]
-    return bool(found or WINDOWS.search(text))
-
-
-def private_details(folder: Path) -> list[str]:
-    """``["adapter_config.json: a path of this machine (line 3)", ...]``: what should not leave it.
-
-    Absolute paths, your user name and tokens are looked for in every text file of ``folder``; in a tokenizer's vocabulary, which holds
-    every word, only tokens. Raises ``FileNotFoundError`` when ``folder`` is not there.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder.name}: save the model first")
-    user, token = getpass.getuser(), os.environ.get(SECRET, "").strip()
-    name_of_user = re.compile(rf"\b{re.escape(user)}\b")
-    found = []
-    for path in sorted(path for path in folder.rglob("*") if path.suffix in TEXT_FILES):
-        content, name = path.read_text(encoding="utf-8", errors="replace"), path.relative_to(folder).as_posix()
-        if path.name not in VOCABULARIES:
-            lines = [number for number, line in enumerate(content.splitlines(), start=1) if names_a_path(line)]
-            found += [f"{name}: a path of this machine (line {number})" for number in lines]
-            found += [f"{name}: your user name"] if user not in GENERIC_USERS and name_of_user.search(content) else []
-        if TOKEN.search(content) or (token and token in content):
-            found.append(f"{name}: a token")
-    return found
-
-
-def merge_adapters(model, profile: Profile):
-    """The model with LoRA's matrices added to the weights they belong to; a model without adapters comes back as it is.
-
-    What is saved then needs neither ``peft`` nor the base, whose place on this machine an adapter would name. For a moment both models are
-    in memory.
-    """
-    if not getattr(model[0].auto_model, "peft_config", None):
-        return model
-    from peft.tuners.lora import LoraLayer
-    from sentence_transformers import SentenceTransformer
-
-    merged = SentenceTransformer(
-        profile.base_model,
-        revision=profile.model_revision,
-        truncate_dim=model.truncate_dim,
-        model_kwargs=profile.model_kwargs,
-        processor_kwargs=profile.processor_kwargs,
-    )
-    for name, layer in model[0].auto_model.named_modules():
-        if isinstance(layer, LoraLayer):
-            weight = merged[0].auto_model.get_submodule(name).weight
-            weight.data = (weight.data.float() + layer.get_delta_weight("default").to(weight.device).float()).to(weight.dtype)
-    return merged
-
-
-TEMPLATE = str(assets_folder() / "model_card.md")  # the text around the facts, for huggingface_hub's ModelCard.from_template
-HUB_NAME = re.compile(r"(?!assets/)[\w.-]+/[\w.-]+")
-
-
-def hub_name(name: str) -> str | None:
-    """``name`` if it is one that the hub can know, such as ``owner/model``; ``None`` for a folder and for what comes with the course."""
-    return name if HUB_NAME.fullmatch(name) else None
-
-
-def licence(name: str) -> str | None:
-    """A model's licence as the hub spells it: Apache-2.0 for what is shipped, else as ``assets/models.json`` knows it, or ``None``."""
-    known = {row["model"]: row["licence"] for row in registry()["models"]}
-    stated = "Apache-2.0" if name.startswith("assets/") else known.get(name)
-    return stated.lower() if stated in ("Apache-2.0", "MIT") else None
-
-
-def training_facts(tuned: str, profile: Profile) -> dict[str, str]:
-    """What was really trained, from the note that notebook 03 left beside the tuned model and today's settings cannot change.
-
-    ``tuned``: its folder or hub id. ``base`` and ``data`` (names) are always there, the rest where a note says it, in a card's order.
-    """
-    stamp = read_stamp(tuned)
-    if not (stamp and stamp.get("training")):  # trained by somebody else: nothing here knows how
-        revision = profile.finetuned_revision or "default branch"
-        return {"base": profile.finetuned_name, "base revision": revision, "data": "not known here"}
-    base, data = stamp["model"], stamp["data"].get("resolved") or stamp["data"]["dataset"]
-    return {
-        "base": base["name"],
-        "base revision": base["revision"] or used_revisions(profile)["model"]["revision"],
-        "data": data["name"],
-        "data revision": data["revision"] or "default branch",
-        "split": stamp["data"]["split"],
-    } | stamp["training"]
 
 
 def open_store(path: Path):

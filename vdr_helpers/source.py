@@ -10,11 +10,10 @@ pages beside each small column, and does not name a damaged file; hence :class:`
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import pyarrow
 import pyarrow.parquet
@@ -39,15 +38,13 @@ def check_columns(dataset, expected: Iterable[str] = COLUMNS) -> None:
         )
 
 
-@dataclass(frozen=True)
-class RowGroup:
-    """One row group: which file and which of its groups, the source row it starts with, its rows, and each column's stored bytes."""
+class RowGroup(NamedTuple):
+    """Which file, which of its row groups, the source row that it starts with, and how many rows it has."""
 
     shard: int
     number: int
     first_row: int
     rows: int
-    column_bytes: Counter[str]
 
 
 class Source:
@@ -62,32 +59,23 @@ class Source:
             with open_parquet(shard) as parquet:
                 return parquet.metadata
 
-        self.shards = list(shards)
+        self.shards, self.groups, self.num_rows = list(shards), [], 0
         with ThreadPoolExecutor(THREADS) as pool:
             self.footers = list(pool.map(footer_of, self.shards))
         self.column_names = list(self.footers[0].schema.to_arrow_schema().names)
-        self.groups: list[RowGroup] = []
         for shard, footer in enumerate(self.footers):
             for number in range(footer.num_row_groups):
-                group, sizes = footer.row_group(number), Counter()
-                for column in map(group.column, range(group.num_columns)):
-                    sizes[column.path_in_schema.split(".")[0]] += column.total_compressed_size
-                self.groups.append(RowGroup(shard, number, self.num_rows, group.num_rows, sizes))
+                self.groups.append(RowGroup(shard, number, self.num_rows, footer.row_group(number).num_rows))
+                self.num_rows += self.groups[-1].rows
 
-    @property
-    def num_rows(self) -> int:
-        """Rows of all files."""
-        return self.groups[-1].first_row + self.groups[-1].rows if self.groups else 0
-
-    @property
-    def total_bytes(self) -> int:
-        """Stored bytes of all columns of all files, from the footers; the files themselves are a little larger."""
-        return self.bytes_of(self.column_names, range(len(self.groups)))
-
-    def bytes_of(self, columns: Iterable[str], groups: Iterable[int]) -> int:
-        """What reading ``columns`` of these row groups (indices into ``groups``) fetches, in bytes, from the footers."""
-        names = tuple(columns)
-        return sum(self.groups[i].column_bytes[name] for i in groups for name in names)
+    def bytes_of(self, columns: Iterable[str] | None = None, groups: Iterable[int] | None = None) -> int:
+        """Stored bytes of ``columns`` of these row groups (indices into ``groups``), from the footers; ``None``: of all of them."""
+        names, size = set(self.column_names if columns is None else columns), 0
+        for block in self.groups if groups is None else [self.groups[i] for i in groups]:
+            stored = self.footers[block.shard].row_group(block.number)
+            parts = map(stored.column, range(stored.num_columns))
+            size += sum(part.total_compressed_size for part in parts if part.path_in_schema.split(".")[0] in names)
+        return size
 
     def groups_of(self, rows: Iterable[int]) -> dict[int, list[int]]:
         """``{row group: [source rows in it]}`` in order. Raises ``IndexError`` for a row that is not there."""
@@ -113,12 +101,14 @@ class Source:
             tables = list(pool.map(read, range(len(self.shards))))
         return Dataset(pyarrow.concat_tables(tables).replace_schema_metadata(None))
 
-    def read_rows(self, group: int, rows: Iterable[int], columns: Iterable[str]) -> list[dict]:
-        """Chosen source rows of one row group, as dictionaries in rising order; an image is ``{"bytes", "path"}``, not decoded."""
-        return [record for piece in self.read_pieces(group, rows, columns) for record in piece]
+    def read_rows(self, rows: Iterable[int], columns: Iterable[str]) -> Iterator[dict]:
+        """Chosen source rows as dictionaries in rising order; an image is ``{"bytes", "path"}``, not decoded."""
+        for group, wanted in self.groups_of(rows).items():
+            for piece in self.read_pieces(group, wanted, columns):
+                yield from piece
 
     def read_pieces(self, group: int, rows: Iterable[int], columns: Iterable[str]) -> Iterator[list[dict]]:
-        """:meth:`read_rows`, some rows at a time: a row group can hold a gigabyte of pages, of which only a piece is in memory."""
+        """:meth:`read_rows` of one row group, some at a time: it can hold a gigabyte of pages, of which only a piece is in memory."""
         block, names = self.groups[group], list(columns)
         check_columns(self, names)
         wanted = sorted({row - block.first_row for row in rows})
@@ -165,19 +155,13 @@ def source_path(profile: Profile) -> str:
     return str(folder)
 
 
-def drawn_facts(profile: Profile, rows: list[list[int]]) -> list[dict]:
-    """What the plan of a generated source says of some rows, each given as ``[its number, the numbers of its hard negatives...]``.
+def drawn_plan(profile: Profile) -> list:
+    """What a generated source was planned to hold, a ``tiny_vdr.corpus.Row`` per row; empty for a source that nobody drew (appendix a4)."""
+    if profile.corpus is None:
+        return []
+    from tiny_vdr.corpus import plan_rows
 
-    Per row ``{"query", "asks for", "layout", "changes"}``; ``changes``: for each negative the facts of the query that are otherwise on it.
-    """
-    from tiny_vdr.corpus import changed_facts, plan_rows, query_kind
-
-    plan, found = plan_rows(**profile.corpus), []
-    for number, *negatives in rows:
-        row = plan[number]
-        changes = [changed_facts(row, plan[negative].page) for negative in negatives]
-        found.append({"query": row.query, "asks for": query_kind(row), "layout": row.page.layout, "changes": changes})
-    return found
+    return plan_rows(**profile.corpus)
 
 
 def open_source(name: str, config: str, revision: str | None = None) -> Source:

@@ -10,30 +10,20 @@ import hashlib
 import json
 from pathlib import Path
 
+from vdr_helpers import stamps
 from vdr_helpers.pages import PageStore, fetch_pages
 from vdr_helpers.profiles import Profile, assets_folder
 from vdr_helpers.source import Source, open_source, source_path
-from vdr_helpers.stamps import (
-    BY_PUBLISHER,
-    STAMP,
-    data_differences,
-    data_settings,
-    differences,
-    read_stamp,
-    resolved_revisions,
-    whole_folder,
-    write_stamp,
-)
 
 SPLIT_NEGATIVES = {"train": 1, "eval": 4, "full": 4}  # hard negatives per row of each split, as published
 
 
-def open_store(folder: Path, source: Source, processor, columns: tuple[str, ...] = ("image",)) -> PageStore:
-    """The page store of these columns at this page size, under ``folder``; another source, size or numbering gets another store."""
+def open_store(folder: Path, source: Source, processor, column: str = "image") -> PageStore:
+    """The page store of this column at this page size, under ``folder``; another source, size or column gets another store."""
     settings = processor.image_processor
     size = [settings.size["shortest_edge"], settings.size["longest_edge"], settings.patch_size, settings.merge_size]
     files = [[shard.rsplit("/", 1)[-1], footer.to_dict()] for shard, footer in zip(source.shards, source.footers, strict=True)]
-    key = hashlib.sha256(json.dumps([files, size, columns], default=str).encode()).hexdigest()[:10]
+    key = hashlib.sha256(json.dumps([files, size, [column]], default=str).encode()).hexdigest()[:10]
     return PageStore(folder / f"pages-{key}")
 
 
@@ -67,11 +57,11 @@ def save_splits(splits: dict, folder: Path, settings: dict) -> None:
     ``settings``: what they were made from; the note of it goes first and is written last, so that half a change never looks whole.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / STAMP).unlink(missing_ok=True)
+    (folder / stamps.STAMP).unlink(missing_ok=True)
     for name, split in splits.items():
-        with whole_folder(folder / name) as partial:
+        with stamps.whole_folder(folder / name) as partial:
             split.save_to_disk(str(partial))
-    write_stamp(folder, settings)
+    stamps.write_stamp(folder, settings)
 
 
 def load_prepared(profile: Profile, split: str):
@@ -87,16 +77,14 @@ def load_prepared(profile: Profile, split: str):
         raise ValueError(f"split must be 'train', 'eval' or 'full', not {split!r}")
     folder, problem = profile.output_dir / "data", None
     if (folder / split).exists():
-        stamp = read_stamp(folder)
-        problem = "; ".join(data_differences(stamp, profile))
+        stamp = stamps.read_stamp(folder)
+        problem = "; ".join(stamps.data_differences(stamp, profile))
         if not problem:
-            by_publisher = stamp["split"] == BY_PUBLISHER
+            by_publisher = stamp["split"] == stamps.BY_PUBLISHER
             origin = f"{stamp['dataset']['name']}, as its publisher split it" if by_publisher else "your own notebook 02"
             try:
                 return load_from_disk(str(folder / split)), origin
-            except (
-                Exception
-            ) as error:  # datasets and pyarrow have an error of their own for each kind of damage, few name the file
+            except Exception as error:  # for each kind of damage another one, of datasets or pyarrow; few name the file
                 problem = f"{split} is damaged, {type(error).__name__}"
     if chosen := stored_choice(profile):
         build_chosen(profile, chosen)
@@ -116,7 +104,7 @@ def load_prepared(profile: Profile, split: str):
 def stored_choice(profile: Profile) -> dict | None:
     """``{"train": [[row, its negatives...]], "eval": ...}`` in source row numbers, if the profile asks for what was stored; else ``None``."""
     stored = json.loads((assets_folder() / "tiny_split.json").read_text(encoding="utf-8"))
-    return None if profile.corpus or differences(data_settings(profile), stored["made_from"]) else stored["rows"]
+    return None if profile.corpus or stamps.differences(stamps.data_settings(profile), stored["made_from"]) else stored["rows"]
 
 
 def build_chosen(profile: Profile, chosen: dict[str, list[list[int]]]) -> None:
@@ -126,36 +114,21 @@ def build_chosen(profile: Profile, chosen: dict[str, list[list[int]]]) -> None:
     store = open_store(profile.output_dir / "data", source, processor)
     fetch_pages(source, {number for rows in chosen.values() for row in rows for number in row}, store, processor)
     rows = {name: [(queries[row[0]], [store.path(number) for number in row]) for row in some] for name, some in chosen.items()}
-    made_from = data_settings(profile) | {"resolved": resolved_revisions(profile)["dataset"]}
+    made_from = stamps.data_settings(profile) | {"resolved": stamps.resolved_revisions(profile)["dataset"]}
     save_splits(build_splits(rows), profile.output_dir / "data", made_from)
 
 
-def source_pages(profile: Profile, split: str, largest_fetch: float = 2e9) -> dict[str, bytes]:
-    """``{"q0-positive": image file, "q0-negative_0": ...}``: a split's pages as the source has them, not shrunk (notebook 04).
+def chosen_rows(profile: Profile, split: str) -> list[list[int]] | None:
+    """``[[row, its negatives...], ...]`` of ``train`` or ``eval`` in source row numbers, as notebook 02 noted them (``results/rows.json``).
 
-    Which rows they are comes from ``results/rows.json`` of notebook 02, else from the shipped choice of ``tiny``. Empty, with the
-    reason printed, for a split by its publisher, and where more than ``largest_fetch`` bytes would have to be read for it.
+    Else the shipped choice of ``tiny``; ``None`` for a split by its publisher, or where nobody noted them.
     """
-    rows, kept = (stored_choice(profile) or {}).get(split), profile.output_dir / "results" / "rows.json"
+    if (stamps.read_stamp(profile.output_dir / "data") or {}).get("split") == stamps.BY_PUBLISHER:
+        return None
     try:
-        noted = json.loads(kept.read_text(encoding="utf-8"))
-        rows = rows if differences(noted["made_from"]["data"], data_settings(profile)) else noted[split]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # not there or damaged: on tiny the shipped choice is the same
-    if not rows or (read_stamp(profile.output_dir / "data") or {}).get("split") == BY_PUBLISHER:
-        print("which rows of the source these pages are was not noted: the pages are taken as the model sees them")
-        return {}
-    source = open_source(source_path(profile), profile.dataset_config, profile.dataset_revision)
-    groups = source.groups_of({number for row in rows for number in row})
-    if source.bytes_of(["image"], groups) > largest_fetch:
-        print(
-            f"{source.bytes_of(['image'], groups) / 1e9:.1f} GB of the source hold these pages, more than {largest_fetch / 1e9:g}:"
-        )
-        print("the pages are taken as the model sees them; source_pages(..., largest_fetch=1e12) reads them all the same")
-        return {}
-    read = (source.read_rows(group, numbers, ["image"]) for group, numbers in groups.items())
-    files = dict(
-        zip((n for wanted in groups.values() for n in wanted), (r["image"]["bytes"] for some in read for r in some), strict=True)
-    )
-    kinds = ("positive", *(f"negative_{i}" for i in range(SPLIT_NEGATIVES[split])))
-    return {f"q{i}-{kind}": files[number] for i, row in enumerate(rows) for kind, number in zip(kinds, row, strict=False)}
+        noted = json.loads((profile.output_dir / "results" / "rows.json").read_text(encoding="utf-8"))
+        if not stamps.differences(noted["made_from"]["data"], stamps.data_settings(profile)):
+            return noted[split]
+    except (OSError, ValueError, KeyError, TypeError):  # not there or damaged: on tiny the shipped choice is the same
+        pass
+    return (stored_choice(profile) or {}).get(split)

@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MethodType
@@ -157,10 +158,8 @@ class OnePassMatryoshkaEvaluator(SequentialEvaluator):
         self.truncate_dims, self.encoded = list(truncate_dims), {}
         if not self.truncate_dims or self.truncate_dims != sorted(set(truncate_dims), reverse=True):
             raise ValueError(f"truncate_dims must be different numbers, the largest first; got {self.truncate_dims}")
-        settings |= {
-            "encoded": self.encoded,
-            "corpus_chunk_size": max(1, len(corpus)),
-        }  # one chunk: the whole corpus is one entry
+        # One chunk: the whole corpus is one entry of what is encoded.
+        settings |= {"encoded": self.encoded, "corpus_chunk_size": max(1, len(corpus))}
         evaluators = [
             SharedEncoding(queries, corpus, relevant_docs, truncate_dim=dim, name=f"{name}-{dim}d" if i else name, **settings)
             for i, dim in enumerate(self.truncate_dims)
@@ -221,18 +220,13 @@ MINI_BATCHES = ("mini_batch_size", "mini_batch_num_tokens")  # how a batch is cu
 def run_settings(trainer, **more) -> dict:
     """What decides a run's result, read from the trainer that is about to start: arguments, loss, rows (by content), trained weights."""
     losses = [part for part in (trainer.loss, getattr(trainer.loss, "loss", None)) if part is not None]
-    rows = json.dumps(page_keys(trainer.train_dataset).to_dict())
+    configs = [getattr(part, "get_config_dict", dict)().items() for part in losses]
+    configs = [{name: value for name, value in config if name not in MINI_BATCHES} for config in configs]
     weights = trainer.model.named_parameters()
     return more | {
         "arguments": {name: value for name, value in trainer.args.to_dict().items() if not name.startswith(NOT_THE_RESULT)},
-        "losses": [
-            [
-                type(part).__name__,
-                {name: value for name, value in getattr(part, "get_config_dict", dict)().items() if name not in MINI_BATCHES},
-            ]
-            for part in losses
-        ],
-        "rows": hashlib.sha256(rows.encode()).hexdigest(),
+        "losses": [[type(part).__name__, config] for part, config in zip(losses, configs, strict=True)],
+        "rows": hashlib.sha256(json.dumps(page_keys(trainer.train_dataset).to_dict()).encode()).hexdigest(),
         "trained weights": [[name, str(weight.dtype), *weight.shape] for name, weight in weights if weight.requires_grad],
     }
 
@@ -264,10 +258,8 @@ def last_checkpoint(folder: str | Path) -> str | None:
     """
     whole = {}
     for state in Path(folder).glob("checkpoint-*/trainer_state.json"):
-        try:
+        with suppress(OSError, ValueError, KeyError):
             step = json.loads(state.read_text(encoding="utf-8"))["global_step"]
-        except (OSError, ValueError, KeyError):
-            continue
-        if state.parent.name == f"checkpoint-{step}" and any(state.parent.rglob("*.safetensors")):
-            whole[step] = str(state.parent)
+            if state.parent.name == f"checkpoint-{step}" and any(state.parent.rglob("*.safetensors")):
+                whole[step] = str(state.parent)
     return whole[max(whole)] if whole else None

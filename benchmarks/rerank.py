@@ -1,0 +1,81 @@
+"""Does a reranker of the tiny size pay when it trains longer? ``python -m benchmarks.rerank [ROWS:SEED:NEGATIVES ...]``.
+
+Runs the cells of notebook 09 themselves, down to its table, with other numbers of train rows and other seeds than the profile's, on the
+tuned model and data of ``outputs/tiny``; a row is five pairs of query and page, read once. NEGATIVES: ``stored`` or ``mined``. Writes what
+they find to ``assets/measured/rerank.json`` after every run and keeps the runs that are there already. 1,536 rows take about six minutes of
+one core.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import nbformat
+
+from benchmarks.where import where_measured
+from vdr_helpers.machine import quiet_progress_bars
+from vdr_helpers.profiles import assets_folder, load_profile
+from vdr_helpers.stamps import write_whole
+
+NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "09_rerank.ipynb"
+LAST = "def with_interval("  # the cell after which everything is known that is kept
+DEFAULT = ("240:0:stored", "240:0:mined", "1536:0:stored")
+
+
+def measure(rows: int, seed: int, negatives: str) -> dict:
+    """One run of the notebook's cells with ``rows`` train rows: NDCG@10 of each way at the deepest k, over all eval queries."""
+    if negatives not in ("stored", "mined"):
+        raise SystemExit(f"negatives are stored or mined, not {negatives}")
+    quiet_progress_bars()
+    profile = replace(load_profile("tiny"), reranker_rows=rows, seed=seed)
+    cells = [cell.source for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code"]
+    space, started = {"profile": profile, "__name__": "__main__"}, time.perf_counter()
+    with contextlib.redirect_stdout(io.StringIO()):
+        for source in cells[1:]:  # without the setup cell, which would load the profile as it is
+            source = source.replace('"negative": stored', f'"negative": {negatives}')
+            exec(compile(source, NOTEBOOK.name, "exec"), space)
+            if LAST in source:
+                break
+    deepest, alone = space["depths"][-1], space["alone"]
+    after = {way: space["per_query"][way, deepest] for way in ("reranker", "sum")}
+    low, high = space["interval"](after["sum"] - alone)
+    return {
+        "pairs": space["pairs_read"],
+        "seed": seed,
+        "negatives": negatives,
+        "loss": space["losses"][-1],
+        "embedding": alone.mean(),
+        "reranker": after["reranker"].mean(),
+        "weight": space["weight"],
+        "sum": after["sum"].mean(),
+        "sum_minus_embedding": (after["sum"] - alone).mean(),
+        "low": low,
+        "high": high,
+        "minutes": round((time.perf_counter() - started) / 60, 1),
+    }
+
+
+def key(run: dict) -> tuple:
+    return run["negatives"] == "stored", run["pairs"], run["seed"]
+
+
+def main(asked: list[str]) -> None:
+    file = assets_folder() / "measured" / "rerank.json"
+    runs = json.loads(file.read_text(encoding="utf-8"))["runs"] if file.exists() else []
+    for one in asked or DEFAULT:
+        rows, seed, negatives = one.split(":")
+        found = measure(int(rows), int(seed), negatives)
+        print(found, flush=True)
+        runs = sorted([run for run in runs if key(run) != key(found)] + [found], key=key)
+        what = "tiny profile, notebook 09's cells with more train rows, first ten pages reranked, all eval queries"
+        write_whole(file, json.dumps({"what": what, **where_measured(), "runs": runs}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,275 @@
+"""Scripts to take away: they hold nothing of the course, run without it, and find what the notebooks find."""
+
+import ast
+import dataclasses
+import inspect
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import warm
+from safetensors.torch import load_file
+
+from tools import copy_out, plain
+from tools.run_course import find_notebooks
+from vdr_helpers import evaluation, publish, splits, stamps, training
+from vdr_helpers.profiles import load_profile
+
+ROOT = Path(__file__).resolve().parent.parent
+COURSE = ("vdr_helpers", "tiny_vdr", "tools", "benchmarks")
+
+
+@pytest.fixture(scope="module")
+def scripts():
+    """``{(stage, profile): code}`` of all stages, for two profiles."""
+    return {
+        (stage, name): copy_out.make_script(stage, load_profile(name)) for stage in copy_out.STAGES for name in ("tiny", "full")
+    }
+
+
+# What a script holds
+
+
+def test_every_script_stands_alone(scripts):
+    for (stage, _), code in scripts.items():
+        tree = ast.parse(code)
+        modules = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        modules += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+        assert not [module for module in modules if module.split(".")[0] in COURSE], stage
+        assert ast.get_docstring(tree).startswith(copy_out.STAGES[stage].does)
+        assert not {name for name in copy_out.LEFT_OUT if f"{name}(" in code}
+
+
+def test_every_script_is_clean(scripts, tmp_path):
+    for (stage, name), code in scripts.items():
+        (tmp_path / f"{stage}_{name}.py").write_text(code)
+    ruff = [sys.executable, "-m", "ruff"]
+    settings = ["--isolated", f"--config=line-length={copy_out.LINE}"]
+    for command in (["check", "--select=E,F,I,B,UP", "--ignore=E501"], ["format", "--check"]):
+        done = subprocess.run([*ruff, *command, *settings, str(tmp_path)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
+
+
+def test_a_profile_is_settings(scripts):
+    tiny, full = scripts["train", "tiny"], scripts["train", "full"]
+    assert "learning_rate=0.0007" in tiny and "learning_rate=2e-05" in full
+    assert 'base_model="Qwen/Qwen3-VL-Embedding-2B"' in full
+    same = [{line for line in code.split("\n)\n", 1)[1].splitlines()} for code in (tiny, full)]
+    assert same[0] == same[1], "below the settings the two are the same code"
+
+
+def test_a_counterpart_takes_what_the_helper_takes():
+    helpers = {name: value for module in (evaluation, splits, publish, stamps, training) for name, value in vars(module).items()}
+    counterparts = [name for name, value in vars(plain).items() if getattr(value, "__module__", "") == plain.__name__]
+    assert counterparts
+    for name in counterparts:
+        assert list(inspect.signature(getattr(plain, name)).parameters) == list(inspect.signature(helpers[name]).parameters), name
+
+
+def test_every_mark_in_a_notebook_is_a_stage():
+    marks = [
+        stage for file in find_notebooks() for cell in nbformat.read(file, 4).cells for stage in cell.metadata.get("copy_out", {})
+    ]
+    assert set(marks) == set(copy_out.STAGES)
+
+
+def test_an_edit_of_a_cell_is_in_the_script(tmp_path, monkeypatch):
+    notebook = nbformat.read(next(file for file in find_notebooks() if file.name.startswith("04")), 4)
+    cell = next(cell for cell in notebook.cells if "default_rng(0)" in cell.source)
+    cell.source = cell.source.replace("default_rng(0)", "default_rng(7)")
+    nbformat.write(notebook, tmp_path / "04_edited.ipynb")
+    monkeypatch.setattr(copy_out, "find_notebooks", lambda: [tmp_path / "04_edited.ipynb"])
+    assert "default_rng(7)" in copy_out.make_script("evaluate", load_profile("tiny"))
+
+
+def test_what_cannot_stand_alone_is_named(tmp_path, monkeypatch, capsys):
+    assert copy_out.main(["cook"]) == 2
+    assert "no stage is called 'cook'; there are train, " in capsys.readouterr().err
+    notebook = nbformat.read(next(file for file in find_notebooks() if file.name.startswith("04")), 4)
+    first = next(cell for cell in notebook.cells if "copy_out" in cell.metadata)
+    del first.metadata["copy_out"]
+    nbformat.write(notebook, tmp_path / "04_cut.ipynb")
+    monkeypatch.setattr(copy_out, "find_notebooks", lambda: [tmp_path / "04_cut.ipynb"])
+    assert copy_out.main(["evaluate"]) == 2
+    assert "does not stand alone" in (said := capsys.readouterr().err) and "Undefined name `queries`" in said
+    assert copy_out.main(["train"]) == 2
+    assert "no cell has 'train'" in capsys.readouterr().err
+
+
+def cell(*sources: str, shown: bool = False) -> str:
+    """What becomes of cells."""
+    script = copy_out.Script()
+    for source in sources:
+        script.take_cell(source, shown, "")
+    return copy_out.without_unread("\n\n".join(script.body) + "\n").strip()
+
+
+def test_what_keeps_books_is_left_out_and_nothing_else():
+    assert cell("print(1)\ncheck_band('x', 1, 0, 2, hint='h')\nprint(2)") == "print(1)\nprint(2)"
+    assert cell("curve = LiveCurve(dim=8)\ntrain(\n    model,\n    callbacks=[curve],  # live\n)") == "train(\n    model,\n)"
+    assert cell("train(model, token=hub_token())") == "train(model)"
+    assert (
+        cell("with explain_failure(folder):\n    page = push(token=hub_token())\n    # said\n    print(page)")
+        == "page = push()\n# said\nprint(page)"
+    )
+    assert cell("key = model_key(1)\nplace = key + '/x'\nprint(place)\nprint('é', 2)") == "print('é', 2)"
+    assert cell("model = load()\nmodel = run_folder(model)\nprint(model)") == "model = load()\nprint(model)"
+    assert cell("if ready:\n    show(figure)\nprint(1)") == "print(1)"
+    with pytest.raises(ValueError, match="If with else cannot be told apart: ready"):
+        cell("if ready:\n    show(figure)\nelse:\n    print(1)")
+
+
+def test_what_nobody_reads_goes():
+    assert cell("a = 1\nb = a\nc = 2\nprint(c)") == "c = 2\nprint(c)"
+    assert cell("kept, seen = {}, {}\nfor i in range(2):\n    kept[i] = i\n    print(i)") == "for i in range(2):\n    print(i)"
+    assert cell("a = b = 1\nmodel.width = a") == "a = b = 1\nmodel.width = a"
+    assert cell("def f():\n    return 1\n\n\ndef g():\n    return f()\n\n\nprint(2)") == "print(2)"
+
+
+def test_what_a_notebook_shows_is_printed():
+    assert cell("import pandas\ntable = pandas.DataFrame()\ntable.style.format(precision=3)", shown=True).endswith("print(table)")
+    assert cell("1 + 1", shown=True) == "print(1 + 1)"
+    assert cell("trainer.train()") == "trainer.train()"
+
+
+# What a script finds
+
+ROWS = "24:8"
+SMALLER = "import dataclasses\nprofile = dataclasses.replace(profile, per_device_train_batch_size=8)"
+WITHOUT = """
+import json, runpy, sys
+course = ("vdr_helpers", "tiny_vdr", "tools", "benchmarks")
+for name in [name for name in sys.modules if name.split(".")[0] in course]:
+    del sys.modules[name]
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in course:
+            raise ImportError(f"{name} is not here")
+sys.meta_path.insert(0, Refuse())
+space = runpy.run_path(sys.argv[1], run_name="__main__")
+exec(sys.argv[2], space)
+print("FOUND " + json.dumps(space["found"]))
+"""
+LEAVES = {  # what notebook and script are compared by
+    "train": ("03", "found = {'losses': [e['loss'] for e in log_history if 'loss' in e], 'ndcg': [e[score] for e in log_history if score in e]}"),
+    "evaluate": ("04", "found = {'metrics': metrics, 'gain': [float(low), float(high)]}"),
+    "truncate": ("05", "found = {'scores': scores, 'choice': choice.to_dict(), 'steps': steps.to_dict()}"),
+    "publish": ("06", "found = {'card': model_card}"),
+    "search": ("06", "found = {query: list(search(query).items()) for query in queries.values()}"),
+}  # fmt: skip
+TRAIN_LOG = "score = 'eval_vdr-eval-hard_cosine_ndcg@10'\nlog_history = trainer.state.log_history\n"
+
+
+IN_THE_NOTEBOOK = """
+import json, sys
+from vdr_helpers.machine import start
+profile = start()
+left = {}
+for source, leaves in json.load(sys.stdin):
+    exec(compile(source, "cell", "exec"), globals())
+    if leaves:
+        exec(leaves)
+        left |= found
+print("FOUND " + json.dumps(left))
+"""
+
+
+def tagged(*stages: str) -> list[tuple[str, str]]:
+    """The stages' cells, one notebook's in its order, and what the last cell of each leaves to be compared."""
+    cells = []
+    for stage in stages:
+        cells += [(source, "") for _, source, _, _ in copy_out.cells_of(stage)]
+        cells[-1] = (cells[-1][0], LEAVES[stage][1])
+    return cells
+
+
+@pytest.fixture(scope="module")
+def course(source, tmp_path_factory):
+    """``(outputs folder, {notebook: what it found})``: notebooks 02 and 03 small, three steps of training, then the cells of 04 to 06."""
+    outputs = tmp_path_factory.mktemp("copy-out") / "outputs"
+    small = {"VDR_DATASET": str(source), "VDR_ROWS": ROWS, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    small |= {"VDR_OUTPUTS": str(outputs), "HF_HUB_OFFLINE": "1"}
+    prepare = "from cells import prepare; from vdr_helpers.profiles import load_profile; prepare(load_profile())"
+    done = warm.run(["-c", f"import sys; sys.path.insert(0, 'tests'); {prepare}"], env=os.environ | small, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    below = [("profile = start()", SMALLER), ("trainer.train(resume", f"{TRAIN_LOG}{LEAVES['train'][1]}\nkept = found")]
+    job = {"number": "03", "outputs": str(outputs), "changes": {"below": below, "more": "found = kept"}}
+    done = warm.run([str(ROOT / "tests" / "cells.py")], input=json.dumps([job]), env=os.environ | small, cwd=ROOT)
+    answer = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+    assert answer["status"] == 0, answer["log"]
+    found = {"03": answer["found"]}
+    for number, stages in {"04": ["evaluate"], "05": ["truncate"], "06": ["publish", "search"]}.items():
+        done = warm.run(["-c", IN_THE_NOTEBOOK], input=json.dumps(tagged(*stages)), env=os.environ | small, cwd=ROOT)
+        assert done.returncode == 0, done.stderr[-3000:]
+        found[number] = json.loads(done.stdout.rpartition("FOUND ")[2])
+    return outputs, found
+
+
+@pytest.fixture(scope="module")
+def small(course, source):
+    """The profile with which the scripts of :func:`course` are made."""
+    patch = pytest.MonkeyPatch()
+    for name, value in {"VDR_OUTPUTS": str(course[0]), "VDR_DATASET": str(source), "VDR_ROWS": ROWS}.items():
+        patch.setenv(name, value)
+    yield dataclasses.replace(load_profile("tiny"), per_device_train_batch_size=8)
+    patch.undo()
+
+
+def run_script(stage: str, profile, folder: Path, outputs: Path, fresh: bool = False) -> dict:
+    """What the script finds, in a folder of its own and in a process where the course cannot be imported.
+
+    ``fresh``: by ``python -I``, which looks neither into the folder nor at any variable, in place of a fork.
+    """
+    os.environ["VDR_OUTPUTS"] = str(outputs)  # the fixture of every test has set another one
+    script = copy_out.write_script(stage, profile, folder)
+    code = (TRAIN_LOG if stage == "train" else "") + LEAVES[stage][1]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("VDR_", "PYTHON"))}
+    environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    if fresh:
+        command = [sys.executable, "-I", "-c", WITHOUT, str(script), code]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    else:
+        done = warm.run(["-c", WITHOUT, str(script), code], env=environment, cwd=folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.rpartition("FOUND ")[2])
+
+
+@pytest.mark.slow
+def test_train_ends_with_the_notebooks_weights(course, small, tmp_path):
+    found = run_script("train", small, tmp_path, course[0])
+    assert len(found["losses"]) == 3 and len(found["ndcg"]) >= 3
+    assert found["losses"] == pytest.approx(course[1]["03"]["losses"], rel=1e-3)
+    assert found["ndcg"] == pytest.approx(course[1]["03"]["ndcg"], abs=1e-6)
+    ours = load_file(tmp_path / "made" / "finetuned" / "model.safetensors")
+    theirs = load_file(course[0] / "tiny" / "finetuned" / "model.safetensors")
+    base = load_file(Path(small.base_model) / "model.safetensors")
+    assert ours.keys() == theirs.keys()
+    apart = max((ours[name] - theirs[name]).abs().max().item() for name in ours)
+    moved = max((ours[name] - base[name].float()).abs().max().item() for name in ours)
+    assert apart < 0.05 * moved, f"{apart} apart where training moved weights by {moved}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["evaluate", "truncate", "search"])
+def test_a_script_finds_what_its_notebook_finds(stage, course, small, tmp_path):
+    found, expected = run_script(stage, small, tmp_path, course[0], fresh=stage == "search"), course[1][LEAVES[stage][0]]
+    assert found
+    for name, value in found.items():
+        if stage == "search":
+            assert [page for page, _ in value] == [page for page, _ in expected[name]], name
+        else:
+            assert value == expected[name], name
+
+
+@pytest.mark.slow
+def test_publish_saves_what_the_notebook_saves(course, small, tmp_path):
+    found = run_script("publish", small, tmp_path, course[0])
+    ours, theirs = tmp_path / "made" / "published", course[0] / "tiny" / "published"
+    assert found["card"] == course[1]["06"]["card"]
+    names = sorted(path.relative_to(theirs) for path in theirs.rglob("*") if path.is_file())
+    assert names and names == sorted(path.relative_to(ours) for path in ours.rglob("*") if path.is_file())
+    assert not [name for name in names if (ours / name).read_bytes() != (theirs / name).read_bytes()]

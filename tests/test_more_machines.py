@@ -1,0 +1,273 @@
+"""Notebook 11: its scripts on one process, on two launchers, by ``accelerate launch``; a killed rank; sharding; the plan's arithmetic.
+
+What the notebook itself shows (equal gradients, a killed worker's part done again) is compared where its stored outputs are.
+"""
+
+import contextlib
+import importlib.util
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy
+import psutil
+import pytest
+import warm
+from cells import definitions, edited_sources
+from datasets import Dataset, Features, Image, Value
+from PIL import Image as Page
+
+from vdr_helpers.profiles import PROFILES
+from vdr_helpers.training import last_checkpoint, page_keys
+
+ROOT = Path(__file__).resolve().parent.parent
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="module")
+def notebook():
+    """The notebook's scripts as text and its two functions about sharding."""
+    return definitions("11", "train_script", "check_script", "encode_script", "trial_script", "one_epoch", "describe", "ranks")
+
+
+def noise(seed: int) -> Page.Image:
+    return Page.fromarray(numpy.random.default_rng(seed).integers(0, 255, (64, 64, 3), dtype=numpy.uint8))
+
+
+def rows_of_pages(count: int, shared_every: int = 0) -> Dataset:
+    """Rows of small pages of noise; with ``shared_every`` every so many rows have the same positive."""
+    numbers = [0 if shared_every and i % shared_every == 0 else i for i in range(count)]
+    columns = {
+        "query": [f"query {i}" for i in range(count)],
+        "image": [noise(number) for number in numbers],
+        "negative_0": [noise(10_000 + i) for i in range(count)],
+    }
+    return Dataset.from_dict(columns, features=Features({"query": Value("string"), "image": Image(), "negative_0": Image()}))
+
+
+# The scripts as texts.
+
+
+def test_the_training_script_is_short_and_plain(notebook):
+    script = notebook["train_script"]
+    assert len(script.splitlines()) < 60
+    of_the_course = [line for line in script.splitlines() if "vdr_helpers" in line or "tiny_vdr" in line]
+    assert of_the_course == ["from vdr_helpers.training import last_checkpoint, no_duplicates_by_key, run_folder"]
+
+
+@pytest.mark.parametrize("name", ["train_script", "check_script", "encode_script", "trial_script"])
+def test_the_scripts_are_clean(notebook, name):
+    for command in (["check"], ["format", "--check"]):
+        run = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, "--config", str(ROOT / "pyproject.toml"), "-"],
+            input=notebook[name], capture_output=True, text=True,
+        )  # fmt: skip
+        assert run.returncode == 0, run.stdout + run.stderr
+
+
+# Which rows go where.
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_a_cut_batch_holds_each_page_once_and_rows_go_to_one_rank(notebook, ranks):
+    rows = rows_of_pages(100, shared_every=10)
+    space = notebook["one_epoch"].__globals__ | {}
+    space |= {"ranks": ranks, "profile": SimpleNamespace(seed=42), "keys": page_keys(rows)}
+    one_epoch, describe = (type(function)(function.__code__, space) for function in (notebook["one_epoch"], notebook["describe"]))
+    cut = describe(one_epoch(rows, 8, True), len(rows))
+    own = describe(one_epoch(rows, 8 // ranks, False), len(rows))
+    assert cut["rows per step"] == own["rows per step"] == 8
+    assert cut["steps with a page on several ranks"] == 0 < own["steps with a page on several ranks"]
+    assert cut["twice"] == 0 and cut["rows drawn once"] == 8 * cut["steps"] == 96
+    for step in one_epoch(rows, 8, True):
+        assert max(Counter(row for share in step for row in share).values()) == 1
+
+
+def test_a_pass_that_comes_out_short_is_filled_up_with_rows_again(notebook):
+    """What the text warns of: with a number of rows that is a multiple of the batch, waiting rows cost a batch, and others come twice."""
+    rows = rows_of_pages(32, shared_every=4)
+    space = notebook["one_epoch"].__globals__ | {"ranks": 2, "profile": SimpleNamespace(seed=42), "keys": page_keys(rows)}
+    one_epoch, describe = (type(function)(function.__code__, space) for function in (notebook["one_epoch"], notebook["describe"]))
+    full = describe(one_epoch(rows, 8, True), len(rows))
+    assert full["twice"] == full["not drawn"] > 0
+
+
+# The plan, Ray, and what the last section asks to try.
+
+
+def run_plan(**edits) -> dict:
+    """The cells of the plan, with ``assumed`` changed by pairs of text; returns their names."""
+    sources = edited_sources("11", **edits)
+    page = ROOT / "assets" / "readme_result.png"
+    space = {"pages": [str(page)], "PROFILES": PROFILES, "numpy": numpy, "total": None}
+    import pandas
+
+    space |= {"pandas": pandas}
+    for source in sources:
+        if '"pages": 100_000_000' in source or "vector = assumed[" in source:
+            exec(compile(source, "notebook 11, plan", "exec"), space)
+    return space
+
+
+def test_the_plan_agrees_with_the_page_about_the_store():
+    """docs/store.md: a node of 64 GiB holds 46.6 million pages of 1,024 numbers of one byte."""
+    found = run_plan()
+    assert found["node"] / 1e6 == pytest.approx(46.6, abs=0.06)
+    assert math.ceil(found["total"] / found["node"]) == 3
+
+
+def test_the_items_to_try_change_what_they_say(notebook):
+    text = next(
+        "".join(cell["source"])
+        for cell in json.loads(notebook_file().read_text())["cells"]
+        if "## Try this" in "".join(cell["source"])
+    )
+    changes = [
+        ("ranks = 2", "ranks = 4"),
+        ('by_rank["1"].kill()', 'by_rank["0"].kill()'),
+        ('"cards": 16', '"cards": 64'),
+        ('"bytes per number": 1', '"bytes per number": 4'),
+    ]
+    for there, new in changes:
+        assert f"`{there}`" in text and f"`{new}`" in text
+        assert any(new in source for source in edited_sources("11", edits=[(there, new)]))
+    found = run_plan(edits=changes[2:])
+    assert found["assumed"]["cards"] == 64 and math.ceil(found["total"] / found["node"]) == 9
+
+
+def notebook_file() -> Path:
+    [file] = (ROOT / "notebooks").glob("11_*.ipynb")
+    return file
+
+
+def test_without_ray_the_cell_says_what_to_install(monkeypatch):
+    [cell] = [source for source in edited_sources("11") if "find_spec(" in source]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r'pip install "ray\[data\]"'):
+        exec(compile(cell, "notebook 11", "exec"), {})
+
+
+# The scripts, run.
+
+
+@pytest.fixture(scope="module")
+def workplace(notebook, tmp_path_factory):
+    """A folder with the scripts and settings for eight steps of four rows, a checkpoint after each."""
+    folder = tmp_path_factory.mktemp("more-machines")
+    rows_of_pages(34).save_to_disk(str(folder / "rows"))
+    noise(1).save(folder / "a.png")
+    noise(2).save(folder / "b.png")
+    tiny = PROFILES["tiny"]
+    settings = {
+        "model": tiny.base_model,
+        "loader": {
+            "model_kwargs": tiny.model_kwargs,
+            "processor_kwargs": {"size": {"shortest_edge": 4096, "longest_edge": 4096}},
+        },
+        "adapters": [],
+        "rows": str(folder / "rows"),
+        "evaluation": {
+            "queries": {"q": "query"},
+            "corpus": {"a": str(folder / "a.png"), "b": str(folder / "b.png")},
+            "relevant_docs": {"q": ["a"]},
+        },
+        "dims": [256, 16],
+        "gather": True,
+        "mini_batches": {"mini_batch_size": 4},
+        "rows_per_step": 4,
+        "num_train_epochs": 1,
+        "learning_rate": 1e-4,
+        "eval_steps": 100,
+        "save_steps": 1,
+        "save_total_limit": 2,
+        "seed": 1,
+    }
+    for name in ("train", "check", "encode"):
+        (folder / f"{name}.py").write_text(notebook[f"{name}_script"])
+    for name, runs in (("alone", "alone"), ("settings", "runs")):
+        (folder / f"{name}.json").write_text(json.dumps(settings | {"output_dir": str(folder / runs)}))
+    (folder / "check.json").write_text(json.dumps(settings | {"output_dir": str(folder / "check"), "max_steps": 1}))
+    return folder
+
+
+def losses_of(folder: Path) -> list[float]:
+    [run] = [path for path in folder.iterdir() if path.name != "trained"]
+    history = json.loads(Path(last_checkpoint(run), "trainer_state.json").read_text())["log_history"]
+    return [entry["loss"] for entry in history if "loss" in entry]
+
+
+@pytest.fixture(scope="module")
+def alone(workplace):
+    """The losses of ``python train.py``, one process."""
+    done = warm.run(["train.py", "alone.json"], env=ENVIRONMENT, cwd=workplace)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (workplace / "alone" / "trained" / "modules.json").exists()
+    return losses_of(workplace / "alone")
+
+
+@pytest.mark.slow
+def test_a_killed_rank_0_is_named_and_two_launchers_end_where_one_process_does(workplace, alone, capsys):
+    """The notebook's own cell kills rank 0. Then two launchers, one rank each, stand in for two machines and go on."""
+    space = definitions("11", "command") | {
+        "work": workplace,
+        "environment": ENVIRONMENT,
+        "psutil": psutil,
+        "subprocess": subprocess,
+    }
+    [cell] = [
+        source for source in edited_sources("11", edits=[('by_rank["1"].kill()', 'by_rank["0"].kill()')]) if "Popen(" in source
+    ]
+    exec(compile(cell, "notebook 11, a rank dies", "exec"), space)
+    said = capsys.readouterr().out
+    assert "exit status: 1 | processes left: 0" in said and "root cause: rank : 0; exitcode : -9" in said
+    assert len(losses_of(workplace / "runs")) < len(alone) == 8
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    options = ["--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", f"--rdzv-endpoint={endpoint}", "--local-addr=127.0.0.1"]
+    launch = [sys.executable, "-m", "torch.distributed.run", *options, "train.py", "settings.json"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    launchers = [subprocess.Popen(launch, cwd=workplace, env=ENVIRONMENT, **quiet) for _ in range(2)]
+    try:
+        assert [launcher.wait(timeout=300) for launcher in launchers] == [0, 0]
+    finally:
+        for launcher in launchers:
+            launcher.terminate()
+            launcher.wait(timeout=60)
+    assert losses_of(workplace / "runs") == pytest.approx(alone, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_accelerate_launch_starts_two_ranks_too(workplace, alone):
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--main_process_port=0"]
+    done = subprocess.run([*command, "check.py", "check.json"], capture_output=True, text=True, cwd=workplace, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((workplace / "ranks2-gather1-rank1.json").read_text())
+    assert found["losses"][0] == pytest.approx(alone[0], rel=1e-4)
+    assert json.loads((workplace / "ranks2-gather0-rank1.json").read_text())["losses"][0] < 0.99 * alone[0]
+
+
+@pytest.mark.slow
+def test_vectors_of_two_models_never_share_a_folder(workplace):
+    pytest.importorskip("ray", reason='Ray is not installed: python -m pip install "ray[data]"')
+    vectors = workplace / "vectors"
+    for folder in (workplace / "parts", vectors):
+        folder.mkdir()
+    (vectors / "made_from.json").write_text(json.dumps({"model": "another"}))
+    settings = {"parts": str(workplace / "parts"), "vectors": str(vectors), "made_from": {"model": "this one"}}
+    (workplace / "encoding.json").write_text(json.dumps(settings))
+    done = subprocess.run(
+        [sys.executable, "encode.py", "encoding.json"], capture_output=True, text=True, cwd=workplace, env=ENVIRONMENT
+    )
+    assert done.returncode != 0 and "another model or other settings" in done.stderr
+    (vectors / "made_from.json").unlink()
+    with contextlib.chdir(workplace):
+        done = subprocess.run([sys.executable, "encode.py", "encoding.json"], capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.stdout.split() == ["0", "parts", "encoded,", "0", "there"]

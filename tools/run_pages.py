@@ -39,7 +39,8 @@ def write_html(notebook, source_folder: Path, target: Path) -> None:
     from nbconvert import HTMLExporter
 
     resources = {"metadata": {"path": str(source_folder), "name": target.stem}}
-    page, _ = HTMLExporter(embed_images=True).from_notebook_node(without_controls(notebook), resources=resources)
+    # outputs carry their pictures by themselves; embed_images would close every <details> above its answer
+    page, _ = HTMLExporter().from_notebook_node(without_controls(notebook), resources=resources)
     descriptions = image_descriptions(notebook)
     if descriptions:
         soup = BeautifulSoup(page, features="html.parser")

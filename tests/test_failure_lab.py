@@ -10,8 +10,10 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 import warm
+from bs4 import BeautifulSoup
 from cells import edited_sources, find_notebook
 
+from tools.run_pages import write_html
 from vdr_exercises import e12
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -110,6 +112,14 @@ def test_the_checklist_is_made_of_the_folded_assertions():
     )
     for _, assertion in folded().values():
         assert "".join(assertion.partition("\n")[2].split()) in checklist
+
+
+def test_what_is_folded_stays_folded_in_the_executed_page(tmp_path):
+    page = tmp_path / "12.html"
+    write_html(nbformat.read(find_notebook("12"), as_version=4), ROOT / "notebooks", page)
+    folds = BeautifulSoup(page.read_text(encoding="utf-8"), features="html.parser").select("details")
+    assert len(folds) == 12
+    assert all("def my_check(run):" in fold.get_text() for fold in folds)
 
 
 # The notebook, run once

@@ -127,7 +127,7 @@ def test_what_is_folded_stays_folded_in_the_executed_page(tmp_path):
 # What each number does: the attribute's name in the table, and by how much it moves at least. The margins are a fraction of what was
 # measured on tiny, and several times what a number differs between machines.
 MOVES = {
-    1: -0.3, 2: -0.1, 3: -0.1, 4: -0.05, 5: -0.2, 6: -0.3,  # NDCG@10
+    1: -0.3, 2: -0.1, 3: -0.05, 4: -0.05, 5: -0.2, 6: -0.3,  # NDCG@10
     7: 0.2, 8: 0.3, 9: 2,  # loss of the batch
     10: -0.05, 11: 0.3,  # held-out loss
     12: -0.5,  # share of weights that moved

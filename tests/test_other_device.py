@@ -13,7 +13,8 @@ from tiny_vdr.documents import draw_documents
 from tools.sizing import GIB, TINY, state_terms
 
 pytestmark = pytest.mark.slow
-NUMBERS = sorted(path.name[:2] for path in NOTEBOOKS.glob("*.ipynb"))
+# Without 11: its subject is other processes, and they do not know a device that was made in this one.
+NUMBERS = sorted({path.name[:2] for path in NOTEBOOKS.glob("*.ipynb")} - {"11"})
 REFUSAL = "Expected all tensors to be on the same device"
 
 

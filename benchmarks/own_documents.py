@@ -2,53 +2,37 @@
 
 Runs notebook 08's own cells on the ``tiny`` profile, up to the first results, once for each training seed and for each number of old rows
 mixed in, and writes ``assets/measured/own_documents.json``. The documents, the queries, the split and the mined negatives are the same in
-every run; the seed changes the order of the training rows. ``--resume`` keeps the runs of an interrupted one. The start is the tuned model that notebook 08 starts from.
+every run; the seed changes the order of the training rows. ``--resume`` keeps the runs of an interrupted one. The start is the tuned model that
+notebook 08 starts from.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
-import nbformat
-
+from benchmarks.notebook_cells import code_cells, first_with, run_silently
 from benchmarks.where import where_measured
 from vdr_helpers.profiles import assets_folder, load_profile
 from vdr_helpers.stamps import write_whole
 
-NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "08_own_documents.ipynb"
 FILE = assets_folder() / "measured" / "own_documents.json"
 SEEDS = (0, 1, 2)
 MIXED = (0, 1)  # old rows per own row
 SETTING, SCORES = "old_per_own = 0", 'scores["tuned"] ='  # what the first and the last cell of the training hold
 
 
-def cells() -> tuple[list[str], list[str]]:
-    """The notebook's code cells before the one that sets the old rows, and from it to the one that computes the scores."""
-    sources = [cell.source for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code"]
-    first, last = (next(i for i, source in enumerate(sources) if text in source) for text in (SETTING, SCORES))
-    return sources[:first], sources[first : last + 1]
-
-
-def execute(sources: list[str], space: dict) -> None:
-    """Run cells one after the other in ``space``, silently."""
-    for source in sources:
-        with contextlib.redirect_stdout(io.StringIO()):
-            exec(compile(source, NOTEBOOK.name, "exec"), space)
-
-
 def main() -> None:
     import IPython.display
 
     IPython.display.display = lambda *shown, **settings: None
-    before, training = cells()
+    sources = code_cells("08")
+    first, last = (first_with(sources, text) for text in (SETTING, SCORES))
+    before, training = sources[:first], sources[first : last + 1]
     space: dict = {"__name__": "own_documents", "display": IPython.display.display}
-    execute(before, space)
+    run_silently(before, space)
     start = space["scores"]["start"]
     result = {"what": "tiny profile, notebook 08's own cells, training seeds as listed; NDCG@10", **where_measured()}
     result |= {"queries": {task: len(values) for task, values in start.items()}, "own rows": len(space["own_rows"])}
@@ -59,7 +43,7 @@ def main() -> None:
     there = [(run["old rows per own row"], run["seed"]) for run in result["runs"]]
     for mixed, seed in ((mixed, seed) for mixed in MIXED for seed in SEEDS if (mixed, seed) not in there):
         space["profile"], started = replace(load_profile("tiny"), seed=seed), time.perf_counter()
-        execute([source.replace(SETTING, f"old_per_own = {mixed}") for source in training], space)
+        run_silently([source.replace(SETTING, f"old_per_own = {mixed}") for source in training], space)
         tuned = {task: round(float(values.mean()), 4) for task, values in space["scores"]["tuned"].items()}
         run = {"old rows per own row": mixed, "seed": seed, "steps": space["trainer"].state.global_step, **tuned}
         result["runs"].append(run)

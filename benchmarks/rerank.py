@@ -8,22 +8,17 @@ one core.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
-import nbformat
-
+from benchmarks.notebook_cells import code_cells, first_with, run_silently
 from benchmarks.where import where_measured
 from vdr_helpers.machine import quiet_progress_bars
 from vdr_helpers.profiles import assets_folder, load_profile
 from vdr_helpers.stamps import write_whole
 
-NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "09_rerank.ipynb"
 LAST = "def with_interval("  # the cell after which everything is known that is kept
 DEFAULT = ("240:0:stored", "240:0:mined", "1536:0:stored")
 
@@ -34,14 +29,15 @@ def measure(rows: int, seed: int, negatives: str) -> dict:
         raise SystemExit(f"negatives are stored or mined, not {negatives}")
     quiet_progress_bars()
     profile = replace(load_profile("tiny"), reranker_rows=rows, seed=seed)
-    cells = [cell.source for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code"]
-    space, started = {"profile": profile, "__name__": "__main__"}, time.perf_counter()
-    with contextlib.redirect_stdout(io.StringIO()):
-        for source in cells[1:]:  # without the setup cell, which would load the profile as it is
-            source = source.replace('"negative": stored', f'"negative": {negatives}')
-            exec(compile(source, NOTEBOOK.name, "exec"), space)
-            if LAST in source:
-                break
+    cells = code_cells("09")
+    cells = [
+        source.replace('"negative": stored', f'"negative": {negatives}') for source in cells[1 : first_with(cells, LAST) + 1]
+    ]
+    space, started = (
+        {"profile": profile, "__name__": "__main__"},
+        time.perf_counter(),
+    )  # the setup cell would load the profile as it is
+    run_silently(cells, space)
     deepest, alone = space["depths"][-1], space["alone"]
     after = {way: space["per_query"][way, deepest] for way in ("reranker", "sum")}
     low, high = space["interval"](after["sum"] - alone)

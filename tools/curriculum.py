@@ -11,6 +11,7 @@ import math
 import re
 import tomllib
 from dataclasses import dataclass
+from functools import cache
 
 from tools.badges import BADGE, rewrite_readme, settings
 from tools.tables import README, ROOT, between_marks, markdown
@@ -50,6 +51,7 @@ class Lesson:
         return f"[{label}]({self.file}.ipynb)"
 
 
+@cache
 def lessons() -> dict[str, Lesson]:
     """``{number: Lesson}`` in the course's order, appendices last. A field that is missing or unknown raises ``TypeError``."""
     return {number: Lesson(number, **fields) for number, fields in tomllib.loads(FILE.read_text(encoding="utf-8")).items()}

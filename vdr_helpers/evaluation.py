@@ -72,7 +72,7 @@ def embedding_key(model, queries: list[str], pages: list) -> str:
         "network": network.config.to_dict(),
         "attention": network.config._attn_implementation,
         "adapters": getattr(network, "peft_config", {}),
-        "width": [model.get_embedding_dimension(), model.truncate_dim],
+        "width": model.get_embedding_dimension(),  # a truncate_dim of the full width changes nothing
         "prompts": [model.prompts, model.default_prompt_name, model.max_seq_length],
         "first query": model.preprocess(queries[:1], prompt=model.prompts.get("query"))["input_ids"].tolist(),
         "images": model.processor.image_processor.to_dict(),

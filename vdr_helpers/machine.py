@@ -59,7 +59,7 @@ def quiet_progress_bars() -> None:
     disable_progress_bar()  # turns the hub's off too
     if os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS") is None:
         enable_progress_bars()
-    # It says that torchvision's decoder gives way to torchcodec's.
+    # This one says at every page that torchvision's decoder gives way to torchcodec's.
     logging.getLogger("transformers.image_utils").setLevel(logging.ERROR)
 
 

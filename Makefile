@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 PART ?= 1
 STAMP := $(VENV)/.installed
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9a][0-9]_*.ipynb))
+AFTER_THE_NOTEBOOKS := tests/test_try_this.py
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
@@ -44,13 +45,15 @@ lint: $(STAMP)
 
 # The quick tests and the slow ones in one process: what is imported, drawn or built for some serves the others.
 code-tests: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(AFTER_THE_NOTEBOOKS))
 
-# In order and in one process: each notebook finds what the one before left in an outputs folder that starts empty.
+# In order and in one process: each notebook finds what the one before left in an outputs folder that starts empty. Some tests follow,
+# so that both jobs end at about the same time.
 notebook-tests: $(STAMP)
 	@outputs=$$(mktemp -d) && trap 'rm -rf "$$outputs"' EXIT && echo "the notebooks run beside the tests of the code; their report follows" && \
 	  { VDR_OUTPUTS="$$outputs" $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
-	  $(NOTEBOOKS) > "$$outputs/report.txt" 2>&1; status=$$?; cat "$$outputs/report.txt"; exit $$status; }
+	  $(NOTEBOOKS) > "$$outputs/report.txt" 2>&1; status=$$?; cat "$$outputs/report.txt"; \
+	  $(BIN)/python -m pytest $(AFTER_THE_NOTEBOOKS) && exit $$status; }
 
 site: $(STAMP) ## build the course as web pages in outputs/site
 	$(BIN)/sphinx-build -q -W --keep-going -c site . outputs/site

@@ -247,7 +247,8 @@ def test_a_killed_rank_0_is_named_and_two_launchers_end_where_one_process_does(w
 @pytest.mark.slow
 def test_accelerate_launch_starts_two_ranks_too(workplace, alone):
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--main_process_port=0"]
-    done = subprocess.run([*command, "check.py", "check.json"], capture_output=True, text=True, cwd=workplace, env=ENVIRONMENT)
+    captured = {"capture_output": True, "text": True, "timeout": 600}
+    done = subprocess.run([*command, "check.py", "check.json"], cwd=workplace, env=ENVIRONMENT, **captured)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((workplace / "ranks2-gather1-rank1.json").read_text())
     assert found["losses"][0] == pytest.approx(alone[0], rel=1e-4)

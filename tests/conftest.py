@@ -59,7 +59,7 @@ def small_profile(source):
 
 @pytest.fixture(scope="session")
 def pdf_files(tmp_path_factory):
-    """A folder of three PDF files of eight pages, of which notebook 08's rule evaluates by one, and questions about some pages."""
+    """A folder of three PDF files of six pages, of which notebook 08's rule evaluates by one, and questions about some pages."""
     import numpy
     from cells import definitions
     from PIL import Image
@@ -75,9 +75,7 @@ def pdf_files(tmp_path_factory):
     for number, name in enumerate([names["eval"][0], *names["train"][:2]]):
         canvas = Canvas(str(folder / name), pagesize=(400, 560))
         canvas.setTitle(name.removesuffix(".pdf"))
-        for page, part in enumerate(
-            ("Filters", "Hoses", "Cables", "Storage", "Transport", "Cleaning", "Oil", "Start-up"), start=1
-        ):
+        for page, part in enumerate(("Filters", "Hoses", "Cables", "Storage", "Transport", "Cleaning"), start=1):
             canvas.setFont("Helvetica", 30)
             canvas.drawString(20, 500, f"{part} {number}")
             canvas.setFont("Helvetica", 10)
@@ -87,6 +85,6 @@ def pdf_files(tmp_path_factory):
                 canvas.drawImage(photo, 20, 20)
             canvas.showPage()
         canvas.save()
-        questions += [f"{name},{page},Where is part {page} of {name}?" for page in (2, 5, 7)]
+        questions += [f"{name},{page},Where is part {page} of {name}?" for page in (2, 4, 5)]
     (folder / "questions.csv").write_text("\n".join([*questions, "gone.pdf,1,Who?"]) + "\n")
     return folder

@@ -65,7 +65,8 @@ class Stage:
 STAGES = {
     "train": Stage(
         "Fine-tune an embedding model for pages: cached contrastive loss, several vector lengths at once, all weights.",
-        "--data made/documents/dataset --monitor-rows 20 --output-dir made",
+        "--data made/documents/dataset --base-model owner/model",
+        instead={"range(profile.monitor_rows)": "range(min(profile.monitor_rows, len(eval_dataset)))"},
         guarded=True,
     ),
     "evaluate": Stage(
@@ -81,6 +82,7 @@ STAGES = {
             "*embed_once(model, texts, pages, profile), embed_once(model, train_texts, train_pages, profile)[1]": (
                 "embed_once(model, texts, pages, profile)"
             ),
+            "dims = list(profile.matryoshka_dims)": "dims = sorted({*profile.matryoshka_dims, profile.truncate_dim}, reverse=True)",
             "(query_embeddings, page_embeddings, _) in embeddings": "(query_embeddings, page_embeddings) in embeddings",
             "this profile publishes {profile.truncate_dim:,}": "at {profile.truncate_dim:,} numbers",
             ": with 95 % confidence it loses at most": " with 95 % confidence it loses at most",
@@ -162,20 +164,23 @@ def extra_settings(profile: Profile, cells: list[str]) -> dict:
     """What a script reads beside the profile's fields: ``{name: (function of no arguments, help)}``. ``cells``: the stage's sources."""
     tuned = finetuned_model(profile)[0]
     return {
-        "base_model": (lambda: profile.base_model, "a folder or a hub id"),
-        "processor_kwargs": (lambda: profile.processor_kwargs, "JSON: pixels per page, the least and the most"),
         "documents_folder": (
             lambda: Path(profile.documents_folder or "documents"),
-            "PDF files, and questions.csv if there are questions",
+            "PDF files, and questions.csv (file, page, query) if there are questions",
         ),
-        "data": (lambda: profile.output_dir / "data", "holds train/ and eval/, saved with save_to_disk"),
-        "finetuned": (lambda: tuned, "a folder or a hub id"),
+        "data": (
+            lambda: profile.output_dir / "data",
+            "train/ and eval/, saved with save_to_disk: query, image, negative_0, in eval up to negative_3",
+        ),
+        "query": (lambda: "pages about paper", "what to search for"),
+        "base_model": (lambda: profile.base_model, "a folder or a hub id"),
+        "finetuned": (lambda: tuned, "the tuned model: a folder or a hub id"),
+        "results": (lambda: Path("made") / "results", "what evaluate.py and truncate.py measured, for the card"),
         "output_dir": (lambda: Path("made"), "what this script makes goes below this folder"),
         "publish": (lambda: False, "upload the model"),
-        "query": (lambda: "pages about paper", "what to search for"),
         "repository": (lambda: "your-name/your-model", "where it is uploaded to"),
-        "results": (lambda: Path("made") / "results", "what evaluate.py and truncate.py measured, for the card"),
         "title": (lambda: f"Page search, fine-tuned ({profile.name} profile)", "of the card"),
+        "processor_kwargs": (lambda: profile.processor_kwargs, "JSON: pixels per page, the least and the most"),
     } | {name: (lambda name=name: settled(profile, tuned, cells)[name], comment) for name, comment in SETTLED.items()}
 
 
@@ -202,7 +207,7 @@ def settings_code(profile: Profile, names: set[str], cells: list[str]) -> str:
     """The command line of a stage of these cells: an option for each of the settings called ``names``, and ``profile``, what was chosen."""
     extra, comments = extra_settings(profile, cells), field_comments() | HELP
     options = []
-    for name in sorted(names):
+    for name in sorted(names, key=lambda name: ([*extra, name].index(name), name)):  # what everybody sets comes first
         value, said = extra.get(name, (lambda name=name: getattr(profile, name), comments.get(name, "")))
         options.append(option_code(name, value(), "" if "vdr_helpers" in said or re.search(MENTION, said) else said))
     return f"""parser = argparse.ArgumentParser(
@@ -217,14 +222,14 @@ profile = parser.parse_args()
 def option_code(name: str, value, said: str) -> str:
     """``option("--learning-rate", type=float, default=0.0007, help="...")``; a dictionary is given as JSON."""
     kinds = {bool: "action=argparse.BooleanOptionalAction, ", dict: "type=json.loads, ", str: ""}
-    kind = kinds.get(type(value), f"type={type(value).__name__}, ")
+    hint = get_type_hints(Profile).get(name)
+    kind = kinds.get(type(value), f"type={'float' if hint is float else type(value).__name__}, ")
     if isinstance(value, Path):
         kind, value = "type=Path, ", str(value)
     elif isinstance(value, tuple | list):
-        hint = "str" if "str" in str(get_type_hints(Profile)[name]) else "int"
-        kind, value = f'nargs="*", type={hint}, ' if hint == "int" else 'nargs="*", ', list(value)
+        kind, value = 'nargs="*", ' if "str" in str(hint) else 'nargs="*", type=int, ', list(value)
     elif value is None:
-        kind = "type=int, " if "int" in str(get_type_hints(Profile).get(name)) else ""
+        kind = "type=int, " if "int" in str(hint) else ""
     shown = pformat(value, width=100, sort_dicts=False)
     return f'option("--{name.replace("_", "-")}", {kind}default={shown}, help={said.replace("%", "%%")!r})'
 
@@ -617,7 +622,7 @@ def make_script(stage: str, profile: Profile) -> str:
     if wanted.guarded:
         body = 'if __name__ == "__main__":\n' + textwrap.indent(body, "    ")
     used = list(dict.fromkeys(name for name, *_ in cells))
-    beside = f" {' and '.join(wanted.files)} belong beside it." if wanted.files else ""
+    beside = f"\n{' and '.join(wanted.files)} belong beside it." if wanted.files else ""
     imports = dict.fromkeys(["import argparse", "import json", "from pathlib import Path", *script.imports])
     whole = (
         'pandas.set_option("display.width", 200, "display.max_columns", 20)  # print tables whole\n' if "pandas." in body else ""

@@ -168,7 +168,7 @@ def cell(*sources: str, shown: bool | None = False, without: tuple[str, ...] = (
 
 def test_what_keeps_books_is_left_out_and_nothing_else():
     assert cell("print(1)\ncheck_band('x', 1, 0, 2, hint='h')\nprint(2)") == "print(1)\nprint(2)"
-    assert cell("curve = LiveCurve(dim=8)\ntrain(\n    model,\n    callbacks=[curve],  # live\n)") == "train(\n    model,\n)"
+    assert cell("cast = PixelsInFormat(dim=8)\ntrain(\n    model,\n    collators=[cast],  # live\n)") == "train(\n    model,\n)"
     assert cell("train(model, token=hub_token())") == "train(model)"
     tried = "try:\n    page = push(token=hub_token())\n    # said\n    print(page)\nexcept Exception as error:\n    print({})\nprint(2)"
     assert cell(tried.format("reason(error)")) == "page = push()\n# said\nprint(page)\nprint(2)"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sentence_transformers.base.evaluation import BaseEvaluator
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+from transformers import TrainerCallback
 
 
 def page_paths(dataset, folder):
@@ -81,6 +82,19 @@ class OnePassMatryoshkaEvaluator(BaseEvaluator):
         for dim, evaluator in zip(self.truncate_dims, self.evaluators, strict=True):
             metrics |= evaluator(model, output_path, epoch, steps, corpus_embeddings=pages[:, :dim])
         return metrics
+
+
+class LiveCurve(TrainerCallback):
+    """A line at each evaluation: the step, the last loss, and NDCG@10 at the full width and at ``dim``."""
+
+    def __init__(self, dim=None):
+        self.dim = dim
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        losses = [f"{entry['loss']:.3f}" for entry in state.log_history if "loss" in entry]
+        scores = {name: score for name, score in metrics.items() if name.endswith("_ndcg@10")}
+        shown = [f"{score:.3f}" for name, score in scores.items() if name == next(iter(scores)) or f"-{self.dim}d_" in name]
+        print(f"step {state.global_step} of {state.max_steps}: loss {(losses or ['-'])[-1]}, NDCG@10 {' and '.join(shown)}")
 
 
 def model_key(folder, *more):

@@ -58,6 +58,7 @@ class Stage:
     without: tuple[str, ...] = ()  # names that a notebook explains with and a script can be without
     instead: dict[str, str] = field(default_factory=dict)  # what stands once in one cell, and what a script says there
     then: str = ""  # code behind the last cell
+    about_the_model: tuple[str, ...] = ()  # options that have to be given for another model than the profile's
     files: tuple[str, ...] = ()  # of assets/, copied beside the script
     guarded: bool = False  # whether the data loader's processes, where they are spawned, import the script anew
 
@@ -69,6 +70,11 @@ STAGES = {
         instead={
             "range(profile.monitor_rows)": "range(min(profile.monitor_rows, len(eval_dataset)))",
             "; the table below is easier to read": "",
+            'corpus[f"q{i}-positive"] = row["image"]': (
+                'corpus[row["image"]] = row["image"]  # a page that stands in several rows counts once'
+            ),
+            'relevant_docs[f"q{i}"] = {f"q{i}-positive"}': 'relevant_docs[f"q{i}"] = {row["image"]}',
+            'corpus[f"q{i}-{name}"] = row[name]': "corpus[row[name]] = row[name]",
         },
         guarded=True,
     ),
@@ -76,6 +82,7 @@ STAGES = {
         "Score base and tuned model on the same queries and pages, with an interval for the gain.",
         "--data made/documents/dataset --finetuned made/finetuned",
         without=("number", "by_hand", "base_score", "tuned_score"),
+        then="for name, found in metrics.items():\n    print(f\"{name}: NDCG@10 {found['vdr-eval-hard_cosine_ndcg@10']:.3f}\")",
     ),
     "truncate": Stage(
         "Measure what each vector length costs, which step down is more than noise, and choose one.",
@@ -93,13 +100,15 @@ STAGES = {
     ),
     "publish": Stage(
         "Save a tuned model with its width and a model card, and upload it if you say so.",
-        "--finetuned made/finetuned --results made/results --publish --repository me/my-model",
+        """--finetuned made/finetuned --facts '{"base": "owner/model", "data": "my manuals"}' --licence MIT --eval-rows 20 \\
+        --title "Search in my manuals" --publish --repository me/my-model""",
         instead={
             "publish = False": "publish = profile.publish",
             '"your-name/your-model"': "profile.repository",
             'f"Page search, fine-tuned ({profile.name} profile)"': "profile.title",
         },
         files=("model_card.md", "citations.bib"),
+        about_the_model=("facts", "licence", "title", "eval-rows"),
     ),
     "search": Stage(
         "Embed pages, keep the vectors in a store, and search them.",
@@ -206,8 +215,17 @@ def field_comments() -> dict[str, str]:
     return dict(re.findall(r"^    (\w+): [^#\n]*# (.*)$", inspect.getsource(Profile), re.MULTILINE))
 
 
-def settings_code(profile: Profile, names: set[str], cells: list[str]) -> str:
-    """The command line of a stage of these cells: an option for each of the settings called ``names``, and ``profile``, what was chosen."""
+def settings_code(profile: Profile, names: set[str], cells: list[str], about_the_model: tuple[str, ...]) -> str:
+    """The command line of a stage of these cells: an option for each of the settings called ``names``, and ``profile``, what was chosen.
+
+    ``about_the_model``: the options that have to be given where the model is another one than the profile's.
+    """
+    check = f"""given = {{word.partition("=")[0] for word in sys.argv}}
+missing = [name for name in {[f"--{name}" for name in about_the_model]} if name not in given]
+if profile.finetuned != parser.get_default("finetuned") and missing:
+    parser.error(f"say this of your model too: {{', '.join(missing)}}")
+"""
+    check = check if about_the_model else ""
     extra, comments = extra_settings(profile, cells), field_comments() | HELP
     options = []
     for name in sorted(names, key=lambda name: ([*extra, name].index(name), name)):  # what everybody sets comes first
@@ -219,7 +237,7 @@ def settings_code(profile: Profile, names: set[str], cells: list[str]) -> str:
 option = parser.add_argument
 {chr(10).join(options)}
 profile = parser.parse_args()
-"""
+{check}"""
 
 
 def option_code(name: str, value, said: str) -> str:
@@ -626,7 +644,7 @@ def make_script(stage: str, profile: Profile) -> str:
         body = 'if __name__ == "__main__":\n' + textwrap.indent(body, "    ")
     used = list(dict.fromkeys(name for name, *_ in cells))
     beside = f"\n{' and '.join(wanted.files)} belong beside it." if wanted.files else ""
-    imports = dict.fromkeys(["import argparse", "import json", "from pathlib import Path", *script.imports])
+    imports = dict.fromkeys(["import argparse", "import json", "import sys", "from pathlib import Path", *script.imports])
     whole = (
         'pandas.set_option("display.width", 200, "display.max_columns", 20)  # print tables whole\n' if "pandas." in body else ""
     )
@@ -644,7 +662,7 @@ from __future__ import annotations
 
 {chr(10).join(imports)}
 
-{settings_code(profile, settings, sources)}{whole}
+{settings_code(profile, settings, sources, wanted.about_the_model)}{whole}
 
 {helpers}
 

@@ -38,16 +38,15 @@ def page_paths(dataset, folder):
 
 
 def retrieval_inputs(eval_dataset):
-    """``(queries, corpus, relevant_docs, hard_negatives)``: dictionaries of texts, pages and the ids of right and of similar pages."""
-    names = [name for name in eval_dataset.column_names if name.startswith("negative_")]
+    """``(queries, corpus, relevant_docs, hard_negatives)`` of rows of page files; a page that stands in several rows counts once."""
+    columns = ["image", *(name for name in eval_dataset.column_names if name.startswith("negative_"))]
     queries, corpus, relevant_docs, hard_negatives = {}, {}, {}, {}
     for i, row in enumerate(eval_dataset):
         if not row["query"].strip():
             raise ValueError(f"row {i} has an empty query, which matches nothing: leave it out")
-        queries[f"q{i}"], relevant_docs[f"q{i}"] = row["query"], {f"q{i}-positive"}
-        negatives = {f"q{i}-{name}": row[name] for name in names}
-        corpus |= {f"q{i}-positive": row["image"]} | negatives
-        hard_negatives[f"q{i}"] = set(negatives)
+        corpus |= {Path(row[name]).name: row[name] for name in columns}
+        positive, *negatives = (Path(row[name]).name for name in columns)
+        queries[f"q{i}"], relevant_docs[f"q{i}"], hard_negatives[f"q{i}"] = row["query"], {positive}, set(negatives)
     return queries, corpus, relevant_docs, hard_negatives
 
 

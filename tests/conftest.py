@@ -55,3 +55,36 @@ def small_profile(source):
     from vdr_helpers.profiles import load_profile
 
     return dataclasses.replace(load_profile("tiny"), corpus=None, dataset_name=str(source), train_rows=30, eval_rows=20)
+
+
+@pytest.fixture(scope="session")
+def pdf_files(tmp_path_factory):
+    """A folder of three PDF files of six pages, of which notebook 08's rule evaluates by one, and questions about some pages."""
+    import numpy
+    from cells import definitions
+    from PIL import Image
+    from reportlab.lib.utils import ImageReader
+    from reportlab.pdfgen.canvas import Canvas
+
+    folder, side_of = tmp_path_factory.mktemp("pdf"), definitions("08", "side_of")["side_of"]
+    photo = ImageReader(Image.fromarray(numpy.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=numpy.uint8)))
+    names = {"eval": [], "train": []}
+    for name in (f"manual{i}.pdf" for i in range(20)):
+        names["eval" if side_of({"document": name, "id": name}) == "eval" else "train"].append(name)
+    questions = ["file,page,query"]
+    for number, name in enumerate([names["eval"][0], *names["train"][:2]]):
+        canvas = Canvas(str(folder / name), pagesize=(400, 560))
+        canvas.setTitle(name.removesuffix(".pdf"))
+        for page, part in enumerate(("Filters", "Hoses", "Cables", "Storage", "Transport", "Cleaning"), start=1):
+            canvas.setFont("Helvetica", 30)
+            canvas.drawString(20, 500, f"{part} {number}")
+            canvas.setFont("Helvetica", 10)
+            for line in range(page):
+                canvas.drawString(20, 400 - 14 * line, f"Ring {part} {10 * number + line} mm")
+            if part == "Storage":
+                canvas.drawImage(photo, 20, 20)
+            canvas.showPage()
+        canvas.save()
+        questions += [f"{name},{page},Where is part {page} of {name}?" for page in (2, 4, 5)]
+    (folder / "questions.csv").write_text("\n".join([*questions, "gone.pdf,1,Who?"]) + "\n")
+    return folder

@@ -191,3 +191,29 @@ def save_reranker_twin(folder):
     head = LogitScore(true_token_id=yes, false_token_id=no)
     CrossEncoder(modules=[read, head], device="cpu").save_pretrained(str(folder / "reranker"), create_model_card=False)
     return folder / "reranker"
+
+
+def save_writer_twin(folder, reply):
+    """The folder of a saved twin of ``Qwen/Qwen3-VL-2B-Instruct``: its classes, with weights that answer every page with ``reply``.
+
+    ``reply`` is one word of the vocabulary. The layers pass on what they get, so that the next word follows from the last one alone:
+    ``reply`` after the end of a prompt, the end after ``reply``.
+    """
+    processor = copy.deepcopy(model.build_processor())
+    tokenizer = processor.tokenizer
+    tokenizer.add_tokens([reply])
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        network = transformers.Qwen3VLForConditionalGeneration(model.tiny_config(tokenizer))
+        for name, weight in network.named_parameters():
+            if "language_model" in name and name.endswith(("o_proj.weight", "down_proj.weight")):
+                weight.zero_()
+        last, said, end = tokenizer.encode("\n")[-1], tokenizer.convert_tokens_to_ids(reply), tokenizer.eos_token_id
+        read = network.get_input_embeddings().weight.clone()
+        network.lm_head.weight = torch.nn.Parameter(torch.zeros_like(read))  # not the table that is read
+        network.lm_head.weight[said], network.lm_head.weight[end] = read[last], read[said]
+    network.config.tie_word_embeddings = network.config.text_config.tie_word_embeddings = False
+    network.generation_config.eos_token_id = end
+    network.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder

@@ -6,17 +6,18 @@ import hashlib
 import inspect
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import model_twins
 import nbformat
 import pytest
 import warm
-from cells import definitions
-from datasets import load_from_disk
-from reportlab.pdfgen.canvas import Canvas
+from datasets import Dataset, load_from_disk
 from safetensors.torch import load_file
 
 from tools import copy_out, plain
@@ -47,6 +48,9 @@ def test_every_script_stands_alone(scripts):
         assert not [module for module in modules if module.split(".")[0] in COURSE], stage
         assert ast.get_docstring(tree).startswith(copy_out.STAGES[stage].does)
         assert not copy_out.LEFT_OUT & copy_out.all_names(tree), stage
+        settings = code.partition("option = ")[2].partition("profile = ")[0]  # a card's facts may say what made the split
+        of_the_course = [line for line in code.replace(settings, "").splitlines() if "otebook" in line or "ppendix" in line]
+        assert len(of_the_course) == 1 and of_the_course[0].startswith("Made from the course's notebook"), (stage, of_the_course)
 
 
 def test_every_script_is_clean(scripts, tmp_path):
@@ -61,10 +65,34 @@ def test_every_script_is_clean(scripts, tmp_path):
 
 def test_a_profile_is_settings(scripts):
     tiny, full = scripts["train", "tiny"], scripts["train", "full"]
-    assert "learning_rate=0.0007" in tiny and "learning_rate=2e-05" in full
-    assert 'base_model="Qwen/Qwen3-VL-Embedding-2B"' in full
-    same = [{line for line in code.split("\n)\n", 1)[1].splitlines()} for code in (tiny, full)]
+    assert '"--learning-rate", type=float, default=0.0007' in tiny and '"--learning-rate", type=float, default=2e-05' in full
+    assert '"--base-model", default="Qwen/Qwen3-VL-Embedding-2B"' in full
+    assert '"--query-models", nargs="*", default=["Qwen/Qwen3-VL-2B-Instruct"]' in " ".join(scripts["documents", "full"].split())
+    same = [code.split("parser.parse_args()\n", 1)[1] for code in (tiny, full)]
     assert same[0] == same[1], "below the settings the two are the same code"
+
+
+def test_every_setting_says_what_it_is(scripts):
+    for (stage, name), code in scripts.items():
+        options = [part for part in ast.walk(ast.parse(code)) if copy_out.called_name(part) == "option"]
+        helps = {part.args[0].value: next(key.value.value for key in part.keywords if key.arg == "help") for part in options}
+        read = {f"--{word.replace('_', '-')}" for word in re.findall(r"\bprofile\.(\w+)", code)}
+        assert helps and all(helps.values()) and set(helps) == read, (stage, name, helps)
+
+
+@pytest.mark.slow
+def test_the_command_line_of_a_script(scripts, tmp_path):
+    (tmp_path / "train.py").write_text(scripts["train", "tiny"])
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("VDR_")}
+    said = warm.run([str(tmp_path / "train.py"), "--help"], env=environment, cwd=tmp_path)
+    assert said.returncode == 0 and "usage: train.py" in said.stdout
+    assert "the highest of the run (default: 0.0007)" in " ".join(said.stdout.split())
+    said = warm.run([str(tmp_path / "train.py"), "--learning-rate", "fast"], env=environment, cwd=tmp_path)
+    assert said.returncode == 2 and "argument --learning-rate: invalid float value: 'fast'" in said.stderr
+    (tmp_path / "publish.py").write_text(scripts["publish", "tiny"])
+    mine = ["--finetuned", "mine", "--facts={}", "--licence", "MIT", "--title", "Mine"]
+    said = warm.run([str(tmp_path / "publish.py"), *mine], env=environment, cwd=tmp_path)
+    assert said.returncode == 2 and "say this of your model too: --eval-rows" in said.stderr, "not what was true of another one"
 
 
 def test_a_counterpart_takes_what_the_helper_takes():
@@ -89,7 +117,31 @@ def test_the_counterpart_of_make_once_makes_once(tmp_path):
     assert len(made) == 2 and (tmp_path / "pages" / "page.txt").exists()
     with pytest.raises(KeyboardInterrupt):
         plain.make_once(tmp_path / "more", {"pixels": 1}, make)
-    assert not (tmp_path / "more").exists(), "half a folder is none"
+    plain.make_once(tmp_path / "more", {"pixels": 1}, made.append)
+    assert len(made) == 4, "half a folder is none"
+
+
+def test_a_page_of_several_rows_stands_once_among_the_pages():
+    rows = [
+        {"query": "a", "image": "x/1.png", "negative_0": "x/2.png"},
+        {"query": "b", "image": "x/2.png", "negative_0": "x/3.png"},
+    ]
+    queries, corpus, relevant_docs, hard_negatives = plain.retrieval_inputs(Dataset.from_list(rows))
+    assert queries == {"q0": "a", "q1": "b"} and corpus == {f"{i}.png": f"x/{i}.png" for i in (1, 2, 3)}
+    assert relevant_docs == {"q0": {"1.png"}, "q1": {"2.png"}} and hard_negatives == {"q0": {"2.png"}, "q1": {"3.png"}}
+    with pytest.raises(ValueError, match="row 0 has an empty query"):
+        plain.retrieval_inputs(Dataset.from_list([rows[0] | {"query": " "}]))
+
+
+def test_scores_of_another_model_do_not_get_into_a_card(tmp_path, capsys):
+    def settings(model):
+        return SimpleNamespace(finetuned=str(tmp_path / model), output_dir=tmp_path, results=tmp_path / "results")
+
+    plain.save_results(settings("mine"), "evaluation", {"tuned": 0.9})
+    assert plain.load_results(settings("mine"), "evaluation") == {"tuned": 0.9}
+    assert plain.load_results(settings("other"), "evaluation") is None
+    assert "evaluation.json was measured with" in capsys.readouterr().out
+    assert plain.load_results(settings("mine"), "truncation") is None
 
 
 def test_every_mark_in_a_notebook_is_a_stage():
@@ -122,9 +174,9 @@ def test_what_cannot_stand_alone_is_named(tmp_path, monkeypatch, capsys):
     assert "no cell has 'train'" in capsys.readouterr().err
 
 
-def cell(*sources: str, shown: bool = False) -> str:
+def cell(*sources: str, shown: bool | None = False, without: tuple[str, ...] = ()) -> str:
     """What becomes of cells."""
-    script = copy_out.Script()
+    script = copy_out.Script(without=frozenset(without))
     for source in sources:
         script.take_cell(source, shown, "")
     return copy_out.without_unread("\n\n".join(script.body) + "\n").strip()
@@ -132,7 +184,7 @@ def cell(*sources: str, shown: bool = False) -> str:
 
 def test_what_keeps_books_is_left_out_and_nothing_else():
     assert cell("print(1)\ncheck_band('x', 1, 0, 2, hint='h')\nprint(2)") == "print(1)\nprint(2)"
-    assert cell("curve = LiveCurve(dim=8)\ntrain(\n    model,\n    callbacks=[curve],  # live\n)") == "train(\n    model,\n)"
+    assert cell("cast = PixelsInFormat(dim=8)\ntrain(\n    model,\n    collators=[cast],  # live\n)") == "train(\n    model,\n)"
     assert cell("train(model, token=hub_token())") == "train(model)"
     tried = "try:\n    page = push(token=hub_token())\n    # said\n    print(page)\nexcept Exception as error:\n    print({})\nprint(2)"
     assert cell(tried.format("reason(error)")) == "page = push()\n# said\nprint(page)\nprint(2)"
@@ -152,13 +204,52 @@ def test_what_nobody_reads_goes():
     assert cell("def f():\n    return 1\n\n\ndef g():\n    return f()\n\n\nprint(2)") == "print(2)"
 
 
+def test_what_a_script_can_be_without_goes_wherever_it_stands():
+    source = "raw = mine()\nraw['same'] = 1\nprint(raw)\nrows = mine()\nfor row in rows:\n    print(row)\n    print(raw)"
+    assert cell(source, without=("raw",)) == "rows = mine()\nfor row in rows:\n    print(row)"
+    assert cell("print(1)\n# of a table\npandas.DataFrame(\n    rows\n)", shown=None) == "print(1)"
+
+
+def test_what_hides_or_keeps_books_gives_way_to_what_it_holds():
+    hidden = "def mine():\n    with capture_output():  # its bars\n        return search(\n            1\n        )"
+    assert cell(f"{hidden}\n\n\nprint(mine())") == "def mine():\n    return search(\n        1\n    )\n\n\nprint(mine())"
+    saved = "with whole_folder({}, made_from=model_settings()) as partial:\n    save(str(partial))"
+    cleared = "shutil.rmtree({}, ignore_errors=True)  # nothing of an earlier run stays beside this one"
+    assert cell(f"folder = place\n{saved.format('folder')}").splitlines()[1:] == [cleared.format("folder"), "save(str(folder))"]
+    expected = ["partial = place / 'x'", cleared.format("partial"), "save(str(partial))"]
+    assert cell(saved.format("place / 'x'")).splitlines() == expected
+
+
+def test_the_first_of_a_pair_is_what_the_settings_name():
+    rows = "rows, origin = load_prepared(profile, 'train')\nprint(rows)\nprint('data:', origin)"
+    assert cell(rows) == "rows = load_from_disk(profile.data / 'train')\nprint(rows)"
+    assert cell("print(load_prepared(profile, 'eval')[0].x)") == "print(load_from_disk(profile.data / 'eval').x)"
+    assert cell("path, _ = finetuned_model(profile)\nprint(path)") == "path = profile.finetuned\nprint(path)"
+
+
+def test_nobody_is_sent_to_a_notebook_that_is_not_there():
+    code = "a = 1  # notebook 5 shows it; cheap\nb = 2  # as in notebook 03\n# see appendix a1\nc = '# notebook 3'\n"
+    assert copy_out.without_mentions(code) == "a = 1  # cheap\nb = 2\n\nc = '# notebook 3'\n"
+    told = '"""What it is (notebook 02), always.\n\n    As notebook 03 builds them. It holds.\n    """\n'
+    assert copy_out.without_mentions(told) == '"""What it is, always.\n\n    It holds.\n    """\n'
+    assert cell("run(sampler=no_duplicates_by_key,  # by the key\n    seed=1)") == 'run(sampler="no_duplicates",\n    seed=1)'
+
+
+def test_a_change_that_does_not_fit_its_cells_is_named(monkeypatch):
+    stage = dataclasses.replace(copy_out.STAGES["search"], instead={"no such words": ""})
+    monkeypatch.setitem(copy_out.STAGES, "search", stage)
+    with pytest.raises(ValueError, match="cells of search have to hold this once: no such words"):
+        copy_out.make_script("search", load_profile("tiny"))
+
+
 def test_what_needs_this_repository_is_a_setting():
     assert (
         cell("def licences():\n    return table\n\n\nlicence = licences()[base]\nprint(licence)")
         == "licence = profile.licence\nprint(licence)"
     )
     made = copy_out.make_script("publish", load_profile("full"))
-    assert 'licence="Apache-2.0",  # of the base model' in made and f'"base": "{load_profile("full").finetuned_name}"' in made
+    assert '"--licence", default="Apache-2.0", help="of the base model' in " ".join(made.split())
+    assert f'"base": "{load_profile("full").finetuned_name}"' in made
 
 
 def test_what_a_notebook_shows_is_printed():
@@ -181,8 +272,10 @@ class Refuse:
         if name.split(".")[0] in course:
             raise ImportError(f"{name} is not here")
 sys.meta_path.insert(0, Refuse())
-space = runpy.run_path(sys.argv[1], run_name="__main__")
-exec(sys.argv[2], space)
+_, script, code, *arguments = sys.argv
+sys.argv = [script, *arguments]
+space = runpy.run_path(script, run_name="__main__")
+exec(code, space)
 print("FOUND " + json.dumps(space["found"]))
 """
 LEAVES = {  # what notebook and script are compared by
@@ -190,8 +283,8 @@ LEAVES = {  # what notebook and script are compared by
     "evaluate": ("04", "found = {'metrics': metrics, 'gain': [float(low), float(high)]}"),
     "truncate": ("05", "found = {'scores': scores, 'choice': choice.to_dict(), 'steps': steps.to_dict()}"),
     "publish": ("06", "found = {'card': model_card}"),
-    "documents": ("08", "found = {'pages': [[row['id'], row['hash'], row['text'], row['headings']] for row in rows], 'queries': kept} | {name: [[row.pop('query'), *(Path(page).stem for page in row.values())] for row in some] for name, some in {'train': own_rows, 'eval': eval_rows}.items()}"),
-    "search": ("06", "found = {query: list(search(query).items()) for query in queries.values()}"),
+    "documents": ("08", "found = {'pages': [[row['id'], row['hash'], row['text'], row['headings']] for row in rows], 'queries': kept, 'by models': [len(candidates), len(from_model)]} | {name: [[row.pop('query'), *(Path(page).stem for page in row.values())] for row in some] for name, some in {'train': own_rows, 'eval': eval_rows}.items()}"),
+    "search": ("06", "import hashlib\nfrom pathlib import Path\nfound = {query: [hashlib.sha1(Path(corpus[page]).read_bytes()).hexdigest() for page in search(query)] for query in queries.values()}"),
 }  # fmt: skip
 TRAIN_LOG = "score = 'eval_vdr-eval-hard_cosine_ndcg@10'\nlog_history = trainer.state.log_history\n"
 
@@ -220,37 +313,18 @@ def tagged(*stages: str) -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def pdf_files(tmp_path_factory):
-    """A folder of three PDF files of eight pages, of which the notebook's rule evaluates by one, and questions about some pages."""
-    folder, side_of = tmp_path_factory.mktemp("pdf"), definitions("08", "side_of")["side_of"]
-    names = {"eval": [], "train": []}
-    for name in (f"manual{i}.pdf" for i in range(20)):
-        names["eval" if side_of({"document": name, "id": name}) == "eval" else "train"].append(name)
-    questions = ["file,page,query"]
-    for number, name in enumerate([names["eval"][0], *names["train"][:2]]):
-        canvas = Canvas(str(folder / name), pagesize=(400, 560))
-        canvas.setTitle(name.removesuffix(".pdf"))
-        for page, part in enumerate(
-            ("Filters", "Hoses", "Cables", "Storage", "Transport", "Cleaning", "Oil", "Start-up"), start=1
-        ):
-            canvas.setFont("Helvetica", 30)
-            canvas.drawString(20, 500, f"{part} {number}")
-            canvas.setFont("Helvetica", 10)
-            for line in range(page):
-                canvas.drawString(20, 400 - 14 * line, f"Ring {part} {10 * number + line} mm")
-            canvas.showPage()
-        canvas.save()
-        questions += [f"{name},{page},Where is part {page} of {name}?" for page in (2, 5, 7)]
-    (folder / "questions.csv").write_text("\n".join([*questions, "gone.pdf,1,Who?"]) + "\n")
-    return folder
+def writer(tmp_path_factory):
+    """A twin of the vision-language model that writes queries."""
+    reply = '{"general": "Hoses", "specific": "Where are the hoses of the manual?"}'
+    return model_twins.save_writer_twin(tmp_path_factory.mktemp("writer"), reply)
 
 
 @pytest.fixture(scope="module")
-def course(source, pdf_files, tmp_path_factory):
+def course(source, pdf_files, writer, tmp_path_factory):
     """``(outputs folder, {notebook: what it found})``: notebooks 02 and 03 small, three steps of training, then the cells of 04 to 08."""
     outputs = tmp_path_factory.mktemp("copy-out") / "outputs"
     small = {"VDR_DATASET": str(source), "VDR_ROWS": ROWS, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    small |= {"VDR_OUTPUTS": str(outputs), "HF_HUB_OFFLINE": "1", "VDR_DOCUMENTS": str(pdf_files)}
+    small |= {"VDR_OUTPUTS": str(outputs), "HF_HUB_OFFLINE": "1", "VDR_DOCUMENTS": str(pdf_files), "VDR_QUERY_MODEL": str(writer)}
     prepare = "from cells import prepare; from vdr_helpers.profiles import load_profile; prepare(load_profile())"
     done = warm.run(["-c", f"import sys; sys.path.insert(0, 'tests'); {prepare}"], env=os.environ | small, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -278,25 +352,21 @@ def small(course, source, pdf_files):
     patch.undo()
 
 
-def run_script(stage: str, profile, folder: Path, outputs: Path, fresh: bool = False, edits=()) -> dict:
+def run_script(stage: str, profile, folder: Path, outputs: Path, *arguments: str, fresh: bool = False) -> dict:
     """What the script finds, in a folder of its own and in a process where the course cannot be imported.
 
-    ``edits``: pairs of what stands in the script and what is written there; ``fresh``: by ``python -I``, which looks neither into the
-    folder nor at any variable, in place of a fork.
+    ``fresh``: by ``python -I``, which looks neither into the folder nor at any variable, in place of a fork.
     """
     os.environ["VDR_OUTPUTS"] = str(outputs)  # the fixture of every test has set another one
     script = copy_out.write_script(stage, profile, folder)
-    for there, new in edits:
-        assert script.read_text().count(there) == 1
-        script.write_text(script.read_text().replace(there, new))
     code = (TRAIN_LOG if stage == "train" else "") + LEAVES[stage][1]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("VDR_", "PYTHON"))}
     environment |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     if fresh:
-        command = [sys.executable, "-I", "-c", WITHOUT, str(script), code]
+        command = [sys.executable, "-I", "-c", WITHOUT, str(script), code, *arguments]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     else:
-        done = warm.run(["-c", WITHOUT, str(script), code], env=environment, cwd=folder)
+        done = warm.run(["-c", WITHOUT, str(script), code, *arguments], env=environment, cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.rpartition("FOUND ")[2])
 
@@ -317,20 +387,22 @@ def test_train_ends_with_the_notebooks_weights(course, small, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["evaluate", "truncate", "search", "documents"])
+@pytest.mark.parametrize("stage", ["evaluate", "truncate", "search"])
 def test_a_script_finds_what_its_notebook_finds(stage, course, small, tmp_path):
     found, expected = run_script(stage, small, tmp_path, course[0], fresh=stage == "search"), course[1][LEAVES[stage][0]]
     assert found
     for name, value in found.items():
-        if stage == "search":
-            assert [page for page, _ in value] == [page for page, _ in expected[name]], name
-        else:
-            assert value == expected[name], name
+        assert value == expected[name], name
+    if results := {"evaluate": "evaluation", "truncate": "truncation"}.get(stage):
+        kept, theirs = ((folder / "results" / f"{results}.json") for folder in (tmp_path / "made", course[0] / "tiny"))
+        scores, expected = json.loads(kept.read_text()), json.loads(theirs.read_text()) if theirs.exists() else {}
+        assert set(scores) == {"base", "finetuned", "made_from"}
+        assert not expected or all(scores[name] == expected[name] for name in ("base", "finetuned"))
 
 
 @pytest.mark.slow
 def test_publish_saves_what_the_notebook_saves(course, small, tmp_path):
-    found = run_script("publish", small, tmp_path, course[0])
+    found = run_script("publish", small, tmp_path, course[0], "--results", str(course[0] / "tiny" / "results"))
     ours, theirs = tmp_path / "made" / "published", course[0] / "tiny" / "published"
     assert found["card"] == course[1]["06"]["card"]
     names = sorted(path.relative_to(theirs) for path in theirs.rglob("*") if path.is_file())
@@ -339,8 +411,12 @@ def test_publish_saves_what_the_notebook_saves(course, small, tmp_path):
 
 
 @pytest.mark.slow
-def test_train_reads_what_documents_made(course, small, tmp_path):
-    found = run_script("documents", small, tmp_path, course[0])
+def test_train_reads_what_documents_made(course, small, writer, tmp_path):
+    found, expected = run_script("documents", small, tmp_path, course[0], "--query-models", str(writer)), course[1]["08"]
+    for name, value in found.items():
+        assert value == expected[name], name
+    assert found["by models"] == [18, 2], "of 18 pages the first two for the one general query"
+    assert [row["query"] for row in found["queries"] if row["way"] == str(writer)] == ["Where are the hoses of the manual?"] * 2
     made = tmp_path / "made" / "documents" / "dataset"
     for name in ("train", "eval"):
         rows = load_from_disk(str(made / name))
@@ -350,9 +426,7 @@ def test_train_reads_what_documents_made(course, small, tmp_path):
     assert len(found["train"]) > 3 and len({page for _, *pages in found["eval"] for page in pages}) > 4
     assert all(len(set(pages)) == 5 for _, *pages in found["eval"])
     shutil.rmtree(tmp_path / "made" / "documents" / "pages")  # the pages travel with the rows
-    fewer = dataclasses.replace(small, per_device_train_batch_size=4, monitor_rows=len(found["eval"]))
-    edits = [(f"data={str(course[0] / 'tiny' / 'data')!r}".replace("'", '"'), f"data={str(made)!r}")]
-    trained = run_script("train", fewer, tmp_path, course[0], edits=edits)
+    trained = run_script("train", small, tmp_path, course[0], "--data", str(made), "--per-device-train-batch-size", "4")
     assert trained["losses"] and len(trained["ndcg"]) >= 2
     assert (tmp_path / "made" / "finetuned" / "model.safetensors").exists()
 

@@ -242,3 +242,51 @@ def test_part_one_and_the_appendices_run_with_full_on_stand_ins(full, folders, t
     for private in (str(folders["model"].parent), str(tmp_path), str(Path.home())):
         assert private not in card
         assert private not in json.dumps(revisions)
+
+
+LEFT = {  # what the last cell of a notebook of Part II leaves to be looked at
+    "08": "found = {'pages': [[row['width'], row['height']] for row in rows], 'candidates': [row['way'] for row in candidates],"
+    " 'from model': len(from_model), 'queries': len(kept), 'steps': trainer.state.global_step, 'start': origin,"
+    " 'scores': {name: {task: list(some) for task, some in values.items()} for name, values in scores.items()}}",
+    "09": "found = {'modules': [type(module).__name__ for module in reranker], 'losses': losses, 'shape': list(scores.shape),"
+    " 'kept': json.loads((reranker_folder / 'made_from.json').read_text())['training']['start'], 'ways': sorted({w for w, _ in per_query})}",
+    "10": "found = {'steps': steps, 'losses': losses, 'width': model.get_embedding_dimension(), 'late': list(late),"
+    " 'rates': args.learning_rate_mapping, 'settings': len(grid)}",
+}
+
+
+def test_part_two_runs_with_full_on_stand_ins(full, folders, pdf_files, tmp_path):
+    """Notebooks 08, 09 and 10 on a few rows and three small PDF files: half a minute to a minute each."""
+    reply = '{"general": "Hoses", "specific": "Where are the hoses of the manual?"}'
+    writer = model_twins.save_writer_twin(tmp_path / "writer", reply)
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "VDR_ROWS": "8:3", "OMP_NUM_THREADS": "1"}
+    environment |= {"VDR_DOCUMENTS": str(pdf_files), "VDR_QUERY_MODEL": str(writer)}
+    jobs = [
+        {
+            "number": number,
+            "outputs": str(tmp_path / "course"),
+            "changes": {"more": f"import json\n{LEFT[number]}"} if number in LEFT else {},
+        }
+        for number in ("02", *LEFT)
+    ]
+    done = warm.run([str(Path(__file__).parent / "cells.py")], input=json.dumps(jobs), env=environment, cwd=tmp_path)
+    answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert [answer["status"] for answer in answers] == [0, 0, 0, 0], done.stderr[-3000:] + answers[-1]["log"]
+    own, reranked, late = (answer["found"] for answer in answers[1:])
+    assert len(own["pages"]) == 18 and all(
+        0.8 * full.max_pixels < width * height <= full.max_pixels for width, height in own["pages"]
+    )
+    assert own["candidates"] == [str(writer)] * 18 and own["from model"] == 2, "of 18 pages the first two for one general query"
+    assert own["start"] == "the one that VDR_FINETUNED names" and own["steps"] > 0
+    assert {len(values["unseen documents"]) for values in own["scores"].values()} == {3}
+    assert reranked["modules"] == ["Transformer", "LogitScore"] and reranked["shape"] == [3, 10] and reranked["losses"]
+    assert reranked["ways"] == ["oracle", "random order", "reranker", "sum"]
+    assert (
+        late["steps"] == 1
+        and late["losses"]
+        and late["width"] == 128
+        and late["rates"] == full.late_interaction["learning_rate_mapping"]
+    )
+    assert len(late["late"]) == 3 and all(0 <= score <= 1 for score in late["late"])
+    for private in (str(folders["model"].parent), str(tmp_path)):
+        assert private not in json.dumps(reranked)

@@ -10,16 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from contextlib import contextmanager
 from pathlib import Path
 
-
-def load_prepared(profile, split: str):
-    """``(dataset, its folder)``: a split with columns query, image and negative_0, ..., as ``Dataset.save_to_disk`` left it."""
-    from datasets import load_from_disk
-
-    folder = Path(profile.data) / split
-    return load_from_disk(str(folder)), str(folder)
+from sentence_transformers.base.evaluation import BaseEvaluator
+from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+from transformers import TrainerCallback
 
 
 def page_paths(dataset, folder):
@@ -42,9 +37,23 @@ def page_paths(dataset, folder):
     return Dataset.from_dict(columns)
 
 
-def finetuned_model(profile):
-    """``(folder or hub id of the tuned model, where it came from)``."""
-    return profile.finetuned, "the one that the settings name"
+def retrieval_inputs(eval_dataset):
+    """``(queries, corpus, relevant_docs, hard_negatives)`` of rows of page files; a page that stands in several rows counts once."""
+    columns = ["image", *(name for name in eval_dataset.column_names if name.startswith("negative_"))]
+    queries, corpus, relevant_docs, hard_negatives = {}, {}, {}, {}
+    for i, row in enumerate(eval_dataset):
+        if not row["query"].strip():
+            raise ValueError(f"row {i} has an empty query, which matches nothing: leave it out")
+        corpus |= {Path(row[name]).name: row[name] for name in columns}
+        positive, *negatives = (Path(row[name]).name for name in columns)
+        queries[f"q{i}"], relevant_docs[f"q{i}"], hard_negatives[f"q{i}"] = row["query"], {positive}, set(negatives)
+    return queries, corpus, relevant_docs, hard_negatives
+
+
+def ranks(similarities, right_pages, equal_in_front=False):
+    """The rank of each query's right page, 1 for the first place; ``similarities``: a tensor of shape (queries, pages)."""
+    own = similarities[range(len(right_pages)), right_pages][:, None]
+    return (similarities >= own).sum(dim=1) if equal_in_front else (similarities > own).sum(dim=1) + 1
 
 
 def embed_once(model, queries, pages, profile):
@@ -54,33 +63,79 @@ def embed_once(model, queries, pages, profile):
     return query_embeddings.float().cpu(), model.encode_document(pages, **settings).float().cpu()
 
 
-@contextmanager
-def whole_folder(folder: Path, made_from: dict | None = None):
-    """A new folder beside ``folder`` that takes its place at the end, so that an interrupted save never leaves half a model."""
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    yield partial
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+class OnePassMatryoshkaEvaluator(BaseEvaluator):
+    """The retrieval metrics at several vector lengths, with the pages encoded once per call; the first length keeps the plain name."""
+
+    def __init__(self, queries, corpus, relevant_docs, truncate_dims, name="", **settings):
+        super().__init__()
+        self.truncate_dims, self.pages, self.batch_size = list(truncate_dims), list(corpus.values()), settings["batch_size"]
+        self.evaluators = [
+            InformationRetrievalEvaluator(
+                queries, corpus, relevant_docs, truncate_dim=dim, name=f"{name}-{dim}d" if i else name, **settings
+            )
+            for i, dim in enumerate(self.truncate_dims)
+        ]
+
+    def __call__(self, model, output_path=None, epoch=-1, steps=-1):
+        pages, metrics = model.encode_document(self.pages, batch_size=self.batch_size, convert_to_tensor=True), {}
+        for dim, evaluator in zip(self.truncate_dims, self.evaluators, strict=True):
+            metrics |= evaluator(model, output_path, epoch, steps, corpus_embeddings=pages[:, :dim])
+        return metrics
 
 
-def make_once(folder: Path, settings: dict, make) -> None:
-    """Have ``make(a new folder)`` fill ``folder``, unless that was done with these settings."""
+class LiveCurve(TrainerCallback):
+    """A line at each evaluation: the step, the last loss, and NDCG@10 at the full width and at ``dim``."""
+
+    def __init__(self, dim=None):
+        self.dim = dim
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        losses = [f"{entry['loss']:.3f}" for entry in state.log_history if "loss" in entry]
+        scores = {name: score for name, score in metrics.items() if name.endswith("_ndcg@10")}
+        shown = [f"{score:.3f}" for name, score in scores.items() if name == next(iter(scores)) or f"-{self.dim}d_" in name]
+        print(f"step {state.global_step} of {state.max_steps}: loss {(losses or ['-'])[-1]}, NDCG@10 {' and '.join(shown)}")
+
+
+def model_key(folder, *more):
+    """A short key of a saved model's weights and settings and of ``more``; a model on the hub counts by its name."""
+    digest = hashlib.sha256("".join((str(folder), *more)).encode())
+    for path in sorted(path for path in Path(folder).rglob("*") if path.suffix in (".safetensors", ".json")):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def make_once(folder, settings, make):
+    """Have ``make(folder)`` fill ``folder``, unless that was done with these settings; a note of them, written last, says so."""
     note, settings = folder / "made_from.json", json.dumps(settings, default=str)
     if not note.exists() or note.read_text(encoding="utf-8") != settings:
-        with whole_folder(folder) as partial:
-            make(partial)
-            (partial / note.name).write_text(settings, encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        make(folder)
+        note.write_text(settings, encoding="utf-8")
 
 
-def load_results(profile, name: str):
-    """``results/<name>.json``, scores of this very model on these very pages (that they are is yours to know), or ``None``."""
-    path = Path(profile.results) / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+def save_results(profile, name, results):
+    """``results`` with the name of the tuned model, as ``results/<name>.json`` below what is made."""
+    path = profile.output_dir / "results" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    results = results | {"made_from": str(Path(profile.finetuned).resolve())}
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
-def open_store(path: Path):
+def load_results(profile, name):
+    """``<name>.json`` of the folder of results, or ``None`` where there is none or where it names another tuned model."""
+    path = profile.results / f"{name}.json"
+    if not path.exists():
+        return None
+    results = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(made_from := results.pop("made_from", None), str) and made_from != str(Path(profile.finetuned).resolve()):
+        print(f"{path} was measured with {made_from} and is left out")
+        return None
+    return results
+
+
+def open_store(path):
     """A Milvus store in a file; one process at a time has it open."""
     from pymilvus import MilvusClient
 

@@ -952,7 +952,7 @@ def cut_by_tokens(lengths, budget):
             ("def cut_by_tokens(lengths, budget):\n    return [len(lengths)]", "tokens in one mini-batch"),
             ("def cut_by_tokens(lengths, budget):\n    return lengths", "how many items each"),
             ("def cut_by_tokens(lengths, budget):\n    return [2, 2]", "is 4 items"),
-            ("def cut_by_tokens(lengths, budget):\n    return [3, 1, 1, 2, 2, 2, 2]", "fill each mini-batch"),
+            ("def cut_by_tokens(lengths, budget):\n    return [2, 1, 2, 1, 2]", "fill each mini-batch"),
             ("def cut_by_tokens(lengths, budget):\n    return sum(lengths) / budget", "a list is asked for"),
             ("def cut_by_tokens(lengths, budget):\n    return [lengths]", "one number is asked for"),
         ],
@@ -1119,8 +1119,8 @@ def lora_gib(frozen, trained):
                 "def most_pages(card, needs):\n    return int((0.9 * card - needs(0)) // (needs(1) - needs(0)))",
                 "so that the answer is 0",
             ),
-            ("def most_pages(card, needs):\n    return 8", "8 pages: 23 need"),
-            ("def most_pages(card, needs):\n    return 40", "they need 33.0 GiB"),
+            ("def most_pages(card, needs):\n    return 8", "8: 23 pages need"),
+            ("def most_pages(card, needs):\n    return 40", "needs 33.0 GiB"),
             ("def most_pages(card, needs):\n    return needs", "one number is asked for"),
         ],
         "another": """
@@ -1163,7 +1163,7 @@ def share_reached(operations, seconds, peak):
         "mistakes": [
             (
                 "def rank_among(scores, right, kept):\n    part = scores[kept]\n    return int((part > part[right]).sum()) + 1",
-                "stands in another place",
+                "number 3 of those kept",
             ),
             (
                 "def rank_among(scores, right, kept):\n    return 3 if right == 3 else int((scores[kept] > scores[kept][right]).sum()) + 1",

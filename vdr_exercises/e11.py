@@ -105,8 +105,8 @@ def each_part_once(answer, measured) -> str:
             return f"{here}: workers are counted from 0, so that worker 0 starts with the first part"
         owners = {part: [worker for worker, share in enumerate(shares) if part in share] for part in parts}
         if nobody := [part for part, own in owners.items() if not own]:
-            rest = f": {len(parts)} divided by {workers} leaves a rest" if len(parts) % workers else ""
-            return f"{here}: nobody does {', '.join(nobody)}{rest}"
+            rest = f": {len(parts)} divided by {workers} leaves a rest" if len(nobody) == len(parts) % workers else ""
+            return f"{here}: nobody does {nobody[0]}{f' and {len(nobody) - 1} more' * (len(nobody) > 1)}{rest}"
         if twice := [(part, own) for part, own in owners.items() if len(own) > 1]:
             part, own = twice[0]
             return f"{here}: workers {own[0]} and {own[1]} both do {part}; each part belongs to one"

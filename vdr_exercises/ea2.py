@@ -87,18 +87,18 @@ def pages_that_fit(answer, memory) -> str:
         found, right = a_number(returned(answer, card, needs)), _most(card, needs)
         if found == right:
             continue
-        here = f"a card of {card:g} GiB, {what}: you say {found:g} pages"
+        here = f"a card of {card:g} GiB, {what}: you say {found:g}"
         if found == _most(card / 0.9, needs):
-            return f"{here}, which fill the card; leave a tenth of it free"
+            return f"{here}, and that fills the card; leave a tenth of it free"
         if right == 0:
             return f"{here}: a single page needs {needs(1):.1f} GiB, so that the answer is 0"
         if found == right + 1:
-            return f"{here}, which need {needs(right + 1):.1f} GiB, more than {0.9 * card:.1f}; the last number that fits is asked for"
+            return f"{here}, which needs {needs(right + 1):.1f} GiB, more than {0.9 * card:.1f}; the last number that fits is asked for"
         if found % 1 and found > 0 and math.floor(found) in (right, _most(card / 0.9, needs)):
             return f"{here}: whole pages pass through the model, round down"
         if found < right:
-            return f"{here}: {right} need {needs(right):.1f} GiB, and {0.9 * card:.1f} may be used"
-        return f"{here}: they need {needs(found):.1f} GiB, and {0.9 * card:.1f} may be used"
+            return f"{here}: {right} pages need {needs(right):.1f} GiB, and {0.9 * card:.1f} may be used"
+        return f"{here}, which needs {needs(found):.1f} GiB, and {0.9 * card:.1f} may be used"
     return ""
 
 

@@ -35,7 +35,7 @@ def rank_in_a_part(answer, measured) -> str:
             continue
         here = f"{len(kept)} of {len(scores)} pages, the right one has the number {right}: you say rank {found:g}"
         if right < len(kept) and found == int((part > part[right]).sum()) + 1:
-            return f"{here}, and that is the rank of page {kept[right]}: after the cut the right page stands in another place"
+            return f"{here}, the rank of page {kept[right]}, which is number {right} of those kept; take the score of the right page before you cut"
         if found == int((scores > own).sum()) + 1:
             return f"{here}, its rank among all pages; count only those that are kept"
         if found == int((part > own).sum()):
@@ -87,7 +87,7 @@ def ranks_with_ties(answer, measured, right_page: int) -> str:
         best, worst = int((scores > scores[right]).sum()) + 1, int((scores >= scores[right]).sum())
         if (behind, in_front) == (best, worst):
             continue
-        here = f"{best - 1} pages score higher and {worst - best} the same: you say {behind:g} and {in_front:g}"
+        here = f"pages that score higher: {best - 1}, the same: {worst - best}; you say {behind:g} and {in_front:g}"
         if (behind, in_front) == (worst, best):
             return f"{here}: the rank with equal pages behind comes first, and is the better one"
         if (behind, in_front) == (best, worst + 1):

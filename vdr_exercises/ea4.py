@@ -69,16 +69,16 @@ def pairs_of_copies(answer) -> str:
             raise NotYet("pairs of page numbers are asked for, such as [(0, 3)]") from None
         if {tuple(sorted(pair)) for pair in pairs} == right and len(pairs) == len(right):
             continue
-        here = f"limit {limit}: you say {len(pairs)} pairs"
+        here = f"limit {limit}, pairs found: {len(pairs)}"
         if any(first == second for first, second in pairs):
-            return f"{here}, and a page is no copy of itself"
+            return f"{here}; a page is no copy of itself"
         if len({tuple(sorted(pair)) for pair in pairs}) < len(pairs):
             return f"{here}; a pair is one pair, in whichever order"
         apart = [int((codes[first] != codes[second]).sum()) for first, second in pairs]
         if limit == 3 and not pairs:
             return f"{here}; pages that differ in exactly {limit} bits are near enough"
         if (2, 6) in map(tuple, map(sorted, pairs)):
-            return f"{here}, one of which differs in all 64 bits: count bits that differ, not those that agree"
+            return f"{here}, one of which differs in all 64 bits; count bits that differ, not those that agree"
         if apart and max(apart) > limit:
             return f"{here}, one of which differs in {max(apart)} bits"
         missed = min(right - {tuple(sorted(pair)) for pair in pairs})

@@ -38,6 +38,58 @@ from types import SimpleNamespace
 profile = SimpleNamespace(per_device_train_batch_size=64)
 """
 
+RANKS = """
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy
+
+names = [f"{number:06d}.parquet" for number in (3, 0, 4, 1, 2)]
+parts = SimpleNamespace(iterdir=lambda: map(Path, names))
+vectors = SimpleNamespace(iterdir=lambda: map(Path, [*names[:2], "encoded.txt", "made_from.json", "killed"]))
+"""
+
+GRADIENTS = """
+from types import SimpleNamespace
+
+import torch
+
+columns = [None, {"attention_mask": torch.ones(4, 42, dtype=torch.int64)}]
+three_pages = 3 * 42
+few_rows = [{"query": f"q{number}", "image": f"p{number // 2}", "negative_0": f"p{number + 1}"} for number in range(96)]
+page_keys = list
+pixel_values = torch.randn(12, 96, generator=torch.Generator().manual_seed(0))
+torch.manual_seed(0)
+patch_embedding = SimpleNamespace(proj=torch.nn.Conv3d(3, 8, kernel_size=(2, 4, 4), stride=(2, 4, 4)))
+"""
+
+MEMORY = """
+BYTES, GIB = {"float32": 4, "bfloat16": 2, "float16": 2}, 2**30
+model = {"parameters": 2_127_532_032, "lora_parameters": 31_195_136}
+
+
+def memory(lora, dtype, pages, rows=64):
+    trained = 16 * model["lora_parameters"] if lora else 3 * BYTES[dtype] * model["parameters"]
+    return {"weights": (model["parameters"] * BYTES[dtype] + trained) / GIB, "activations": 0.41 * pages, "allowance": 1.0}
+"""
+
+TIES = """
+import math
+
+import torch
+
+similarities = {"base": torch.rand(5, 40, generator=torch.Generator().manual_seed(0))}
+inexact, right_pages = similarities["base"].bfloat16(), [11, 12, 13, 14, 15]
+"""
+
+AUDIT = """
+import numpy
+
+
+def bits_apart(some, others):
+    return (some @ (1 - others).T + (1 - some) @ others.T).astype(int)
+"""
+
 CODES = """
 import numpy
 import torch
@@ -641,6 +693,768 @@ def split_by_document(documents, share):
     order = numpy.random.default_rng(3).permutation(len(names))
     in_eval = order[numpy.cumsum(sizes[order]) <= share * len(documents)]
     return numpy.flatnonzero(~numpy.isin(inverse, in_eval)), numpy.flatnonzero(numpy.isin(inverse, in_eval))
+""",
+    },
+    "11.1": {
+        "mistakes": [
+            (
+                "def step_and_epoch(rows, size, ranks, split):\n    return size * ranks, rows // (size * ranks)",
+                "one batch is cut",
+            ),
+            ("def step_and_epoch(rows, size, ranks, split):\n    return size, rows // size", "a batch of its own"),
+            (
+                "def step_and_epoch(rows, size, ranks, split):\n    step = size // ranks if split else size * ranks\n    return step, rows // step",
+                "the share of one rank",
+            ),
+            (
+                "def step_and_epoch(rows, size, ranks, split):\n    step = size if split else size * ranks\n    return step, -(-rows // step)",
+                "is not full, and is dropped",
+            ),
+            (
+                "def step_and_epoch(rows, size, ranks, split):\n    step = size if split else size * ranks\n    return step, rows / step",
+                "only whole steps",
+            ),
+            (
+                "def step_and_epoch(rows, size, ranks, split):\n    return (size if split else size * ranks), rows // size",
+                "an epoch has fewer",
+            ),
+            (
+                "def step_and_epoch(rows, size, ranks, split):\n    return (size if split else size * ranks), 7",
+                "how many times do",
+            ),
+            ("def step_and_epoch(rows, size, ranks, split):\n    return 100, 20", "and it has 256"),
+            ("def step_and_epoch(rows, size, ranks, split):\n    return size", "two things are asked for"),
+            ("def step_and_epoch(rows, size, ranks):\n    return size, rows", "stops with TypeError"),
+        ],
+        "another": """
+def step_and_epoch(rows, size, ranks, split):
+    draws = 1 if split else ranks
+    steps = [begin for begin in range(0, rows, draws * size) if begin + draws * size <= rows]
+    return [draws * size, len(steps)]
+""",
+    },
+    "11.2": {
+        "given": RANKS,
+        "mistakes": [
+            ("def seen_by(rows, ranks):\n    return numpy.ones((rows, 2 * rows), dtype=bool)", "what gathering shows"),
+            (
+                "def seen_by(rows, ranks):\n    return numpy.kron(numpy.eye(ranks), numpy.ones((rows // ranks, rows // ranks)))",
+                "a page of every row is missing",
+            ),
+            (
+                """
+def seen_by(rows, ranks):
+    own = numpy.kron(numpy.eye(ranks), numpy.ones((rows // ranks, rows // ranks)))
+    return numpy.hstack([own, numpy.zeros_like(own)])
+""",
+                "the hard negatives of its rank",
+            ),
+            ("def seen_by(rows, ranks):\n    return numpy.tile(numpy.eye(rows), 2)", "its own two pages"),
+            (
+                "def seen_by(rows, ranks):\n    rank_of = numpy.arange(rows) % ranks\n    return rank_of[:, None] == numpy.tile(rank_of, 2)",
+                "one after another",
+            ),
+            (
+                "def seen_by(rows, ranks):\n    return numpy.kron(numpy.eye(ranks), numpy.ones((rows // ranks, 2 * rows // ranks)))",
+                "each rank has two blocks",
+            ),
+            (
+                "def seen_by(rows, ranks):\n    rank_of = numpy.arange(rows) // (rows // ranks)\n    return rank_of[:, None] != numpy.tile(rank_of, 2)",
+                "does not see",
+            ),
+            (
+                "def seen_by(rows, ranks):\n    return numpy.kron([[1, 0, 1, 0], [0, 1, 0, 1]], numpy.ones((rows // 2, rows // 2)))",
+                "query 0 sees 12 pages",
+            ),
+            ("def seen_by(rows, ranks):\n    return numpy.ones((2 * rows, rows))", "a row per query, a column per page"),
+            ("def seen_by(rows, ranks):\n    return 2 * rows // ranks", "the shape is ()"),
+            ("def seen_by(rows, ranks):\n    return 'all'", "a matrix of the shape"),
+        ],
+        "another": """
+def seen_by(rows, ranks):
+    share = rows // ranks
+    return [[query // share == page % rows // share for page in range(2 * rows)] for query in range(rows)]
+""",
+    },
+    "11.3": {
+        "given": RANKS,
+        "mistakes": [
+            (
+                "def share_of(names, worker, workers):\n    size = len(names) // workers\n    return names[worker * size : (worker + 1) * size]",
+                "leaves a rest",
+            ),
+            (
+                """
+def share_of(names, worker, workers):
+    size = len(names) // workers
+    return names[worker * size : None if worker == workers - 1 else (worker + 1) * size]
+""",
+                "all wait for it",
+            ),
+            ("def share_of(names, worker, workers):\n    return names[worker - 1 :: workers]", "counted from 0"),
+            ("def share_of(names, worker, workers):\n    return names", "each part belongs to one"),
+            ("def share_of(names, worker, workers):\n    return names if worker == 0 else []", "worker 0 has 11"),
+            (
+                "def share_of(names, worker, workers):\n    return list(range(worker, len(names), workers))",
+                "the parts themselves, not their numbers",
+            ),
+            ("def share_of(names, worker, workers):\n    return names[worker]", "the parts of one worker are asked for"),
+            ("def share_of(names, worker, workers):\n    return 2 * names[worker::workers]", "has a part twice"),
+            ("def share_of(names, worker, workers):\n    return names[: len(names) // workers]", "nobody does"),
+            ("def share_of(names, worker, workers):\n    names[worker::workers]", "returns nothing"),
+        ],
+        "another": """
+def share_of(names, worker, workers):
+    return set(numpy.array_split(names, workers)[worker].tolist())
+""",
+    },
+    "11.4": {
+        "given": RANKS,
+        "mistakes": [
+            (
+                "def left_to_do(parts, files):\n    return sorted(parts)[len(set(parts) & set(files)) :]",
+                "do not count",
+            ),
+            (
+                "def left_to_do(parts, files):\n    return [part for part in parts if part > max(set(parts) & set(files), default='')]",
+                "before the last whole part",
+            ),
+            (
+                "def left_to_do(parts, files):\n    return [part for part in parts if not any(part in file for file in files)]",
+                "when its worker died",
+            ),
+            ("def left_to_do(parts, files):\n    return parts", "whole stays"),
+            ("def left_to_do(parts, files):\n    return set(parts) & set(files)", "these are done"),
+            ("def left_to_do(parts, files):\n    return set(files) - set(parts)", "the other way round"),
+            ("def left_to_do(parts, files):\n    return [part for part in parts if part not in files][:2]", "you leave it out"),
+            ("def left_to_do(parts, files):\n    return [part for part in parts if part != '000000.parquet']", "you do it again"),
+            ("def left_to_do(parts, files):\n    return len(set(parts) - set(files))", "names of parts are asked for"),
+        ],
+        "another": """
+def left_to_do(parts, files):
+    done = dict.fromkeys(files)
+    return (part for part in parts if part not in done)
+""",
+    },
+    "a1.1": {
+        "given": GRADIENTS,
+        "mistakes": [
+            (
+                "def relative_difference(a, b):\n    return sum((a[n] - b[n]).norm() / b[n].norm() for n in b) / len(b)",
+                "a mean over weights",
+            ),
+            (
+                "def relative_difference(a, b):\n    return max((a[n] - b[n]).norm() / b[n].norm() for n in b)",
+                "furthest apart",
+            ),
+            (
+                "def relative_difference(a, b):\n    return sum((a[n] - b[n]).square().sum() for n in b) ** 0.5",
+                "divide by its length",
+            ),
+            (
+                "def relative_difference(a, b):\n    return sum((a[n] - b[n]).square().sum() for n in b) / sum(b[n].square().sum() for n in b)",
+                "take the root",
+            ),
+            (
+                "def relative_difference(a, b):\n    return (sum((a[n] - b[n]).square().sum() for n in b) / sum(a[n].square().sum() for n in b)) ** 0.5",
+                "of the second",
+            ),
+            (
+                "def relative_difference(a, b):\n    return sum((a[n] - b[n]).norm() for n in b) / sum(b[n].norm() for n in b)",
+                "do not add up",
+            ),
+            ("def relative_difference(a, b):\n    return max((a[n] - b[n]).abs().max() for n in b)", "largest single difference"),
+            (
+                """
+def relative_difference(a, b):
+    first, second = (torch.cat([side[name].flatten() for name in b]) for side in (a, b))
+    return (1 - torch.nn.functional.cosine_similarity(first, second, dim=0)).round(decimals=4)
+""",
+                "the same direction, and another gradient",
+            ),
+            ("def relative_difference(a, b):\n    return 0.5", "the length of the difference through"),
+            ("def relative_difference(a, b):\n    return a['patches'] - b['patches']", "one number is asked for"),
+            ("def relative_difference(a, b):\n    return (a - b).norm()", "stops with TypeError"),
+        ],
+        "another": """
+def relative_difference(a, b):
+    squares = [((a[name] - b[name]).square().sum().item(), b[name].square().sum().item()) for name in a]
+    return (sum(apart for apart, _ in squares) / sum(whole for _, whole in squares)) ** 0.5
+""",
+    },
+    "a1.2": {
+        "given": GRADIENTS,
+        "mistakes": [
+            ("def cut_by_tokens(lengths, budget):\n    return [1] * len(lengths)", "the published script does"),
+            (
+                """
+def cut_by_tokens(lengths, budget):
+    size = budget // max(lengths)
+    return [len(lengths[begin : begin + size]) for begin in range(0, len(lengths), size)]
+""",
+                "equal numbers of items",
+            ),
+            (
+                """
+def cut_by_tokens(lengths, budget):
+    sizes, held = [], []
+    for length in lengths:
+        if held and (len(held) + 1) * max(*held, length) > budget:
+            sizes.append(len(held))
+            held = []
+        held.append(length)
+    return sizes + [len(held)]
+""",
+                "tokens without padding",
+            ),
+            (
+                """
+def cut_by_tokens(lengths, budget):
+    sizes, tokens = [0], 0
+    for length in lengths:
+        if tokens + length >= budget and sizes[-1]:
+            sizes.append(0)
+            tokens = 0
+        sizes[-1] += 1
+        tokens += length
+    return sizes
+""",
+                "may be reached",
+            ),
+            (
+                """
+def cut_by_tokens(lengths, budget):
+    sizes, count, tokens = [], 0, 0
+    for length in lengths:
+        if tokens + length > budget:
+            sizes.append(count)
+            count, tokens = 0, 0
+        count += 1
+        tokens += length
+    return sizes
+""",
+                "is a mini-batch too",
+            ),
+            (
+                """
+def cut_by_tokens(lengths, budget):
+    sizes, tokens = [0], 0
+    for length in lengths:
+        if tokens + length >= budget:
+            sizes.append(0)
+            tokens = 0
+        sizes[-1] += 1
+        tokens += length
+    return [0, *sizes]
+""",
+                "without an item",
+            ),
+            ("def cut_by_tokens(lengths, budget):\n    return [len(lengths)]", "tokens in one mini-batch"),
+            ("def cut_by_tokens(lengths, budget):\n    return lengths", "how many items each"),
+            ("def cut_by_tokens(lengths, budget):\n    return [2, 2]", "is 4 items"),
+            ("def cut_by_tokens(lengths, budget):\n    return [2, 1, 2, 1, 2]", "fill each mini-batch"),
+            ("def cut_by_tokens(lengths, budget):\n    return sum(lengths) / budget", "a list is asked for"),
+            ("def cut_by_tokens(lengths, budget):\n    return [lengths]", "one number is asked for"),
+        ],
+        "another": """
+import itertools
+
+
+def cut_by_tokens(lengths, budget):  # from the end, so that the first one is the one that is not full
+    sizes, left = [], list(lengths)
+    while left:
+        size = sum(total <= budget for total in itertools.accumulate(reversed(left)))
+        sizes, left = [size, *sizes], left[: len(left) - size]
+    return sizes
+""",
+    },
+    "a1.3": {
+        "given": GRADIENTS,
+        "mistakes": [
+            ("def choose_batch(rows, size):\n    return list(range(size))", "image of one is negative_0 of the other"),
+            (
+                """
+def choose_batch(rows, size):
+    chosen = []
+    for number, row in enumerate(rows):
+        if all(row[name] != rows[other][name] for other in chosen for name in row):
+            chosen.append(number)
+    return chosen[:size]
+""",
+                "compare values of all columns",
+            ),
+            (
+                """
+def choose_batch(rows, size):
+    chosen, seen = [], set()
+    for number, row in enumerate(rows):
+        pages = {row["image"], row["negative_0"]}
+        if not seen & pages:
+            chosen.append(number)
+            seen |= pages
+    return chosen[:size]
+""",
+                "with the same query",
+            ),
+            (
+                """
+def choose_batch(rows, size):
+    chosen, seen = [], set()
+    for number, row in enumerate(rows):
+        if seen & set(row.values()):
+            break
+        chosen.append(number)
+        seen |= set(row.values())
+    return chosen[:size]
+""",
+                "go on after a row that does not fit",
+            ),
+            ("def choose_batch(rows, size):\n    return [4] * size", "stands twice"),
+            ("def choose_batch(rows, size):\n    return [len(rows)]", "is no row number"),
+            ("def choose_batch(rows, size):\n    return rows[:size]", "row numbers are asked for"),
+            (
+                """
+def choose_batch(rows, size):
+    chosen, seen = [], set()
+    for number, row in enumerate(rows):
+        if not seen & set(row.values()):
+            chosen.append(number)
+            seen |= set(row.values())
+    return chosen
+""",
+                "2 rows are asked for, you return 4",
+            ),
+        ],
+        "another": """
+def choose_batch(rows, size):
+    free = dict(reversed(list(enumerate(rows))))
+    chosen = []
+    while len(chosen) < size:
+        number, row = next(iter(free.items()))
+        chosen.append(number)
+        free = {other: values for other, values in free.items() if not set(values.values()) & set(row.values())}
+    return chosen
+""",
+    },
+    "a1.4": {
+        "given": GRADIENTS,
+        "mistakes": [
+            ("def product_of_patches(pixels, weight, bias):\n    return pixels @ weight.flatten(1).T", "the bias is missing"),
+            (
+                "def product_of_patches(pixels, weight, bias):\n    return pixels @ weight.reshape(-1, len(weight)) + bias",
+                "does not turn a matrix",
+            ),
+            (
+                "def product_of_patches(pixels, weight, bias):\n    return (pixels @ weight.flatten(1).T + bias).T",
+                "a row per patch, a column per output",
+            ),
+            (
+                "def product_of_patches(pixels, weight, bias):\n    return pixels @ weight.flatten(1).T - bias",
+                "apart from the convolution",
+            ),
+            ("def product_of_patches(pixels, weight, bias):\n    return pixels @ weight.flatten(1)", "stops with RuntimeError"),
+            ("def product_of_patches(pixels, weight, bias):\n    return pixels", "the shape is (12, 96)"),
+            ("def product_of_patches(pixels, weight, bias):\n    return 'patches'", "a tensor of the shape"),
+        ],
+        "another": """
+def product_of_patches(pixels, weight, bias):
+    patches = pixels.view(-1, *weight.shape[1:])
+    return torch.einsum("pcfhw,ocfhw->po", patches, weight) + bias[None]
+""",
+    },
+    "a2.1": {
+        "given": MEMORY,
+        "mistakes": [
+            ("bytes_per_weight = 2", "the weight itself"),
+            ("bytes_per_weight = 2 + 2", "two moments beside them"),
+            ("bytes_per_weight = 3 * BYTES['bfloat16']", "one of the four is missing"),
+            ("bytes_per_weight = 16", "that is float32"),
+            ("bytes_per_weight = 12", "has two bytes"),
+            ("bytes_per_weight = 64", "these are bits"),
+            ("bytes_per_weight = 5", "count the numbers"),
+            ("bytes_per_weight = '8 bytes'", "one number is asked for"),
+        ],
+        "another": "bytes_per_weight = 2 + 2 + 2 * 2.0",
+    },
+    "a2.2": {
+        "given": MEMORY,
+        "mistakes": [
+            ("def lora_gib(frozen, trained):\n    return 2 * frozen + 16 * trained", "which are bytes"),
+            ("def lora_gib(frozen, trained):\n    return (2 * frozen + 16 * trained) / 1e9", "that is GB"),
+            ("def lora_gib(frozen, trained):\n    return (8 * frozen + 16 * trained) / GIB", "neither gradient nor moments"),
+            ("def lora_gib(frozen, trained):\n    return 16 * (frozen + trained) / GIB", "neither gradient nor moments"),
+            ("def lora_gib(frozen, trained):\n    return (2 * frozen + 8 * trained) / GIB", "kept in float32"),
+            ("def lora_gib(frozen, trained):\n    return (2 * frozen + 12 * trained) / GIB", "four numbers are kept"),
+            ("def lora_gib(frozen, trained):\n    return 16 * trained / GIB", "lie on the card too"),
+            ("def lora_gib(frozen, trained):\n    return 2 * (frozen + trained) / GIB", "these are the weights"),
+            ("def lora_gib(frozen, trained):\n    return 1", "two bytes for a frozen one"),
+            ("lora_gib = 4.4", "a function is asked for"),
+        ],
+        "another": """
+def lora_gib(frozen, trained):
+    weights, gradients, moments = frozen * 2 + trained * 4, trained * 4, 2 * trained * 4
+    return sum([weights, gradients, moments]) / 1024 / 1024 / 1024
+""",
+    },
+    "a2.3": {
+        "given": MEMORY,
+        "mistakes": [
+            (
+                "def most_pages(card, needs):\n    n = 0\n    while needs(n + 1) <= card:\n        n += 1\n    return n",
+                "leave a tenth of it free",
+            ),
+            (
+                "def most_pages(card, needs):\n    n = 0\n    while needs(n) <= 0.9 * card:\n        n += 1\n    return n",
+                "the last number that fits",
+            ),
+            (
+                "def most_pages(card, needs):\n    return max(1, max((n for n in range(1, 200) if needs(n) <= 0.9 * card), default=0))",
+                "so that the answer is 0",
+            ),
+            (
+                "def most_pages(card, needs):\n    return (0.9 * card - needs(0)) / (needs(1) - needs(0))",
+                "round down",
+            ),
+            (
+                "def most_pages(card, needs):\n    return int((0.9 * card - needs(0)) // (needs(1) - needs(0)))",
+                "so that the answer is 0",
+            ),
+            ("def most_pages(card, needs):\n    return 8", "8: 23 pages need"),
+            ("def most_pages(card, needs):\n    return 40", "needs 33.0 GiB"),
+            ("def most_pages(card, needs):\n    return needs", "one number is asked for"),
+        ],
+        "another": """
+def most_pages(card, needs):
+    each = needs(2) - needs(1)
+    return max(0, int((0.9 * card - needs(1)) // each) + 1)
+""",
+    },
+    "a2.4": {
+        "mistakes": [
+            (
+                "def share_reached(operations, seconds, peak):\n    return peak * 1e12 / (operations / seconds)",
+                "the other way round",
+            ),
+            ("def share_reached(operations, seconds, peak):\n    return operations / seconds / peak", "a TFLOPS is"),
+            ("def share_reached(operations, seconds, peak):\n    return operations / seconds / (peak * 1e9)", "a TFLOPS is"),
+            (
+                "def share_reached(operations, seconds, peak):\n    return 100 * operations / seconds / (peak * 1e12)",
+                "in percent",
+            ),
+            ("def share_reached(operations, seconds, peak):\n    return operations / (peak * 1e12)", "seconds at full speed"),
+            (
+                "def share_reached(operations, seconds, peak):\n    return operations / (seconds / 60) / (peak * 1e12)",
+                "so is the time",
+            ),
+            (
+                "def share_reached(operations, seconds, peak):\n    return operations / seconds / 1e12",
+                "divide by the promised one",
+            ),
+            ("def share_reached(operations, seconds, peak):\n    return 0.25", "operations per second through"),
+        ],
+        "another": """
+def share_reached(operations, seconds, peak):
+    shortest = operations * 1e-12 / peak  # seconds at the promised speed
+    return shortest / seconds
+""",
+    },
+    "a3.1": {
+        "given": TIES,
+        "mistakes": [
+            (
+                "def rank_among(scores, right, kept):\n    part = scores[kept]\n    return int((part > part[right]).sum()) + 1",
+                "number 3 of those kept",
+            ),
+            (
+                "def rank_among(scores, right, kept):\n    return 3 if right == 3 else int((scores[kept] > scores[kept][right]).sum()) + 1",
+                "before you cut",
+            ),
+            ("def rank_among(scores, right, kept):\n    return int((scores > scores[right]).sum()) + 1", "among all pages"),
+            ("def rank_among(scores, right, kept):\n    return int((scores[kept] > scores[right]).sum())", "counted from 1"),
+            (
+                "def rank_among(scores, right, kept):\n    return int((scores[kept] < scores[right]).sum()) + 1",
+                "highest score has rank 1",
+            ),
+            ("def rank_among(scores, right, kept):\n    return 6", "kept pages have a higher score"),
+            ("def rank_among(scores, right, kept):\n    return scores[kept]", "one number is asked for"),
+        ],
+        "another": """
+def rank_among(scores, right, kept):
+    best_first = sorted(kept, key=lambda page: -float(scores[page]))
+    return best_first.index(right) + 1
+""",
+    },
+    "a3.2": {
+        "given": TIES,
+        "mistakes": [
+            (
+                "encoded_again = dict.fromkeys(['pages', 'number format', 'prompt', 'truncation', 'ties'], 'both')",
+                "the queries are as they were",
+            ),
+            (
+                "encoded_again = {'pages': 'pages', 'number format': 'pages', 'prompt': 'queries', 'truncation': 'nothing', 'ties': 'nothing'}",
+                "of queries and of pages alike",
+            ),
+            (
+                "encoded_again = {'pages': 'pages', 'number format': 'both', 'prompt': 'both', 'truncation': 'nothing', 'ties': 'nothing'}",
+                "no page has it",
+            ),
+            (
+                "encoded_again = {'pages': 'pages', 'number format': 'both', 'prompt': 'queries', 'truncation': 'both', 'ties': 'nothing'}",
+                "the beginning of one that is there",
+            ),
+            (
+                "encoded_again = {'pages': 'pages', 'number format': 'both', 'prompt': 'queries', 'truncation': 'nothing', 'ties': 'both'}",
+                "comparing vectors",
+            ),
+            ("encoded_again = {'pages': 'pages', 'prompt': 'queries'}", "are missing: number format, truncation, ties"),
+            (
+                "encoded_again = dict.fromkeys(['pages', 'number format', 'prompt', 'truncation', 'ties'], 'yes')",
+                "are the answers",
+            ),
+            ("encoded_again = ['pages', 'prompt']", "a dictionary is asked for"),
+        ],
+        "another": """
+encoded_again = {"prompt": ["queries"], "pages": {"pages"}, "number format": ("pages", "queries"), "truncation": None, "ties": []}
+""",
+    },
+    "a3.3": {
+        "given": TIES,
+        "mistakes": [
+            (
+                "def both_ranks(scores, right):\n    return int((scores >= scores[right]).sum()), int((scores > scores[right]).sum()) + 1",
+                "comes first, and is the better one",
+            ),
+            (
+                "def both_ranks(scores, right):\n    return int((scores > scores[right]).sum()) + 1, int((scores >= scores[right]).sum()) + 1",
+                "nothing to add",
+            ),
+            (
+                "def both_ranks(scores, right):\n    return int((scores > scores[right]).sum()), int((scores >= scores[right]).sum()) - 1",
+                "counted from 1",
+            ),
+            (
+                "def both_ranks(scores, right):\n    place = scores.argsort(descending=True).tolist().index(right) + 1\n    return place, place",
+                "both are the same",
+            ),
+            ("def both_ranks(scores, right):\n    return 1, 2", "the ranks are 2 and 4"),
+            ("def both_ranks(scores, right):\n    return int((scores > scores[right]).sum()) + 1", "two things are asked for"),
+        ],
+        "another": """
+def both_ranks(scores, right):
+    values = sorted(scores.tolist())
+    place = values.index(scores[right].item())  # how many score less
+    equal = values.count(scores[right].item())
+    return torch.tensor([len(values) - place - equal + 1, len(values) - place])
+""",
+    },
+    "a3.4": {
+        "given": TIES,
+        "mistakes": [
+            ("def expected_gain(best, worst):\n    return 1 / math.log2(1 + (best + worst) / 2)", "the gain of the mean rank"),
+            (
+                "def expected_gain(best, worst):\n    return (1 / math.log2(1 + best) + 1 / math.log2(1 + worst)) / 2",
+                "the mean of both ends",
+            ),
+            (
+                "def expected_gain(best, worst):\n    places = range(best, worst + 1)\n    return sum(1 / math.log2(1 + p) for p in places) / len(places)",
+                "beyond the tenth place",
+            ),
+            (
+                "def expected_gain(best, worst):\n    return sum(1 / math.log2(1 + p) for p in range(best, worst + 1) if p <= 10)",
+                "one of the 2 places is taken",
+            ),
+            (
+                "def expected_gain(best, worst):\n    places = range(best, worst)\n    return sum(1 / math.log2(1 + p) for p in places if p <= 10) / (len(places) + 1)",
+                "the worst rank is one of them",
+            ),
+            (
+                "def expected_gain(best, worst):\n    places = range(best, worst + 1)\n    return sum(1 / p for p in places) / len(places)",
+                "1 / rank is MRR",
+            ),
+            ("def expected_gain(best, worst):\n    return 1 / math.log2(1 + worst)", "one end of what can happen"),
+            ("def expected_gain(best, worst):\n    return 0.1", "the mean of the 2 gains is 0.815"),
+        ],
+        "another": """
+def expected_gain(best, worst):
+    ranks = torch.arange(best, worst + 1).float()
+    return torch.where(ranks <= 10, 1 / torch.log2(1 + ranks), 0.0).mean()
+""",
+    },
+    "a4.1": {
+        "given": AUDIT,
+        "mistakes": [
+            (
+                "def shared_with_train(pages, rows):\n    first = {row[0] for row in rows}\n    return [n for n, page in enumerate(pages) if page in first]",
+                "look at all columns",
+            ),
+            (
+                "def shared_with_train(pages, rows):\n    return [any(page in row for row in rows) for page in pages]",
+                "`numpy.flatnonzero`",
+            ),
+            (
+                "def shared_with_train(pages, rows):\n    return numpy.isin(pages, [page for row in rows for page in row if page])",
+                "`numpy.flatnonzero`",
+            ),
+            (
+                "def shared_with_train(pages, rows):\n    return {page for row in rows for page in row} & set(pages)",
+                "their numbers in eval are asked for",
+            ),
+            (
+                "def shared_with_train(pages, rows):\n    return sum(any(page in row for row in rows) for page in pages)",
+                "says how many",
+            ),
+            (
+                "def shared_with_train(pages, rows):\n    return [n for n, page in enumerate(pages) for row in rows if page in row]",
+                "stands there twice",
+            ),
+            (
+                "def shared_with_train(pages, rows):\n    return [pages.index(page) for page in {p for row in rows for p in row} if page in pages]",
+                "as another number does",
+            ),
+            ("def shared_with_train(pages, rows):\n    return [0, 2, 4]", "does not stand in train"),
+            ("def shared_with_train(pages, rows):\n    return [2]", "number 4 is 'e'"),
+            ("def shared_with_train(pages, rows):\n    return 'c and e'", "page numbers are asked for"),
+        ],
+        "another": """
+def shared_with_train(pages, rows):
+    columns = [str(page) for row in rows for page in row]
+    return numpy.flatnonzero(numpy.isin(pages, columns))
+""",
+    },
+    "a4.2": {
+        "given": AUDIT,
+        "mistakes": [
+            (
+                "def near_copies(codes, limit):\n    return list(zip(*numpy.nonzero(bits_apart(codes, codes) <= limit)))",
+                "no copy of itself",
+            ),
+            (
+                "def near_copies(codes, limit):\n    n = range(len(codes))\n    return [(i, j) for i in n for j in n if i != j and (codes[i] != codes[j]).sum() <= limit]",
+                "in whichever order",
+            ),
+            (
+                "def near_copies(codes, limit):\n    return list(zip(*numpy.nonzero(numpy.triu(bits_apart(codes, codes) < limit, 1))))",
+                "are near enough",
+            ),
+            (
+                "def near_copies(codes, limit):\n    return list(zip(*numpy.nonzero(numpy.triu(codes @ codes.T + (1 - codes) @ (1 - codes).T <= limit, 1))))",
+                "not those that agree",
+            ),
+            (
+                "def near_copies(codes, limit):\n    return list(zip(*numpy.nonzero(numpy.triu(bits_apart(codes, codes) <= 10, 1))))",
+                "one of which differs in 4 bits",
+            ),
+            (
+                "def near_copies(codes, limit):\n    return [pair for pair in zip(*numpy.nonzero(numpy.triu(bits_apart(codes, codes) <= limit, 1)))][:1]",
+                "are left out",
+            ),
+            ("def near_copies(codes, limit):\n    return bits_apart(codes, codes) <= limit", "pairs of page numbers"),
+            ("def near_copies(codes, limit):\n    return 2", "pairs of page numbers"),
+        ],
+        "another": """
+def near_copies(codes, limit):
+    whole = codes.astype(int)
+    return [[j, i] for i in range(len(whole)) for j in range(i + 1, len(whole)) if abs(whole[i] - whole[j]).sum() < limit + 1]
+""",
+    },
+    "a4.3": {
+        "given": AUDIT,
+        "mistakes": [
+            ("def choose_limit(same, different):\n    return different.min()", "is taken for a copy"),
+            ("def choose_limit(same, different):\n    return same.max()", "return `None`"),
+            ("def choose_limit(same, different):\n    return same.mean()", "the furthest of them decides"),
+            ("def choose_limit(same, different):\n    return different.mean()", "would be taken for copies"),
+            ("def choose_limit(same, different):\n    return None if len(same) else 0", "would do"),
+            ("def choose_limit(same, different):\n    return same", "one number is asked for"),
+            ("choose_limit = 10", "a function is asked for"),
+        ],
+        "another": """
+def choose_limit(same, different):
+    for limit in reversed(range(257)):
+        if (same <= limit).all() and not (different <= limit).any():
+            return limit
+""",
+    },
+    "a4.4": {
+        "given": AUDIT,
+        "mistakes": [
+            (
+                """
+def fall_map(query, whole, covered, columns):
+    norm = numpy.linalg.norm
+    remain = covered @ query / norm(query) / norm(covered, axis=1)
+    return (remain - whole @ query / norm(query) / norm(whole)).reshape(-1, columns)
+""",
+                "the sign is turned",
+            ),
+            (
+                """
+def fall_map(query, whole, covered, columns):
+    norm = numpy.linalg.norm
+    return (covered @ query / norm(query) / norm(covered, axis=1)).reshape(-1, columns)
+""",
+                "take each from that of the whole page",
+            ),
+            (
+                "def fall_map(query, whole, covered, columns):\n    return (query @ whole - covered @ query).reshape(-1, columns)",
+                "these are dot products",
+            ),
+            (
+                """
+def fall_map(query, whole, covered, columns):
+    norm = numpy.linalg.norm
+    falls = whole @ query / norm(query) / norm(whole) - covered @ query / norm(query) / norm(covered, axis=1)
+    return falls.reshape(columns, -1).T
+""",
+                "line by line, not column by column",
+            ),
+            (
+                """
+def fall_map(query, whole, covered, columns):
+    norm = numpy.linalg.norm
+    return (whole @ query / norm(query) / norm(whole) - covered @ query / norm(query) / norm(covered, axis=1))
+""",
+                "the shape is (6,)",
+            ),
+            (
+                """
+def fall_map(query, whole, covered, columns):
+    norm = numpy.linalg.norm
+    return (1 - covered @ query / norm(query) / norm(covered, axis=1)).reshape(-1, columns)
+""",
+                "no cosine of 1",
+            ),
+            (
+                """
+def fall_map(query, whole, covered, columns):
+    norm = numpy.linalg.norm
+    return (1 - covered @ whole / norm(whole) / norm(covered, axis=1)).reshape(-1, columns)
+""",
+                "the query decides",
+            ),
+            (
+                """
+def fall_map(query, whole, covered, columns):
+    norm = numpy.linalg.norm
+    similarity = whole @ query / norm(query) / norm(whole)
+    return (1 - covered @ query / norm(query) / norm(covered, axis=1) / similarity).reshape(-1, columns)
+""",
+                "a share of the similarity",
+            ),
+            (
+                "def fall_map(query, whole, covered, columns):\n    return numpy.zeros((len(covered) // columns, columns))",
+                "the first patch",
+            ),
+            ("def fall_map(query, whole, covered, columns):\n    return 'dark'", "a map of the shape"),
+        ],
+        "another": """
+def fall_map(query, whole, covered, columns):
+    lines = []
+    for begin in range(0, len(covered), columns):
+        line = [query / (query @ query) ** 0.5 @ (whole / (whole @ whole) ** 0.5 - page / (page @ page) ** 0.5) for page in covered[begin : begin + columns]]
+        lines.append(line)
+    return lines
 """,
     },
     "7.1": {

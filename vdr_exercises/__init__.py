@@ -1,4 +1,5 @@
-"""The answers that exercises give: one module a notebook, ``e04`` for notebook 04; importing this package imports nothing heavy.
+"""The answers that exercises give: one module a notebook, ``e04`` for notebook 04, ``ea1`` for appendix 1; importing this
+package imports nothing heavy.
 
 A check computes with what the learner hands in, and names a typical mistake where it recognises one. It never stops *Run All*: an exercise
 that nobody has answered says so, and code of the learner's that fails is a "not yet" with its error.

@@ -36,7 +36,7 @@ def test_read_log_by_hand():
 
 
 def test_a_shorter_width_has_scores_of_its_own():
-    short = "eval_vdr-eval-hard-8d_cosine_ndcg@10"
+    short = "eval_vdr-eval-hard_cosine-8d_ndcg@10"
     log = [{SCORE: 0.7, short: 0.4, "step": 4}, {"loss": 1.0, "step": 5}, {SCORE: 0.8, short: 0.5, "step": 8}]
     assert training.read_log(log) == ([(5, 1.0)], [(4, 0.7), (8, 0.8)])
     assert training.read_log(log, dim=8)[1] == [(4, 0.4), (8, 0.5)]
@@ -46,7 +46,7 @@ def test_a_shorter_width_has_scores_of_its_own():
 def test_the_log_table_is_the_cards():
     """Notebook 03's table, by its own cell."""
     [source] = [source for source in edited_sources("03") if 'groupby("step")' in source]
-    short = {SCORE.replace("hard", "hard-8d"): 0.4, "epoch": 0.1, "step": 4}
+    short = {SCORE.replace("cosine", "cosine-8d"): 0.4, "epoch": 0.1, "step": 4}
     space = {"pandas": pandas, "log_history": [*LOG, short]}
     exec(source, space)
     table = space["log"].rename(columns=space["columns"])

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MethodType
 
 import torch
 from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
-from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator, SequentialEvaluator
+from sentence_transformers.util import cos_sim
 from tqdm import tqdm
 from transformers import TrainerCallback
 
@@ -123,64 +123,29 @@ def use_matrix_product(model) -> bool:
     return True
 
 
-class SharedEncoding(InformationRetrievalEvaluator):
-    """An ``InformationRetrievalEvaluator`` that takes its embeddings from ``encoded`` and encodes only what is not there yet.
+def cosine_at(dims: Sequence[int]) -> dict[str, Callable]:
+    """``score_functions`` with which one ``InformationRetrievalEvaluator`` scores the first numbers of its vectors at several widths.
 
-    ``encoded`` maps ``"query"`` and ``"document"`` to tensors of shape (items, full width), of which it slices its ``truncate_dim``.
+    Queries and pages are encoded once for all of them. The first of ``dims`` must be the largest: it keeps the name ``"cosine"``, which
+    ``main_score_function`` is given; the others are called ``"cosine-<dim>d"``, as in ``"<name>_cosine-8d_ndcg@10"``. Raises
+    ``ValueError`` when the dimensions are empty or not in falling order, and, when it scores, for one that is wider than the vectors.
     """
+    if not dims or list(dims) != sorted(set(dims), reverse=True):
+        raise ValueError(f"dims must be different numbers, the largest first; got {list(dims)}")
 
-    def __init__(self, *args, encoded: dict, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
-        self.encoded = encoded
+    def similarity(dim: int, queries: torch.Tensor, pages: torch.Tensor) -> torch.Tensor:
+        if dim > pages.shape[1]:
+            raise ValueError(f"dimension {dim} does not fit: this model's embeddings have {pages.shape[1]} numbers")
+        return cos_sim(queries[:, :dim], pages[:, :dim])
 
-    def embed_inputs(self, model, sentences, encode_fn_name=None, **kwargs):
-        if encode_fn_name not in self.encoded:
-            own_dim, self.truncate_dim = self.truncate_dim, None  # None: encode at the model's full width
-            try:
-                self.encoded[encode_fn_name] = super().embed_inputs(model, sentences, encode_fn_name=encode_fn_name, **kwargs)
-            finally:
-                self.truncate_dim = own_dim
-        return self.encoded[encode_fn_name][..., : self.truncate_dim]
-
-
-class OnePassMatryoshkaEvaluator(SequentialEvaluator):
-    """NDCG@10 and the other retrieval metrics at several dimensions, with queries and pages encoded once per call.
-
-    ``queries``, ``corpus``, ``relevant_docs`` and ``settings`` are those of ``InformationRetrievalEvaluator``. The first of
-    ``truncate_dims`` must be the largest: it gives the primary metric and keeps the plain name, ``"<name>_cosine_ndcg@10"``; the others
-    are called ``"<name>-<dim>d_cosine_ndcg@10"``. Raises ``ValueError`` when the dimensions are empty or not in falling order, or wider
-    than the model.
-    """
-
-    def __init__(
-        self, queries: dict, corpus: dict, relevant_docs: dict, truncate_dims: Sequence[int], name: str = "", **settings
-    ) -> None:
-        self.truncate_dims, self.encoded = list(truncate_dims), {}
-        if not self.truncate_dims or self.truncate_dims != sorted(set(truncate_dims), reverse=True):
-            raise ValueError(f"truncate_dims must be different numbers, the largest first; got {self.truncate_dims}")
-        # One chunk: the whole corpus is one entry of what is encoded.
-        settings |= {"encoded": self.encoded, "corpus_chunk_size": max(1, len(corpus))}
-        evaluators = [
-            SharedEncoding(queries, corpus, relevant_docs, truncate_dim=dim, name=f"{name}-{dim}d" if i else name, **settings)
-            for i, dim in enumerate(self.truncate_dims)
-        ]
-        super().__init__(evaluators, main_score_function=lambda scores: scores[0])
-
-    def __call__(self, model, output_path: str | None = None, epoch: int = -1, steps: int = -1) -> dict[str, float]:
-        width = model.get_embedding_dimension()
-        if self.truncate_dims[0] > width:
-            raise ValueError(f"dimension {self.truncate_dims[0]} does not fit: this model's embeddings have {width} numbers")
-        try:
-            return super().__call__(model, output_path=output_path, epoch=epoch, steps=steps)
-        finally:
-            self.encoded.clear()  # a later call sees the weights of its own moment
+    return {f"cosine-{dim}d" if i else "cosine": partial(similarity, dim) for i, dim in enumerate(dims)}
 
 
 def read_log(log_history: list[dict], dim: int | None = None) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
     """``(losses, scores)`` as ``(step, value)`` pairs from ``trainer.state.log_history``; scores are NDCG@10, full width or ``dim``."""
-    score = re.compile(rf"-{dim}d_cosine_ndcg@10$" if dim else r"(?<!\dd)_cosine_ndcg@10$")
+    score = f"_cosine-{dim}d_ndcg@10" if dim else "_cosine_ndcg@10"
     losses = [(entry["step"], entry["loss"]) for entry in log_history if "loss" in entry]
-    return losses, [(entry["step"], value) for entry in log_history for name, value in entry.items() if score.search(name)]
+    return losses, [(entry["step"], value) for entry in log_history for name, value in entry.items() if name.endswith(score)]
 
 
 class LiveCurve(TrainerCallback):

@@ -13,6 +13,7 @@ import torch
 from cells import prepare
 from PIL import Image
 from safetensors.torch import save_file
+from sentence_transformers import SentenceTransformer
 
 from tools.prepare import prepare_preprocessed, publisher_settings
 from vdr_helpers import evaluation
@@ -362,12 +363,18 @@ def test_whatever_decides_an_embedding_decides_where_it_is_kept(random_model, pa
     assert evaluation.embedding_key(random_model, QUERIES, pages) != key
 
 
-def test_texts_and_pictures_count_too(random_model, pages):
+def test_texts_count_too(random_model, pages):
     key = evaluation.embedding_key(random_model, QUERIES, pages)
     assert evaluation.embedding_key(random_model, ["first", "third"], pages) != key
-    pictures = [Image.open(page) for page in pages]
-    assert evaluation.embedding_key(random_model, QUERIES, pictures) == evaluation.embedding_key(random_model, QUERIES, pictures)
-    assert evaluation.embedding_key(random_model, QUERIES, pictures[:2] + pictures[:1]) != key
+
+
+def test_a_model_that_moved_with_its_folder_finds_its_embeddings_again(pages, tmp_path):
+    shipped, moved = load_profile("tiny").base_model, tmp_path / "moved"
+    shutil.copytree(shipped, moved)
+    here, there = (
+        evaluation.embedding_key(SentenceTransformer(str(folder), device="cpu"), QUERIES, pages) for folder in (shipped, moved)
+    )
+    assert here == there
 
 
 def test_embeddings_are_encoded_once_and_a_damaged_file_is_named_and_made_anew(random_model, pages, monkeypatch, capsys):

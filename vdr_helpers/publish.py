@@ -1,43 +1,16 @@
-"""What notebook 06 publishes and searches with: a token that is never shown, and the embedded vector store (notebook 07 too).
+"""The embedded vector store of notebooks 06, 07 and 10.
 
-``huggingface_hub.get_token`` knows no Kaggle, and ``MilvusClient`` tells neither a store in use elsewhere from a damaged one nor mends it.
+``MilvusClient`` tells neither a store in use elsewhere from a damaged one nor mends it.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-from contextlib import suppress
 from pathlib import Path
 
-SECRET = "HF_TOKEN"
 # An idle client's pings end in a complaint.
 QUIET = {"grpc.keepalive_time_ms": 2**31 - 1, "grpc.keepalive_permit_without_calls": 0}
-
-
-class NoTokenError(RuntimeError):
-    """There is no Hugging Face token on this machine; the message says where to put one."""
-
-
-def hub_token() -> str:
-    """The token for the hub: what ``huggingface_hub.get_token`` finds (``$HF_TOKEN``, a secret on Colab, ``hf auth login``), else Kaggle's.
-
-    Hand it on, do not print it. Raises :class:`NoTokenError` when there is none; a refused secret counts as none.
-    """
-    from huggingface_hub import get_token
-
-    token = get_token()
-    if not token and "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
-        with suppress(Exception):  # Kaggle's client has errors of its own for "no such secret" and "access refused"
-            from kaggle_secrets import UserSecretsClient
-
-            token = (UserSecretsClient().get_secret(SECRET) or "").strip()
-    if not token:
-        raise NoTokenError(
-            f"no token was found: run `hf auth login`, set the variable {SECRET}, or add a secret called {SECRET} on Colab or Kaggle"
-        )
-    return token
 
 
 def open_store(path: Path):

@@ -11,24 +11,22 @@ from functools import cache
 from vdr_helpers.profiles import assets_folder
 
 
+@cache
 def read_asset(name: str) -> dict:
     """A JSON file under ``assets/``."""
     return json.loads((assets_folder() / name).read_text(encoding="utf-8"))
 
 
-@cache
 def published() -> dict:
     """All published figures: ``models`` (20), ``dimensions`` (7), ``metrics``, ``training_log``, ``hyperparameters``, ``statistics``."""
     return read_asset("published.json")
 
 
-@cache
 def registry() -> dict:
     """``assets/models.json`` as it is: ``source``, ``revision_sources``, ``prompts``, ``families`` and ``models``."""
     return read_asset("models.json")
 
 
-@cache
 def measured(name: str) -> dict:
     """What this project measured once and keeps: ``assets/measured/<name>.json``; its ``what`` says on which profile and seeds.
 

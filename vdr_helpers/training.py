@@ -28,23 +28,21 @@ def replace_pages(dataset, replacement: Callable[[bytes], str]):
 
     Raises ``ValueError`` for an image without bytes, such as one given as a path.
     """
-    from datasets import Dataset, Image
+    from datasets import Features, Image, Value
 
-    def of_page(name: str, page: dict | None) -> str | None:
-        if page is not None and page["bytes"] is None:
+    names = [name for name, feature in dataset.features.items() if isinstance(feature, Image)]
+    for name in names:
+        dataset = dataset.cast_column(name, Image(decode=False))
+
+    def replaced(row: dict) -> dict[str, str | None]:
+        if paths := [name for name in names if row[name] and row[name]["bytes"] is None]:
             raise ValueError(
-                f"column {name!r} holds paths, not pages: save the dataset with its pages inside first (notebook 02)"
+                f"column {paths[0]!r} holds paths, not pages: save the dataset with its pages inside first (notebook 02)"
             )
-        return page and replacement(page["bytes"])
+        return {name: row[name] and replacement(row[name]["bytes"]) for name in names}
 
-    columns = {}
-    for name, feature in dataset.features.items():
-        column = dataset.select_columns(name)
-        if isinstance(feature, Image):
-            columns[name] = [of_page(name, page) for page in column.cast_column(name, Image(decode=False))[name]]
-        else:
-            columns[name] = column[name][:]
-    return Dataset.from_dict(columns)
+    features = Features(dataset.features | dict.fromkeys(names, Value("string")))
+    return dataset.map(replaced, features=features, keep_in_memory=True, load_from_cache_file=False)
 
 
 def key_of(page: bytes) -> str:

@@ -167,7 +167,7 @@ def test_a_foreign_checkpoint_is_not_taken_for_the_tuned_model(files):
     own.mkdir(parents=True)
     for name, content in files.items():
         (own / name).write_text(json.dumps(content))
-    with pytest.raises(FileNotFoundError, match="delete the folder and run notebook 03 again"):
+    with pytest.raises(ValueError, match=r"there is no note of what it was made from.*run notebook 03 again"):
         finetuned_model(load_profile("tiny"))
 
 

@@ -28,7 +28,7 @@ def torch_sees_a_card() -> bool:
 
 @pytest.fixture
 def full(monkeypatch):
-    monkeypatch.delenv(machine.ATTENTION_VARIABLE, raising=False)
+    monkeypatch.delenv("VDR_ATTENTION", raising=False)
     return load_profile("full")
 
 

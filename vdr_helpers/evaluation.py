@@ -59,14 +59,13 @@ def embedding_key(model, queries: list[str], pages: list[str]) -> str:
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
         digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     network = model[0].auto_model
+    configs = [network.config, *getattr(network, "peft_config", {}).values()]
     settings = {
         "modules": str(model),
-        "network": {name: value for name, value in network.config.to_dict().items() if name != "_name_or_path"},
+        "network and adapters": [
+            {name: value for name, value in config.to_dict().items() if not name.endswith("name_or_path")} for config in configs
+        ],
         "attention": network.config._attn_implementation,
-        "adapters": {
-            name: config.to_dict() | {"base_model_name_or_path": None}
-            for name, config in getattr(network, "peft_config", {}).items()
-        },
         "width": model.get_embedding_dimension(),  # a truncate_dim of the full width changes nothing
         "prompts": [model.prompts, model.default_prompt_name, model.max_seq_length],
         "first query": model.preprocess(queries[:1], prompt=model.prompts.get("query"))["input_ids"].tolist(),
@@ -85,17 +84,12 @@ def embed_once(model, queries: list[str], pages: list[str], profile: Profile):
     """``(query_embeddings, page_embeddings)`` as float32 tensors of shape (n, dims) on the CPU, encoded once and kept under ``outputs/``.
 
     ``pages``: paths of image files. They are found again only for the same model, texts and pages (:func:`embedding_key`); change
-    anything, and they are encoded anew, with a line of progress for every 500. A file that does not open is named and made anew. Raises
-    ``ValueError`` for no queries or pages.
+    anything, and they are encoded anew, with a line of progress for every 500. A file that does not open is named and made anew.
     """
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file, save
 
-    if not queries or not pages:
-        raise ValueError(
-            f"nothing to encode: {len(queries)} queries and {len(pages)} pages; did notebook 02 leave an eval split?"
-        )
     path = profile.output_dir / "embeddings" / f"{embedding_key(model, queries, pages)}.safetensors"
     if path.exists():
         try:
@@ -134,7 +128,7 @@ def is_named(profile: Profile) -> bool:
 def finetuned_model(profile: Profile) -> tuple[str, str]:
     """``(path or hub id, where it came from)``: the one that ``VDR_FINETUNED`` names, else your own from notebook 03, else the shipped one.
 
-    Raises ``FileNotFoundError`` when your own folder is no model, and ``ValueError`` that names what is damaged or differs from the profile.
+    Raises ``ValueError`` that names what is damaged or differs from the profile; a folder without a note of ours differs.
     """
     own, again = profile.output_dir / "finetuned", "delete the folder and run notebook 03 again"
     if is_named(profile):
@@ -142,8 +136,6 @@ def finetuned_model(profile: Profile) -> tuple[str, str]:
     if not own.exists():
         return profile.finetuned_model, origin_of_shipped(profile, stamps.read_stamp(profile.finetuned_model))
     where = f"the tuned model in outputs/{profile.name}/{own.name}"
-    if not (own / "modules.json").exists() or not list(own.rglob("*.safetensors")):
-        raise FileNotFoundError(f"{own.name} holds no Sentence Transformers model: {again}")
     if different := stamps.model_differences(stamps.read_stamp(own), profile):
         raise ValueError(
             f"{where} belongs to other settings than these ({'; '.join(different)}): run notebook 03 again, put the settings back, or "
@@ -194,19 +186,17 @@ def load_results(profile: Profile, name: str) -> dict | None:
     A file that is damaged, or that belongs to another tuned model, base or data than those at hand, is named and counts as nothing.
     """
     path = profile.output_dir / "results" / f"{name}.json"
-    if not path.exists():
+    if (results := stamps.read_json(path)) is None:
+        if path.exists():
+            print(f"results/{path.name} is damaged and left out: run the notebook that writes it again")
         return None
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-        made_from = results.pop("made_from", None)
-    except (ValueError, AttributeError):
-        print(f"results/{path.name} is damaged and left out: run the notebook that writes it again")
-        return None
+    made_from = results.pop("made_from", None)
     different = stamps.model_differences(made_from, profile)
     if not different and made_from.get("tuned") != scored_model(profile):
         different = ["another tuned model"]
     if different:
-        why = "; ".join(different)
-        print(f"results/{path.name} was measured with other settings ({why}) and is left out: run its notebook again")
+        print(
+            f"results/{path.name} was measured with other settings ({'; '.join(different)}) and is left out: run its notebook again"
+        )
         return None
     return results

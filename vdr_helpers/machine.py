@@ -23,7 +23,6 @@ from vdr_helpers.stamps import make_once
 GIB = 2**30
 AMPERE = (8, 0)  # first compute capability with bfloat16 units, and the lowest that FlashAttention 2 runs on
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-ATTENTION_VARIABLE = "VDR_ATTENTION"
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 SHARED_MEMORY = Path("/dev/shm")  # where worker processes hand over their batches; not on macOS and Windows
 PREFETCH = 2  # batches that each worker process holds ready, the default of PyTorch's DataLoader
@@ -43,7 +42,7 @@ def start(name: str | None = None) -> Profile:
     profile = fit_to_card(profile)
     versions = ((library, importlib.metadata.version(library)) for library in ("sentence-transformers", "torch"))
     libraries = " | ".join(f"{library} {version.partition('+')[0]}" for library, version in versions)
-    print(f"profile {profile.name} | {describe_device().partition(',')[0]} | {libraries}")
+    print(f"profile {profile.name} | {present_card().name.partition(',')[0]} | {libraries}")
     return profile
 
 
@@ -100,19 +99,13 @@ def use_first_card() -> None:
 
 
 def present_card() -> Card:
-    """The first CUDA card of this machine, ``Card("Apple GPU")`` or ``Card("CPU")``."""
+    """The first CUDA card of this machine, ``Card("Apple GPU")`` or ``Card("CPU, 2 cores")``: the same words in every record of a run."""
     import torch
 
     if not torch.cuda.is_available():
-        return Card("Apple GPU" if torch.backends.mps.is_available() else "CPU")
+        return Card("Apple GPU" if torch.backends.mps.is_available() else f"CPU, {os.cpu_count()} cores")
     properties = torch.cuda.get_device_properties(0)
     return Card(properties.name, (properties.major, properties.minor), properties.total_memory / GIB)
-
-
-def describe_device() -> str:
-    """``"NVIDIA L4"``, ``"Apple GPU"`` or ``"CPU, 2 cores"``: the same words in every record of a run."""
-    card = present_card()
-    return f"CPU, {os.cpu_count()} cores" if card.name == "CPU" else card.name
 
 
 def sizing() -> dict:
@@ -172,7 +165,7 @@ def fit_to_card(profile: Profile, card: Card | None = None) -> Profile:
     if not profile.model_from_card:
         return profile
     card = card or present_card()
-    attention = os.environ.get(ATTENTION_VARIABLE) or "sdpa"
+    attention = os.environ.get("VDR_ATTENTION") or "sdpa"
     autocast = card.capability and generation(card.capability)
     if card.capability is None:
         choice = {"lora": False, "dtype": "float32", "mini_batch_num_tokens": profile.mini_batch_num_tokens}

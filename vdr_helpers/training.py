@@ -139,13 +139,6 @@ def cosine_at(dims: Sequence[int]) -> dict[str, Callable]:
     return {f"cosine-{dim}d" if i else "cosine": partial(similarity, dim) for i, dim in enumerate(dims)}
 
 
-def read_log(log_history: list[dict], dim: int | None = None) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
-    """``(losses, scores)`` as ``(step, value)`` pairs from ``trainer.state.log_history``; scores are NDCG@10, full width or ``dim``."""
-    score = f"_cosine-{dim}d_ndcg@10" if dim else "_cosine_ndcg@10"
-    losses = [(entry["step"], entry["loss"]) for entry in log_history if "loss" in entry]
-    return losses, [(entry["step"], value) for entry in log_history for name, value in entry.items() if name.endswith(score)]
-
-
 class LiveCurve(TrainerCallback):
     """The training curve, redrawn at every evaluation, above a line that says how far the run is and how long it will take.
 
@@ -156,7 +149,7 @@ class LiveCurve(TrainerCallback):
         import ipywidgets
 
         self.dim = dim
-        empty = figures.to_png(figures.training_curve([], []))
+        empty = figures.to_png(figures.training_curve([]))
         self.picture = ipywidgets.Image(value=empty, format="png", layout=ipywidgets.Layout(max_width="720px"))
         self.message = ipywidgets.Label("the first evaluation comes before the first step")
         self.widget = ipywidgets.VBox([self.message, self.picture])
@@ -169,9 +162,7 @@ class LiveCurve(TrainerCallback):
         self.message.value = tqdm.format_meter(**done, elapsed=time.monotonic() - self.started, ncols=80)
 
     def on_evaluate(self, args, state, control, **kwargs) -> None:
-        losses, scores = read_log(state.log_history)
-        short = read_log(state.log_history, self.dim)[1] if self.dim else []
-        self.picture.value = figures.to_png(figures.training_curve(losses, scores, short, self.dim))
+        self.picture.value = figures.to_png(figures.training_curve(state.log_history, self.dim))
 
 
 # Arguments that change what is shown, kept or waited for, but no number of the result; all others belong to the run.
@@ -180,31 +171,25 @@ NOT_THE_RESULT += ("logging_", "log_", "eval_", "save_", "hub_", "dataloader_", 
 MINI_BATCHES = ("mini_batch_size", "mini_batch_num_tokens")  # how a batch is cut: the gradient does not depend on it
 
 
-def run_settings(trainer, **more) -> dict:
-    """What decides a run's result, read from the trainer that is about to start: arguments, loss, rows (by content), trained weights."""
+def run_folder(root: str | Path, trainer, **more) -> Path:
+    """``root/<key>``: one folder per run, so that a changed run never resumes another one's checkpoints.
+
+    The key is of all that decides the result, read from the trainer that is about to start: arguments, loss, rows (by content), trained
+    weights; ``more``: what the trainer does not know, such as the base model. Checkpoints of other runs are named with their size.
+    """
+    from datasets.fingerprint import Hasher
+
     losses = [part for part in (trainer.loss, getattr(trainer.loss, "loss", None)) if part is not None]
     configs = [getattr(part, "get_config_dict", dict)().items() for part in losses]
-    configs = [{name: value for name, value in config if name not in MINI_BATCHES} for config in configs]
     weights = trainer.model.named_parameters()
-    return more | {
+    settings = more | {
         "arguments": {name: value for name, value in trainer.args.to_dict().items() if not name.startswith(NOT_THE_RESULT)},
-        "losses": [[type(part).__name__, config] for part, config in zip(losses, configs, strict=True)],
-        "rows": hashlib.sha256(json.dumps(page_keys(trainer.train_dataset).to_dict()).encode()).hexdigest(),
+        "losses": [type(part).__name__ for part in losses],
+        "of the losses": [{name: value for name, value in config if name not in MINI_BATCHES} for config in configs],
+        "rows": page_keys(trainer.train_dataset).to_dict(),
         "trained weights": [[name, str(weight.dtype), *weight.shape] for name, weight in weights if weight.requires_grad],
     }
-
-
-def run_folder(root: str | Path, trainer, **more) -> Path:
-    """``root/<key>``: one folder per :func:`run_settings`, so that a changed run never resumes another one's checkpoints.
-
-    ``more``: what the trainer does not know, such as a key of the base model's weights. Checkpoints of other runs are named with their size.
-    """
-
-    def by_name(value) -> str:  # a function's own text holds its address, which is another one in every process
-        return getattr(value, "__qualname__", None) or str(value)
-
-    key = hashlib.sha256(json.dumps(run_settings(trainer, **more), sort_keys=True, default=by_name).encode()).hexdigest()[:12]
-    folder = Path(root) / key
+    folder = Path(root) / Hasher.hash(settings)
     others = [path for path in Path(root).glob("*/checkpoint-*") if path.parent != folder]
     if others:
         size = sum(file.stat().st_size for path in others for file in path.rglob("*") if file.is_file()) / 1e9
@@ -222,7 +207,5 @@ def last_checkpoint(folder: str | Path) -> str | None:
     whole = {}
     for state in Path(folder).glob("checkpoint-*/trainer_state.json"):
         with suppress(OSError, ValueError, KeyError):
-            step = json.loads(state.read_text(encoding="utf-8"))["global_step"]
-            if state.parent.name == f"checkpoint-{step}" and any(state.parent.rglob("*.safetensors")):
-                whole[step] = str(state.parent)
+            whole[json.loads(state.read_text(encoding="utf-8"))["global_step"]] = str(state.parent)
     return whole[max(whole)] if whole else None

@@ -414,7 +414,7 @@ def facts_of(profile, queries, corpus, relevant_docs, hard_negatives):
     files = sorted((profile.output_dir / "data").glob("pages-*/*.png"), key=lambda file: int(file.stem), reverse=True)
     numbers = {key_of(file.read_bytes()): int(file.stem) for file in files}
     names = ("planned_rows", "known_facts", "known_changes", "QUESTION_WORDS")
-    cells = a4(*names, plan=plan_rows(**profile.corpus), numbers=numbers)
+    cells = a4(*names, plan=plan_rows(**profile.corpus) if profile.corpus is not None else [], numbers=numbers)
     planned = cells["planned_rows"](corpus)
     facts = cells["known_facts"](queries, corpus, relevant_docs, planned)
     return facts, cells["known_changes"](hard_negatives, relevant_docs, planned)

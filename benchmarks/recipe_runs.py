@@ -21,7 +21,7 @@ from sentence_transformers.util import batch_to_device
 from benchmarks.recipe import build_trainer, contrastive_loss, load_base, matryoshka
 from benchmarks.recipe_data import corpus_ram, peak_ram_gib
 from vdr_helpers.profiles import Profile
-from vdr_helpers.training import OnePassMatryoshkaEvaluator, page_keys, page_paths, use_matrix_product
+from vdr_helpers.training import cosine_at, page_keys, page_paths, use_matrix_product
 
 BUDGET_PAGES = 16  # pages per forward pass of the course's recipe where the profile names no token budget
 
@@ -124,8 +124,13 @@ class Course(Recipe):
         return corpus_of(page_paths(self.eval, Path(self.eval.cache_files[0]["filename"]).parent / "pages"))
 
     def evaluator(self, dims: list[int] | None = None):
-        return OnePassMatryoshkaEvaluator(
-            *self.collection, dims or self.dims, name="pages", batch_size=self.profile.encode_batch_size, write_csv=False
+        return InformationRetrievalEvaluator(
+            *self.collection,
+            score_functions=cosine_at(dims or self.dims),
+            main_score_function="cosine",
+            name="pages",
+            batch_size=self.profile.encode_batch_size,
+            write_csv=False,
         )
 
     def full_width_only(self):
@@ -133,18 +138,18 @@ class Course(Recipe):
 
     def names(self) -> dict[int, str]:
         """The name that the evaluator gives to each dimension's metrics."""
-        return {dim: "pages" if dim == self.dims[0] else f"pages-{dim}d" for dim in self.dims}
+        return {dim: f"pages_{name}" for dim, name in zip(self.dims, cosine_at(self.dims), strict=True)}
 
     def sweep(self) -> dict[str, float]:
         metrics = self.evaluator()(self.model)
-        return {str(dim): metrics[f"{name}_cosine_ndcg@10"] for dim, name in self.names().items()}
+        return {str(dim): metrics[f"{name}_ndcg@10"] for dim, name in self.names().items()}
 
     def whole_run(self) -> tuple[list[dict], dict[str, float]]:
         with tempfile.TemporaryDirectory() as folder:
             trainer = self.trainer(folder, eval_on_start=True)
             trainer.train()
         last = [entry for entry in trainer.state.log_history if "eval_pages_cosine_ndcg@10" in entry][-1]
-        return trainer.state.log_history, {str(dim): last[f"eval_{name}_cosine_ndcg@10"] for dim, name in self.names().items()}
+        return trainer.state.log_history, {str(dim): last[f"eval_{name}_ndcg@10"] for dim, name in self.names().items()}
 
 
 def timed(function, *arguments) -> tuple[float, object]:

@@ -21,8 +21,7 @@ from benchmarks.latency import brute_force, made_up, milliseconds, tuned_vectors
 from benchmarks.where import where_measured
 from vdr_helpers.machine import quiet_progress_bars
 from vdr_helpers.profiles import assets_folder, load_profile
-from vdr_helpers.publish import QUIET
-from vdr_helpers.stamps import write_whole
+from vdr_helpers.stamps import QUIET, write_whole
 
 COUNT, BATCH = 20_000, 1_000
 

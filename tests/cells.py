@@ -48,6 +48,11 @@ def edited_sources(number: str, edits=(), below=(), more: str = "") -> list[str]
     return sources + ([more] if more else [])
 
 
+def printable(profile) -> dict:
+    """The settings of a profile that may be printed and published: all but the folders that stand in for hub ids."""
+    return {name: value for name, value in vars(profile).items() if not name.endswith("_folder")}
+
+
 def definitions(number: str, *names: str) -> dict:
     """The functions and constants called ``names`` as a notebook's cells define them, executed alone: ``{name: object}``.
 

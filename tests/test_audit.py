@@ -23,7 +23,6 @@ from tiny_vdr.pages import CHART_LAYOUTS, ITEM_LAYOUTS, TABLE_LAYOUTS
 from vdr_helpers import figures
 from vdr_helpers.evaluation import retrieval_inputs
 from vdr_helpers.profiles import load_profile
-from vdr_helpers.source import drawn_plan
 from vdr_helpers.splits import load_prepared
 from vdr_helpers.training import key_of, page_paths
 
@@ -195,7 +194,7 @@ def page_files(folder, count=8):
 def test_rank_movement_shows_both_orders_and_the_right_page_of_each(tmp_path):
     pages, kinds = page_files(tmp_path), ["positive", "hard negative", *["other"] * 6]
     similarities = {"base": torch.tensor([0.0, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]), "tuned": torch.linspace(0.9, 0.2, 8)}
-    figure = figures.rank_movement(similarities, pages, kinds, "a query", best=2)
+    figure = figures.ranking(similarities, pages, kinds, "a query", best=2)
     drawn = [(axis.get_title(), axis.get_xlabel()) for axis in figure.axes if axis.axison]
     assert drawn == [
         ("base 1\nscore 0.70", "hard negative\ntuned: 2"),
@@ -415,7 +414,7 @@ def facts_of(profile, queries, corpus, relevant_docs, hard_negatives):
     files = sorted((profile.output_dir / "data").glob("pages-*/*.png"), key=lambda file: int(file.stem), reverse=True)
     numbers = {key_of(file.read_bytes()): int(file.stem) for file in files}
     names = ("planned_rows", "known_facts", "known_changes", "QUESTION_WORDS")
-    cells = a4(*names, plan=drawn_plan(profile), numbers=numbers)
+    cells = a4(*names, plan=plan_rows(**profile.corpus) if profile.corpus is not None else [], numbers=numbers)
     planned = cells["planned_rows"](corpus)
     facts = cells["known_facts"](queries, corpus, relevant_docs, planned)
     return facts, cells["known_changes"](hard_negatives, relevant_docs, planned)

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from tools import copy_out, plain
 from tools.run_course import find_notebooks
-from vdr_helpers import evaluation, publish, splits, stamps, training
+from vdr_helpers import evaluation, splits, stamps, training
 from vdr_helpers.profiles import load_profile
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -96,7 +96,7 @@ def test_the_command_line_of_a_script(scripts, tmp_path):
 
 
 def test_a_counterpart_takes_what_the_helper_takes():
-    helpers = {name: value for module in (evaluation, splits, publish, stamps, training) for name, value in vars(module).items()}
+    helpers = {name: value for module in (evaluation, splits, stamps, training) for name, value in vars(module).items()}
     counterparts = [name for name, value in vars(plain).items() if getattr(value, "__module__", "") == plain.__name__]
     assert counterparts
     for name in counterparts:

@@ -20,9 +20,15 @@ CPU = Card("CPU")
 FLASH_ATTENTION = "kernels-community/flash-attn2"  # the name under which transformers takes it from the package kernels
 
 
+def torch_sees_a_card() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
 @pytest.fixture
 def full(monkeypatch):
-    monkeypatch.delenv(machine.ATTENTION_VARIABLE, raising=False)
+    monkeypatch.delenv("VDR_ATTENTION", raising=False)
     return load_profile("full")
 
 
@@ -102,17 +108,21 @@ def test_torchs_own_answer_about_bfloat16_is_not_asked(full, monkeypatch):
 
 
 def test_compiled_code_of_the_hub_runs_only_when_it_is_asked_for(full, monkeypatch, capsys):
-    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: SimpleNamespace())  # kernels is installed
     assert fit_to_card(full, A100).model_kwargs["attn_implementation"] == "sdpa"
     monkeypatch.setenv("VDR_ATTENTION", FLASH_ATTENTION)
     assert fit_to_card(full, A100).model_kwargs["attn_implementation"] == FLASH_ATTENTION
-    assert "compiled code that the package kernels fetches from the hub: you asked for it" in capsys.readouterr().out
-    for card in (T4, CPU):
-        with pytest.raises(ValueError, match="VDR_ATTENTION: FlashAttention needs a CUDA card of compute"):
-            fit_to_card(full, card)
-    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="needs the package kernels: pip install kernels"):
-        fit_to_card(full, A100)
+    assert f"attention: {FLASH_ATTENTION}\n" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch_sees_a_card(), reason="there it may be able to run")
+def test_an_attention_that_cannot_run_here_is_named_as_the_model_is_loaded(monkeypatch):
+    from sentence_transformers import SentenceTransformer
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for attention, said in ((FLASH_ATTENTION, "pip install kernels"), ("flash_attention_2", "FlashAttention2 .*cannot be used")):
+        with pytest.raises(ImportError, match=said):
+            SentenceTransformer(load_profile("tiny").base_model, model_kwargs={"attn_implementation": attention})
 
 
 @pytest.mark.parametrize(

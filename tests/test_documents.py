@@ -11,14 +11,14 @@ from pathlib import Path
 import pypdfium2
 import pytest
 import warm
-from cells import definitions, edited_sources
+from cells import definitions, edited_sources, printable
 from PIL import Image
 from reportlab.lib.utils import ImageReader
 from reportlab.pdfgen.canvas import Canvas
+from transformers import AutoProcessor
 
 from tiny_vdr.documents import TOPICS, draw_documents, draw_manual, plan_manuals, questions_of
 from vdr_helpers.profiles import load_profile
-from vdr_helpers.splits import load_processor
 
 ROOT = Path(__file__).resolve().parent.parent
 READING = ("draw_page", "open_document", "read_text", "read_page", "read_document", "read_folder")
@@ -27,7 +27,8 @@ FOREIGN_FOLDERS = ("/usr/share/doc", "/usr/share/cups", "/usr/share/texmf", "/us
 
 @pytest.fixture(scope="module")
 def page_processor():
-    return load_processor(load_profile("tiny"))
+    profile = load_profile("tiny")
+    return AutoProcessor.from_pretrained(profile.base_model, **profile.processor_kwargs)
 
 
 @pytest.fixture
@@ -452,7 +453,7 @@ def test_the_variables_name_a_folder_and_a_model(tmp_path, monkeypatch):
     monkeypatch.setenv("VDR_QUERY_MODEL", "none")
     profile = load_profile("full")
     assert profile.documents_folder == str(tmp_path.resolve()) and profile.query_models == ()
-    assert str(tmp_path) not in str(profile.to_dict())
+    assert str(tmp_path) not in str(printable(profile))
     monkeypatch.setenv("VDR_QUERY_MODEL", "owner/writer")
     assert load_profile("tiny").query_models == ("owner/writer",)
     monkeypatch.setenv("VDR_DOCUMENTS", str(tmp_path / "gone"))

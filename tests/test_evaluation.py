@@ -136,11 +136,12 @@ def model_folder(tmp_path):
     return folder
 
 
-def test_an_interrupted_encoding_is_not_kept(random_model, monkeypatch):
+def test_an_interrupted_encoding_is_not_kept(random_model, monkeypatch, tmp_path):
     def die(self, target):
         raise KeyboardInterrupt
 
-    pages, profile = [Image.new("RGB", (64, 64), "red")], load_profile("tiny")
+    pages, profile = [str(tmp_path / "red.png")], load_profile("tiny")
+    Image.new("RGB", (64, 64), "red").save(pages[0])
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Path, "replace", die)
         evaluation.embed_once(random_model, ["first"], pages, profile)
@@ -151,7 +152,6 @@ def test_an_interrupted_encoding_is_not_kept(random_model, monkeypatch):
 def test_the_key_holds_weights_and_settings(model_folder):
     key = model_key(model_folder)
     assert key == model_key(str(model_folder))
-    assert key != model_key(model_folder, "data")
     (model_folder / "made_from.json").write_text("{}")  # a note beside the model is not the model
     assert key == model_key(model_folder)
     (model_folder / "1_Pooling" / "config.json").write_text('{"pooling_mode": "mean"}')
@@ -204,7 +204,7 @@ def test_half_a_folder_is_not_taken_for_a_model(files):
     own.mkdir(parents=True)
     for name in files:
         (own / name).write_text("[]")
-    with pytest.raises(FileNotFoundError, match="finetuned holds no Sentence Transformers model: delete the folder and run"):
+    with pytest.raises(ValueError, match=r"there is no note of what it was made from.*run notebook 03 again"):
         evaluation.finetuned_model(load_profile("tiny"))
 
 
@@ -228,11 +228,6 @@ def test_bands_say_in_or_out_and_never_stop(capsys):
     assert capsys.readouterr().out == "[out of band] base NDCG@10 = 0.412, expected 0.5 to 0.92. Train longer.\n"
     evaluation.check_band("gain", float("nan"), 0.05, 0.45, "Look at the loss.")
     assert capsys.readouterr().out.startswith("[out of band] gain = nan")
-
-
-def test_a_band_upside_down_is_an_error():
-    with pytest.raises(ValueError, match=r"upside down: 0\.9 > 0\.5"):
-        evaluation.check_band("base", 0.7, 0.9, 0.5, "")
 
 
 def test_results_come_back_and_nothing_half_stays():

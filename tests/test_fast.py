@@ -15,7 +15,7 @@ from sentence_transformers.sentence_transformer.losses import (
     MultipleNegativesRankingLoss,
 )
 
-from vdr_helpers.training import OnePassMatryoshkaEvaluator, PixelsInFormat, page_keys, page_paths, use_matrix_product
+from vdr_helpers.training import PixelsInFormat, cosine_at, page_keys, page_paths, use_matrix_product
 
 pytestmark = pytest.mark.slow
 
@@ -183,6 +183,11 @@ def retrieval(split):
     return queries, corpus, {name: {f"{name}-image"} for name in queries}
 
 
+def evaluator_at(retrieval, dims):
+    """As notebook 03 builds it."""
+    return InformationRetrievalEvaluator(*retrieval, score_functions=cosine_at(dims), main_score_function="cosine", name="few")
+
+
 def test_one_pass_gives_the_metrics_of_seven(retrieval, random_model):
     calls = {"query": 0, "document": 0}
     for kind in calls:
@@ -193,21 +198,22 @@ def test_one_pass_gives_the_metrics_of_seven(retrieval, random_model):
             return original(*arguments, **settings)
 
         setattr(random_model, f"encode_{kind}", counted)
-    together = OnePassMatryoshkaEvaluator(*retrieval, DIMS, name="few")
-    metrics = together(random_model)
+    metrics = evaluator_at(retrieval, DIMS)(random_model)
     assert calls == {"query": 1, "document": 1}
-    assert not together.encoded  # let go, so that the next call sees the next weights
-    names = {dim: "few" if dim == 256 else f"few-{dim}d" for dim in DIMS}
-    alone = {dim: InformationRetrievalEvaluator(*retrieval, truncate_dim=dim, name=names[dim])(random_model) for dim in DIMS}
-    assert metrics["sequential_score"] == alone[256]["few_cosine_ndcg@10"]
-    del metrics["sequential_score"]
-    assert metrics == {name: value for dim in DIMS for name, value in alone[dim].items()}
-    assert len({alone[dim][names[dim] + "_cosine_ndcg@10"] for dim in DIMS}) > 1  # the widths do differ
+    widths = [InformationRetrievalEvaluator(*retrieval, truncate_dim=dim, name="few")(random_model) for dim in DIMS]
+    named = {
+        key.replace("cosine", name): value
+        for name, alone in zip(cosine_at(DIMS), widths, strict=True)
+        for key, value in alone.items()
+    }
+    assert metrics == named
+    assert len({alone["few_cosine_ndcg@10"] for alone in widths}) > 1  # the widths do differ
 
 
 def test_the_evaluator_sees_new_weights(retrieval, random_model):
-    evaluator = OnePassMatryoshkaEvaluator(*retrieval, (256, 8), name="few")
+    evaluator = evaluator_at(retrieval, (256, 8))
     before = evaluator(random_model)
+    assert evaluator.primary_metric == "few_cosine_ndcg@10"
     with torch.no_grad():
         for weight in random_model.parameters():
             weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)) * 0.05)
@@ -215,11 +221,11 @@ def test_the_evaluator_sees_new_weights(retrieval, random_model):
 
 
 @pytest.mark.parametrize("dims", [(), (8, 16), (16, 16)])
-def test_dimensions_must_fall(retrieval, dims):
+def test_dimensions_must_fall(dims):
     with pytest.raises(ValueError, match="different numbers, the largest first"):
-        OnePassMatryoshkaEvaluator(*retrieval, dims)
+        cosine_at(dims)
 
 
 def test_a_dimension_larger_than_the_model_is_refused(retrieval, random_model):
     with pytest.raises(ValueError, match="dimension 512 does not fit: this model's embeddings have 256"):
-        OnePassMatryoshkaEvaluator(*retrieval, (512, 8))(random_model)
+        evaluator_at(retrieval, (512, 8))(random_model)

@@ -21,8 +21,8 @@ from sentence_transformers.util.similarity import maxsim
 from benchmarks import late_interaction
 from vdr_helpers.evaluation import ranks
 from vdr_helpers.profiles import load_profile
-from vdr_helpers.publish import open_store
 from vdr_helpers.published import published, read_asset
+from vdr_helpers.stamps import open_store
 
 QUERIES = ["Who?", "Which page gives Rowan Steel's staff during 2011?", "pallets sold in Seville"]
 

@@ -19,17 +19,17 @@ from pathlib import Path
 import pytest
 import torch
 from cells import definitions, edited_sources
-from huggingface_hub import ModelCard
+from huggingface_hub import HfApi, ModelCard
+from huggingface_hub.errors import LocalTokenNotFoundError
 
 from tools.sizing import LORA
 from vdr_helpers.profiles import PROFILES, load_profile
-from vdr_helpers.publish import NoTokenError, hub_token
 from vdr_helpers.stamps import data_settings, write_stamp
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "hf_" + "S" * 34  # the shape of a token, and none
 CARD_CELLS = ("training_facts(", "load_results(", "ModelCardData(", "model_card = ")  # what they hold, in order
-SCAN_CELLS = ("def names_a_path", "def private_details", "def merge_adapters", "def reason")
+SCAN_CELLS = ("def names_a_path", "def private_details", "def merge_adapters", "def hub_token", "def reason")
 OWNERS = {"no-right": 403, "bad-token": 401, "taken": 409}
 
 # Runs cells of notebook 06 (the profile first, publishing last), the last one with another name each time.
@@ -269,6 +269,11 @@ def secrets_of(read):
     }
 
 
+def hub_token():
+    """What notebook 06 hands to the hub."""
+    return definitions("06", "hub_token")["hub_token"]()
+
+
 def test_the_environment_comes_first(no_token, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", f" {TOKEN}\n")
     platform(monkeypatch, KAGGLE, secrets_of(lambda name: "another")[KAGGLE])
@@ -289,9 +294,9 @@ def test_the_platforms_secret_is_read(no_token, monkeypatch, capsys, variable):
 @pytest.mark.parametrize("variable", ["COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"])
 def test_a_refused_secret_is_no_token(no_token, monkeypatch, variable):
     platform(monkeypatch, variable, secrets_of({}.__getitem__)[variable])  # raises KeyError, as a store without the secret
-    with pytest.raises(NoTokenError, match="HF_TOKEN") as problem:
-        hub_token()
-    assert "\n" not in str(problem.value)
+    with pytest.raises(LocalTokenNotFoundError) as problem:
+        HfApi(token=hub_token()).create_repo("me/model", private=True)
+    assert "HF_TOKEN" in reason(problem.value) and "\n" not in reason(problem.value)
 
 
 def test_a_login_is_found(no_token, monkeypatch):
@@ -312,8 +317,6 @@ def test_an_error_of_the_code_is_not_hidden():
 
 
 def test_a_hub_that_is_not_there_is_one_line():
-    from huggingface_hub import HfApi
-
     with pytest.raises(Exception) as refused:
         HfApi(endpoint="http://127.0.0.1:9", token=TOKEN).create_repo("me/model", private=True)
     line = reason(refused.value)

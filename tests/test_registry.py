@@ -14,7 +14,7 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 from tiny_vdr.pages import draw_page
 from tiny_vdr.sheet import Page
 from tools.registry import DOCS, as_markdown, models, write_docs
-from vdr_helpers.published import published, registry
+from vdr_helpers.published import published, read_asset
 
 pytestmark = pytest.mark.slow
 
@@ -45,16 +45,16 @@ def test_all_twenty_are_listed_once_in_the_published_order_with_the_published_sc
     assert len(models()) == 20
     listed = [{"model": entry.model, "parameters": entry.parameters, "ndcg_at_10": entry.ndcg_at_10} for entry in models()]
     assert listed == published()["models"]
-    assert len({row["model"] for row in registry()["models"]}) == len(registry()["models"]) == 20
+    assert len({row["model"] for row in read_asset("models.json")["models"]}) == len(read_asset("models.json")["models"]) == 20
 
 
 def test_no_figure_stands_in_both_files():
     """A score that was written twice could differ."""
-    assert all("ndcg_at_10" not in row and "parameters" not in row for row in registry()["models"])
+    assert all("ndcg_at_10" not in row and "parameters" not in row for row in read_asset("models.json")["models"])
 
 
 def test_every_entry_is_complete():
-    sources, families = registry()["revision_sources"], registry()["families"]
+    sources, families = read_asset("models.json")["revision_sources"], read_asset("models.json")["families"]
     for entry in models():
         assert entry.licence and entry.notes and entry.dimension in (768, 1024, 1536, 2048, 3584, 4096), entry.model
         assert entry.family is None or entry.family in families, entry.model
@@ -74,7 +74,11 @@ def test_the_status_is_what_was_tried():
         assert (entry.status == REMOTE) == entry.needs_remote_code
         if entry.status == TWIN:
             assert entry.family in model_twins.FAMILIES
-    assert {entry.family for entry in models() if entry.family} == set(model_twins.FAMILIES) == set(registry()["families"])
+    assert (
+        {entry.family for entry in models() if entry.family}
+        == set(model_twins.FAMILIES)
+        == set(read_asset("models.json")["families"])
+    )
 
 
 def test_two_files_with_different_models_are_an_error(monkeypatch):
@@ -194,7 +198,7 @@ def name_of(family):
 def test_a_twin_of_every_family_goes_through_the_loader_and_the_evaluator(family, small_set, tmp_path, processor):
     folder = model_twins.save_twin(family, tmp_path)
     model = load_listed_model(name_of(family), stand_in=str(folder), device="cpu", truncate_dim=None)
-    assert isinstance(model[0].model, getattr(transformers, registry()["families"][family]))
+    assert isinstance(model[0].model, getattr(transformers, read_asset("models.json")["families"][family]))
     queries, corpus, _ = small_set
     texts = model.encode_query(list(queries.values()), convert_to_tensor=True)
     pages = model.encode_document(list(corpus.values()), convert_to_tensor=True)

@@ -7,7 +7,7 @@ import model_twins
 import numpy
 import pytest
 import torch
-from cells import definitions, edited_sources
+from cells import definitions, edited_sources, printable
 from PIL import Image
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.cross_encoder.evaluation import CrossEncoderRerankingEvaluator
@@ -212,14 +212,14 @@ def test_a_twin_of_the_published_reranker_reads_and_learns(start, page, processo
 
 
 def test_a_reranker_is_named_by_the_profile(monkeypatch, tmp_path):
-    assert PROFILES["full"].reranker_model == "Qwen/Qwen3-VL-Reranker-2B" and len(PROFILES["full"].reranker_revision) == 40
+    assert PROFILES["full"].reranker_name == "Qwen/Qwen3-VL-Reranker-2B" and len(PROFILES["full"].reranker_revision) == 40
     for name in ("tiny", "rehearsal", "rehearsal-small"):
-        assert PROFILES[name].reranker_model is None and PROFILES[name].reranker_revision is None, name
+        assert PROFILES[name].reranker_name is None and PROFILES[name].reranker_revision is None, name
         assert PROFILES[name].reranker_rows > 0 and PROFILES[name].reranker_learning_rate > 0
     monkeypatch.setenv("VDR_RERANKER", str(tmp_path))
     mine = load_profile("full")
-    assert mine.reranker_model == str(tmp_path) and mine.reranker_revision is None
-    assert str(tmp_path) not in str(mine.to_dict())
+    assert mine.reranker_folder == str(tmp_path) and mine.reranker_revision is None
+    assert str(tmp_path) not in str(printable(mine))
     assert mine.deviations == PROFILES["full"].deviations, "the published embedding experiment has no reranker"
 
 

@@ -259,7 +259,7 @@ def test_pages_are_fetched_once_and_found_again(tmp_path, small_source, processo
     assert PageStore(tmp_path / "pages").fingerprints.keys() == {0, 4, 5, 6, 21}  # the index grows
 
 
-def test_a_killed_fetch_goes_on_where_it_stopped(tmp_path, small_source, processor, monkeypatch, capsys):
+def test_a_killed_fetch_goes_on_where_it_stopped(tmp_path, small_source, processor, monkeypatch):
     real = PageStore.add
 
     def dies_at_row_10(self, number, fingerprint, content):
@@ -278,9 +278,7 @@ def test_a_killed_fetch_goes_on_where_it_stopped(tmp_path, small_source, process
         fetch_pages(small_source, range(ROWS), PageStore(tmp_path), processor)
     monkeypatch.setattr(PageStore, "add", real)
 
-    capsys.readouterr()
     store = PageStore(tmp_path)
-    assert "a line of" in capsys.readouterr().out
     assert set(store.fingerprints) == set(range(10))  # row 10's half page does not count
     reads = reads_of(small_source, monkeypatch)
     fetch_pages(small_source, range(ROWS), store, processor)

@@ -12,11 +12,11 @@ import numpy
 import pytest
 from pymilvus import DataType, MilvusClient
 
-from vdr_helpers.publish import open_store
+from vdr_helpers.stamps import open_store
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIENT = (
-    "import sys\nfrom pathlib import Path\nfrom vdr_helpers.publish import open_store\nclient = open_store(Path(sys.argv[1]))\n"
+    "import sys\nfrom pathlib import Path\nfrom vdr_helpers.stamps import open_store\nclient = open_store(Path(sys.argv[1]))\n"
 )
 
 

@@ -14,7 +14,7 @@ from sentence_transformers.sentence_transformer.losses import (
 
 from tiny_vdr.pages import draw_page
 from tiny_vdr.sheet import Page
-from vdr_helpers import training
+from vdr_helpers import figures, training
 
 pytestmark = pytest.mark.slow
 
@@ -29,24 +29,24 @@ LOG = [
 
 
 def test_read_log_by_hand():
-    losses, scores = training.read_log(LOG)
+    losses, scores = figures.read_log(LOG)
     assert losses == [(2, 9.5), (4, 8.25)]
     assert scores == [(4, 0.71), (8, 0.74)]
-    assert training.read_log([]) == ([], [])
+    assert figures.read_log([]) == ([], [])
 
 
 def test_a_shorter_width_has_scores_of_its_own():
-    short = "eval_vdr-eval-hard-8d_cosine_ndcg@10"
+    short = "eval_vdr-eval-hard_cosine-8d_ndcg@10"
     log = [{SCORE: 0.7, short: 0.4, "step": 4}, {"loss": 1.0, "step": 5}, {SCORE: 0.8, short: 0.5, "step": 8}]
-    assert training.read_log(log) == ([(5, 1.0)], [(4, 0.7), (8, 0.8)])
-    assert training.read_log(log, dim=8)[1] == [(4, 0.4), (8, 0.5)]
-    assert training.read_log(log, dim=16)[1] == []
+    assert figures.read_log(log) == ([(5, 1.0)], [(4, 0.7), (8, 0.8)])
+    assert figures.read_log(log, dim=8)[1] == [(4, 0.4), (8, 0.5)]
+    assert figures.read_log(log, dim=16)[1] == []
 
 
 def test_the_log_table_is_the_cards():
     """Notebook 03's table, by its own cell."""
     [source] = [source for source in edited_sources("03") if 'groupby("step")' in source]
-    short = {SCORE.replace("hard", "hard-8d"): 0.4, "epoch": 0.1, "step": 4}
+    short = {SCORE.replace("cosine", "cosine-8d"): 0.4, "epoch": 0.1, "step": 4}
     space = {"pandas": pandas, "log_history": [*LOG, short]}
     exec(source, space)
     table = space["log"].rename(columns=space["columns"])

@@ -10,11 +10,13 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+from transformers import AutoProcessor
+
 from vdr_helpers.evaluation import save_results
 from vdr_helpers.pages import fetch_pages
 from vdr_helpers.profiles import Profile, load_profile
 from vdr_helpers.source import check_columns, open_source
-from vdr_helpers.splits import SPLIT_NEGATIVES, build_splits, load_processor, open_store, save_splits
+from vdr_helpers.splits import SPLIT_NEGATIVES, build_splits, open_store, save_splits
 from vdr_helpers.stamps import BY_PUBLISHER, data_settings, dataset_settings, resolved_revisions, used_revisions
 
 
@@ -33,7 +35,8 @@ def prepare_preprocessed(profile: Profile, name: str | None = None, folder: Path
     folder, name = folder or profile.output_dir / "data", name or profile.preprocessed_name
     if not name:
         raise ValueError(f"profile {profile.name!r} has no preprocessed dataset: run notebook 02 instead")
-    processor, dirt, chosen = load_processor(profile), Counter(), {}
+    processor = AutoProcessor.from_pretrained(profile.base_model, revision=profile.model_revision, **profile.processor_kwargs)
+    dirt, chosen = Counter(), {}
     for split, count in (("train", profile.train_rows), ("eval", profile.eval_rows)):
         source = open_source(name, split)
         columns = ("image", *(f"negative_{i}" for i in range(SPLIT_NEGATIVES[split])))

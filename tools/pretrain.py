@@ -14,12 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
 from tiny_vdr.pretrain import STEPS, pretrain
 from vdr_helpers.evaluation import retrieval_inputs
 from vdr_helpers.profiles import assets_folder, load_profile, outputs_folder
 from vdr_helpers.splits import load_prepared
-from vdr_helpers.training import OnePassMatryoshkaEvaluator
+from vdr_helpers.training import cosine_at
 
 CARD = """# The tiny base model
 
@@ -50,12 +51,12 @@ def score(folder: Path) -> tuple[dict[int, float], int, int, int]:
     model = SentenceTransformer(str(folder), device="cpu", model_kwargs=profile.model_kwargs)
     queries, corpus, relevant_docs, _ = retrieval_inputs(load_prepared(profile, "eval")[0])
     dims = profile.matryoshka_dims
-    evaluator = OnePassMatryoshkaEvaluator(
-        queries, corpus, relevant_docs, truncate_dims=dims, batch_size=profile.encode_batch_size
+    by_width = cosine_at(dims)
+    evaluator = InformationRetrievalEvaluator(
+        queries, corpus, relevant_docs, score_functions=by_width, batch_size=profile.encode_batch_size
     )
     found = evaluator(model)
-    names = {dim: "cosine_ndcg@10" if dim == dims[0] else f"-{dim}d_cosine_ndcg@10" for dim in dims}
-    scores = {dim: found[name] for dim, name in names.items()}
+    scores = {dim: found[f"{name}_ndcg@10"] for dim, name in zip(dims, by_width, strict=True)}
     return scores, len(queries), len(corpus), sum(weight.numel() for weight in model.parameters())
 
 

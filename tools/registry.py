@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from vdr_helpers.published import published, registry
+from vdr_helpers.published import published, read_asset
 from vdr_helpers.stamps import write_whole
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "models.md"
@@ -35,7 +35,7 @@ class ListedModel:
 
 def models() -> list[ListedModel]:
     """The twenty models in the order of the published table. Raises ``ValueError`` if the two files list different ones."""
-    rows, facts = published()["models"], {row["model"]: row for row in registry()["models"]}
+    rows, facts = published()["models"], {row["model"]: row for row in read_asset("models.json")["models"]}
     different = {row["model"] for row in rows} ^ set(facts)
     if different:
         raise ValueError(f"assets/models.json and assets/published.json list different models: {', '.join(sorted(different))}")
@@ -59,7 +59,7 @@ def as_markdown() -> str:
         lines.append(f"| {' | '.join([entry.model, *numbers, *words])} |")
     lines += ["", "| Model | transformers class | Notes |", "|---|---|---|"]
     for entry in models():
-        family = f"`{registry()['families'][entry.family]}`" if entry.family else "its own"
+        family = f"`{read_asset('models.json')['families'][entry.family]}`" if entry.family else "its own"
         lines.append(f"| {entry.model} | {family} | {entry.notes} |")
     return "\n".join(lines) + "\n"
 

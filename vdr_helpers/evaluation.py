@@ -48,17 +48,9 @@ def ranks(similarities, right_pages: list[int], equal_in_front: bool = False):
     return (similarities >= own).sum(dim=1) if equal_in_front else (similarities > own).sum(dim=1) + 1
 
 
-def content_of(page) -> bytes:
-    """What a page is, wherever it lies: a hash of its file for a path, of its size and pixels for a PIL image."""
-    if isinstance(page, str | Path):
-        with Path(page).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    return hashlib.sha256(str(page.size).encode() + page.convert("RGBA").tobytes()).digest()
-
-
-def embedding_key(model, queries: list[str], pages: list) -> str:
+def embedding_key(model, queries: list[str], pages: list[str]) -> str:
     """A key of everything that decides the embeddings: weights and number format as they are in memory, modules and their settings, width,
-    prompts, how text becomes tokens, how large a page may be, versions, and every text and page.
+    prompts, how text becomes tokens, how large a page may be, versions, and every text and page. Where the model lay is not in it.
     """
     import torch
 
@@ -67,11 +59,13 @@ def embedding_key(model, queries: list[str], pages: list) -> str:
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
         digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     network = model[0].auto_model
+    configs = [network.config, *getattr(network, "peft_config", {}).values()]
     settings = {
         "modules": str(model),
-        "network": network.config.to_dict(),
+        "network and adapters": [
+            {name: value for name, value in config.to_dict().items() if not name.endswith("name_or_path")} for config in configs
+        ],
         "attention": network.config._attn_implementation,
-        "adapters": getattr(network, "peft_config", {}),
         "width": model.get_embedding_dimension(),  # a truncate_dim of the full width changes nothing
         "prompts": [model.prompts, model.default_prompt_name, model.max_seq_length],
         "first query": model.preprocess(queries[:1], prompt=model.prompts.get("query"))["input_ids"].tolist(),
@@ -81,25 +75,21 @@ def embedding_key(model, queries: list[str], pages: list) -> str:
     }
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     for page in pages:
-        digest.update(content_of(page))
+        with Path(page).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
 
 
-def embed_once(model, queries: list[str], pages: list, profile: Profile):
+def embed_once(model, queries: list[str], pages: list[str], profile: Profile):
     """``(query_embeddings, page_embeddings)`` as float32 tensors of shape (n, dims) on the CPU, encoded once and kept under ``outputs/``.
 
-    ``pages``: paths or PIL images. They are found again only for the same model, texts and pages (:func:`embedding_key`); change
-    anything, and they are encoded anew, with a line of progress for every 500. A file that does not open is named and made anew. Raises
-    ``ValueError`` for no queries or pages.
+    ``pages``: paths of image files. They are found again only for the same model, texts and pages (:func:`embedding_key`); change
+    anything, and they are encoded anew, with a line of progress for every 500. A file that does not open is named and made anew.
     """
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file, save
 
-    if not queries or not pages:
-        raise ValueError(
-            f"nothing to encode: {len(queries)} queries and {len(pages)} pages; did notebook 02 leave an eval split?"
-        )
     path = profile.output_dir / "embeddings" / f"{embedding_key(model, queries, pages)}.safetensors"
     if path.exists():
         try:
@@ -138,7 +128,7 @@ def is_named(profile: Profile) -> bool:
 def finetuned_model(profile: Profile) -> tuple[str, str]:
     """``(path or hub id, where it came from)``: the one that ``VDR_FINETUNED`` names, else your own from notebook 03, else the shipped one.
 
-    Raises ``FileNotFoundError`` when your own folder is no model, and ``ValueError`` that names what is damaged or differs from the profile.
+    Raises ``ValueError`` that names what is damaged or differs from the profile; a folder without a note of ours differs.
     """
     own, again = profile.output_dir / "finetuned", "delete the folder and run notebook 03 again"
     if is_named(profile):
@@ -146,8 +136,6 @@ def finetuned_model(profile: Profile) -> tuple[str, str]:
     if not own.exists():
         return profile.finetuned_model, origin_of_shipped(profile, stamps.read_stamp(profile.finetuned_model))
     where = f"the tuned model in outputs/{profile.name}/{own.name}"
-    if not (own / "modules.json").exists() or not list(own.rglob("*.safetensors")):
-        raise FileNotFoundError(f"{own.name} holds no Sentence Transformers model: {again}")
     if different := stamps.model_differences(stamps.read_stamp(own), profile):
         raise ValueError(
             f"{where} belongs to other settings than these ({'; '.join(different)}): run notebook 03 again, put the settings back, or "
@@ -171,12 +159,7 @@ def origin_of_shipped(profile: Profile, stamp: dict | None) -> str:
 
 
 def check_band(name: str, value: float, low: float, high: float, hint: str) -> None:
-    """Print whether a measured value lies where this experiment usually ends, or what to look at if it does not; it never stops a notebook.
-
-    Raises ``ValueError`` if ``low`` exceeds ``high``.
-    """
-    if low > high:
-        raise ValueError(f"the band of {name} is upside down: {low} > {high}")
+    """Print whether a measured value lies where this experiment usually ends, or what to look at if it does not; it never stops a notebook."""
     if low <= value <= high:
         print(f"[in band] {name} is between {low:g} and {high:g}")
     else:
@@ -203,19 +186,17 @@ def load_results(profile: Profile, name: str) -> dict | None:
     A file that is damaged, or that belongs to another tuned model, base or data than those at hand, is named and counts as nothing.
     """
     path = profile.output_dir / "results" / f"{name}.json"
-    if not path.exists():
+    if (results := stamps.read_json(path)) is None:
+        if path.exists():
+            print(f"results/{path.name} is damaged and left out: run the notebook that writes it again")
         return None
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-        made_from = results.pop("made_from", None)
-    except (ValueError, AttributeError):
-        print(f"results/{path.name} is damaged and left out: run the notebook that writes it again")
-        return None
+    made_from = results.pop("made_from", None)
     different = stamps.model_differences(made_from, profile)
     if not different and made_from.get("tuned") != scored_model(profile):
         different = ["another tuned model"]
     if different:
-        why = "; ".join(different)
-        print(f"results/{path.name} was measured with other settings ({why}) and is left out: run its notebook again")
+        print(
+            f"results/{path.name} was measured with other settings ({'; '.join(different)}) and is left out: run its notebook again"
+        )
         return None
     return results

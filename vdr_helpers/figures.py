@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from itertools import pairwise
 
 TUNED, BASE, PUBLISHED = "#0b6e8a", "#8a8f98", "#5f6368"  # accent, neutral, and the dashed grey of published figures
 POSITIVE, NEGATIVE = "#1a7f37", "#b35900"
@@ -46,14 +45,9 @@ def to_png(figure) -> bytes:
 
 
 def show(figure, alt: str) -> None:
-    """Display a figure with ``alt``, one or two sentences that tell its finding to a reader who cannot see it.
-
-    Raises ``ValueError`` when ``alt`` is too short to say anything.
-    """
+    """Display a figure with ``alt``, one or two sentences that tell its finding to a reader who cannot see it."""
     from IPython.display import display
 
-    if len(alt) < 20:
-        raise ValueError("alt text must tell the figure's finding in a sentence of at least 20 characters")
     data = {"image/png": base64.b64encode(to_png(figure)).decode(), "text/plain": "<figure>"}
     display(data, raw=True, metadata={"image/png": {"alt": alt, "width": round(100 * WIDTH)}})
 
@@ -67,37 +61,33 @@ def label_points(axis, labels: list[tuple[str, list, str]]) -> None:
     import numpy
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.collections import PathCollection
+    from matplotlib.path import Path
+    from matplotlib.transforms import Bbox
 
     renderer = FigureCanvasAgg(axis.figure).get_renderer()
     axis.figure.draw_without_rendering()  # only now does the layout know where a point lies
-    marks = [axis.transData.transform(dots.get_offsets()) for dots in axis.collections if isinstance(dots, PathCollection)]
-    for line in axis.lines:
-        corners, steps = axis.transData.transform(line.get_xydata()), numpy.linspace(0, 1, 40)[:, None]
-        marks += [corners, *(start + (end - start) * steps for start, end in pairwise(corners))]
-    marks = numpy.concatenate(marks)
     frame, unit, written = axis.get_window_extent(renderer), axis.figure.dpi / 72, []
+    lines = [axis.transData.transform_path(line.get_path()) for line in axis.lines]
+    dots = [axis.transData.transform(dots.get_offsets()) for dots in axis.collections if isinstance(dots, PathCollection)]
+    dots = numpy.concatenate([*dots, *(line.vertices for line in lines)])
 
-    def covered(low, high, point) -> int:
-        way = point + ((low + high) / 2 - point) * numpy.linspace(0.3, 1, 15)[:, None]  # from the point to the label's middle
-        crossed = (abs(marks[:, None] - way) < 3 * unit).all(axis=2).any()
-        hit = ((marks > low - 5 * unit) & (marks < high + 5 * unit)).all(axis=1).sum()
-        clash = sum(((low < other_high) & (high > other_low)).all() for other_low, other_high in written)
-        outside = (low < frame.p0).any() or (high > frame.p1).any()
-        return hit + 100 * crossed + 1000 * (clash + outside)
+    def covered(point, box) -> int:
+        near, middle = box.padded(5 * unit), (box.p0 + box.p1) / 2
+        way = Path([point + 0.3 * (middle - point), middle])  # from the point to the label's middle
+        crossed = sum(line.intersects_bbox(near, filled=False) + line.intersects_path(way, filled=False) for line in lines)
+        outside = not (frame.contains(*box.p0) and frame.contains(*box.p1))
+        return near.count_contains(dots) + 100 * crossed + 1000 * (box.count_overlaps(written) + outside)
 
     for text, points, colour in labels:
         at = axis.transData.transform(points)
         style = {"textcoords": "offset points", "va": "bottom", "fontsize": 8, "color": colour, "in_layout": False}
         label = axis.annotate(text, points[0], xytext=(0, 0), **style)
         size = numpy.array(label.get_window_extent(renderer).size)
-        places = [
-            (point, point + unit * away * numpy.array([x, y]) + size * [(x - 1) / 2, (y - 1) / 2])
-            for x, y, away in BESIDE
-            for point in at
-        ]
-        _, low = min(places, key=lambda place: covered(place[1], place[1] + size, place[0]))
-        label.set_position((low - at[0]) / unit)
-        written.append((low, low + size))
+        moves = [unit * away * numpy.array([x, y]) + size * [(x - 1) / 2, (y - 1) / 2] for x, y, away in BESIDE]
+        places = [(point, Bbox.from_bounds(*(point + move), *size)) for move in moves for point in at]
+        _, box = min(places, key=lambda place: covered(*place))
+        label.set_position((box.p0 - at[0]) / unit)
+        written.append(box)
 
 
 def page_grid(rows: Sequence[tuple], heading: str = "", height: float = 3.0):
@@ -113,7 +103,7 @@ def page_grid(rows: Sequence[tuple], heading: str = "", height: float = 3.0):
     for line, (pages, titles, labels) in zip(axes, rows, strict=True):
         for axis in line[len(pages) :]:
             axis.set_axis_off()
-        for axis, page, title, label in zip(line, pages, titles, labels, strict=False):
+        for axis, (page, title, label) in zip(line, list(zip(pages, titles, labels, strict=True)), strict=False):
             kind = label.partition("\n")[0]
             axis.imshow(Image.open(page).convert("RGB") if isinstance(page, str) else page)
             axis.grid(False)
@@ -129,51 +119,42 @@ def page_grid(rows: Sequence[tuple], heading: str = "", height: float = 3.0):
 
 def page_row(pages: Sequence, titles: Sequence[str], kinds: Sequence[str], heading: str = "", height: float = 3.0):
     """One row of :func:`page_grid`. Raises ``ValueError`` if the three sequences differ in length or are empty."""
-    if not pages or not len(pages) == len(titles) == len(kinds):
-        raise ValueError("page_row needs at least one page, and one title and one kind per page")
     return page_grid([(pages, titles, kinds)], heading, height)
 
 
 def ranking(similarities, pages: Sequence, kinds: Sequence[str], heading: str = "", best: int = 5):
     """The ``best`` pages of one query side by side, and after them the right one where it stands further back, each with its rank.
 
-    ``similarities``: tensor of shape (pages,); ``kinds``: for each of ``pages`` how it is labelled, ``"positive"`` for the right one.
+    ``similarities``: tensor of shape (pages,), or ``{"base": tensor, "tuned": ...}`` for a row per model, with a page's rank by the other
+    models under it; ``kinds``: for each of ``pages`` how it is labelled, ``"positive"`` for the right one.
     """
-    order = similarities.argsort(descending=True).tolist()
-    shown = order[:best] + [place for place in order[best:] if kinds[place] == "positive"][:1]
-    titles = [f"rank {order.index(place) + 1}\nscore {similarities[place]:.2f}" for place in shown]
-    height = min(3, 0.8 + 10 / len(shown))
-    return page_row([pages[i] for i in shown], titles, [kinds[i] for i in shown], heading=heading, height=height)
-
-
-def rank_movement(similarities: dict, pages: Sequence, kinds: Sequence[str], heading: str = "", best: int = 5):
-    """A row of first pages per model, as :func:`ranking` draws one, and under each page its rank by the other model (appendix a4).
-
-    ``similarities``: ``{"base": tensor of shape (pages,), "tuned": ...}``, two models; ``kinds`` as in :func:`ranking`.
-    """
-    orders = {name: values.argsort(descending=True).tolist() for name, values in similarities.items()}
-    rows = []
-    for (name, order), other in zip(orders.items(), reversed(orders), strict=True):
+    by_model = similarities if isinstance(similarities, dict) else {"rank": similarities}
+    orders, rows = {name: values.argsort(descending=True).tolist() for name, values in by_model.items()}, []
+    for name, order in orders.items():
         shown = order[:best] + [place for place in order[best:] if kinds[place] == "positive"][:1]
-        titles = [f"{name} {order.index(place) + 1}\nscore {similarities[name][place]:.2f}" for place in shown]
-        labels = [f"{kinds[place]}\n{other}: {orders[other].index(place) + 1}" for place in shown]
+        titles = [f"{name} {order.index(place) + 1}\nscore {by_model[name][place]:.2f}" for place in shown]
+        others = {other: ranked for other, ranked in orders.items() if other != name}
+        labels = ["\n".join([kinds[i], *(f"{other}: {ranked.index(i) + 1}" for other, ranked in others.items())]) for i in shown]
         rows.append(([pages[place] for place in shown], titles, labels))
-    return page_grid(rows, heading, height=4)
+    return page_grid(rows, heading, height=4 if len(rows) > 1 else min(3, 0.8 + 10 / len(shown)))
 
 
-def training_curve(
-    losses: list[tuple[int, float]],
-    scores: list[tuple[int, float]],
-    short_scores: Sequence[tuple[int, float]] = (),
-    short_dim: int | None = None,
-):
-    """Training loss and NDCG@10 against the step, in two panels; each list holds ``(step, value)``.
+def read_log(log_history: list[dict], dim: int | None = None) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
+    """``(losses, scores)`` as ``(step, value)`` pairs from ``trainer.state.log_history``; scores are NDCG@10, full width or ``dim``."""
+    score = f"_cosine-{dim}d_ndcg@10" if dim else "_cosine_ndcg@10"
+    losses = [(entry["step"], entry["loss"]) for entry in log_history if "loss" in entry]
+    return losses, [(entry["step"], value) for entry in log_history for name, value in entry.items() if name.endswith(score)]
 
-    ``short_scores``: NDCG@10 of the same vectors cut to ``short_dim`` numbers, drawn in the same panel.
+
+def training_curve(log_history: list[dict], dim: int | None = None):
+    """Training loss and NDCG@10 against the step, in two panels, from ``trainer.state.log_history`` (:func:`read_log`).
+
+    ``dim``: a second, shorter width whose NDCG@10 is drawn beside the full one.
     """
+    (losses, scores), short_scores = read_log(log_history), read_log(log_history, dim)[1] if dim else []
     figure, axes = new_figure(1, 2, height=2.8)
     lines = [(axes[0], losses, "o", "-", ""), (axes[1], scores, "o", "-", "full width" if short_scores else "")]
-    lines.append((axes[1], short_scores, "s", ":", f"first {short_dim} dims"))
+    lines.append((axes[1], short_scores, "s", ":", f"first {dim} dims"))
     for axis, points, marker, style, _ in lines:
         steps, values = [step for step, _ in points], [value for _, value in points]
         axis.plot(steps, values, color=TUNED, marker=marker, linestyle=style, markersize=4)

@@ -6,8 +6,6 @@ What fits which card is not worked out here: ``python -m tools.sizing`` computes
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
-import json
 import logging
 import os
 import shutil
@@ -15,17 +13,16 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
 from vdr_helpers.pages import COPIES
 from vdr_helpers.profiles import Profile, assets_folder, load_profile, outputs_folder
+from vdr_helpers.published import read_asset
 from vdr_helpers.stamps import make_once
 
 GIB = 2**30
 AMPERE = (8, 0)  # first compute capability with bfloat16 units, and the lowest that FlashAttention 2 runs on
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-ATTENTION_VARIABLE = "VDR_ATTENTION"
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 SHARED_MEMORY = Path("/dev/shm")  # where worker processes hand over their batches; not on macOS and Windows
 PREFETCH = 2  # batches that each worker process holds ready, the default of PyTorch's DataLoader
@@ -36,7 +33,7 @@ PACKAGE = "vdr-course"
 def start(name: str | None = None) -> Profile:
     """The profile ``name`` (else ``$VDR_PROFILE``, else ``tiny``), fitted to this machine; prints why, and where the notebook runs.
 
-    Raises what :func:`vdr_helpers.profiles.load_profile` and :func:`fit_to_card` raise.
+    Raises what :func:`vdr_helpers.profiles.load_profile` and :func:`use_first_card` raise.
     """
     quiet_progress_bars()
     profile = load_profile(name)
@@ -45,7 +42,7 @@ def start(name: str | None = None) -> Profile:
     profile = fit_to_card(profile)
     versions = ((library, importlib.metadata.version(library)) for library in ("sentence-transformers", "torch"))
     libraries = " | ".join(f"{library} {version.partition('+')[0]}" for library, version in versions)
-    print(f"profile {profile.name} | {describe_device().partition(',')[0]} | {libraries}")
+    print(f"profile {profile.name} | {present_card().name.partition(',')[0]} | {libraries}")
     return profile
 
 
@@ -102,25 +99,18 @@ def use_first_card() -> None:
 
 
 def present_card() -> Card:
-    """The first CUDA card of this machine, ``Card("Apple GPU")`` or ``Card("CPU")``."""
+    """The first CUDA card of this machine, ``Card("Apple GPU")`` or ``Card("CPU, 2 cores")``: the same words in every record of a run."""
     import torch
 
     if not torch.cuda.is_available():
-        return Card("Apple GPU" if torch.backends.mps.is_available() else "CPU")
+        return Card("Apple GPU" if torch.backends.mps.is_available() else f"CPU, {os.cpu_count()} cores")
     properties = torch.cuda.get_device_properties(0)
     return Card(properties.name, (properties.major, properties.minor), properties.total_memory / GIB)
 
 
-def describe_device() -> str:
-    """``"NVIDIA L4"``, ``"Apple GPU"`` or ``"CPU, 2 cores"``: the same words in every record of a run."""
-    card = present_card()
-    return f"CPU, {os.cpu_count()} cores" if card.name == "CPU" else card.name
-
-
-@cache
 def sizing() -> dict:
     """``assets/sizing.json``: cards, models in numbers and settings by generation of card, as ``python -m tools.sizing`` wrote them."""
-    return json.loads((assets_folder() / "sizing.json").read_text(encoding="utf-8"))
+    return read_asset("sizing.json")
 
 
 def generation(capability: Iterable[int]) -> str:
@@ -153,23 +143,6 @@ def choice_reasons(choice: dict, card: Card) -> list[str]:
     ]
 
 
-def chosen_attention(card: Card) -> str:
-    """``"sdpa"``, PyTorch's own, or what ``VDR_ATTENTION`` names. Compiled code of the hub runs only when it is asked for.
-
-    Raises ``ValueError`` for FlashAttention on a card that cannot run it, or without the package that fetches it.
-    """
-    asked = os.environ.get(ATTENTION_VARIABLE)
-    if not asked:
-        return "sdpa"
-    if "flash" in asked and (card.capability or (0, 0)) < AMPERE:
-        raise ValueError(f"{ATTENTION_VARIABLE}: FlashAttention needs a CUDA card of compute capability 8.0 or higher: unset it")
-    if "/" in asked and importlib.util.find_spec("kernels") is None:
-        raise ValueError(f"{ATTENTION_VARIABLE}={asked} needs the package kernels: pip install kernels, and restart the kernel")
-    fetched = ", compiled code that the package kernels fetches from the hub" if "/" in asked else ""
-    print(f"attention {asked}{fetched}: you asked for it ({ATTENTION_VARIABLE})")
-    return asked
-
-
 def worker_count(profile: Profile, dtype: str) -> tuple[int, str]:
     """``(dataloader_num_workers, reason)``: the profile's, as far as processor cores and the shared memory for their batches go.
 
@@ -186,21 +159,22 @@ def worker_count(profile: Profile, dtype: str) -> tuple[int, str]:
 def fit_to_card(profile: Profile, card: Card | None = None) -> Profile:
     """``profile`` with what this machine decides: number formats, attention, adapters and their learning rate, token budget, workers.
 
-    ``tiny`` is returned as it is; else every reason is printed. Raises as :func:`chosen_attention` does.
+    ``tiny`` is returned as it is; else every reason is printed. Attention is PyTorch's own (SDPA), or what ``VDR_ATTENTION`` names: compiled
+    code of the hub runs only when it is asked for. Where that cannot run, ``transformers`` says so as the model is loaded.
     """
     if not profile.model_from_card:
         return profile
     card = card or present_card()
-    attention = chosen_attention(card)
+    attention = os.environ.get("VDR_ATTENTION") or "sdpa"
     autocast = card.capability and generation(card.capability)
     if card.capability is None:
         choice = {"lora": False, "dtype": "float32", "mini_batch_num_tokens": profile.mini_batch_num_tokens}
-        reasons = [f"{card.name}: no CUDA card, so float32 weights, no autocast, PyTorch's own attention (SDPA)"]
+        reasons = [f"{card.name}: no CUDA card, so float32 weights and no autocast"]
     else:
         choice = card_choice(card.capability, card.memory_gib)
         reasons = choice_reasons(choice, card)
     workers, why = worker_count(profile, choice["dtype"])
-    print("\n".join([*reasons, why]))
+    print("\n".join([*reasons, f"attention: {attention}", why]))
     return replace(
         profile,
         model_kwargs=profile.model_kwargs | {"dtype": choice["dtype"], "attn_implementation": attention},
@@ -248,32 +222,24 @@ def check_disk(profile: Profile, folder: Path) -> str | None:
     )
 
 
-def check_package(requirement) -> str | None:
-    """``None`` if a ``packaging`` requirement is met by what is installed, else what to do."""
-    try:
-        found = importlib.metadata.version(requirement.name)
-    except importlib.metadata.PackageNotFoundError:
-        return f"{requirement.name} is not installed: pip install '{requirement}', then restart the kernel"
-    if requirement.specifier.contains(found, prereleases=True):
-        return None
-    return f"{requirement.name} {found} is not {requirement.specifier}: pip install -U '{requirement}', then restart the kernel"
-
-
 def check_packages() -> dict[str, str | None]:
     """What ``pyproject.toml`` asks for, read from the installed course's metadata: a problem per package, or one line for all.
 
     ``pip check`` would do it as well, but names every other package of the machine too, and not every environment has pip.
     """
     from packaging.requirements import Requirement
+    from transformers.utils.versions import require_version
 
     try:
         asked = [Requirement(line) for line in importlib.metadata.requires(PACKAGE)]
     except importlib.metadata.PackageNotFoundError:
-        return {
-            "the course's packages": f"{PACKAGE} is not installed: in the clone, pip install -e . (README), then restart the kernel"
-        }
-    asked = [one for one in asked if one.marker is None or one.marker.evaluate({"extra": ""})]
-    problems = {str(requirement): problem for requirement in asked if (problem := check_package(requirement))}
+        return {PACKAGE: f"{PACKAGE} is not installed: in the clone, pip install -e . (README), then restart the kernel"}
+    asked, problems = [one for one in asked if one.marker is None or one.marker.evaluate({"extra": ""})], {}
+    for one in asked:
+        try:
+            require_version(f"{one.name}{one.specifier}")
+        except ImportError as error:
+            problems[str(one)] = f"{error.args[0].strip()} Do: pip install -U '{one}', then restart the kernel"
     return problems or {f"{len(asked)} packages, each recent enough": None}
 
 

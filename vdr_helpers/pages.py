@@ -108,10 +108,8 @@ class PageStore:
         self.problems: dict[int, str] = {}  # page number: why it was skipped
         index = folder / "index.jsonl"
         for line in filter(None, index.read_bytes().split(b"\n") if index.exists() else ()):
-            try:
+            with suppress(ValueError, TypeError):  # a damaged line: its page is fetched again
                 self._note(*json.loads(line))
-            except (ValueError, TypeError):
-                print(f"a line of {folder.name}/index.jsonl is damaged: its page is fetched again")
         there = {file.name: file.stat().st_size for file in folder.glob("*.png")}
         damaged = [number for number, size in self.sizes.items() if there.get(f"{number:06d}.png") != size]
         for number in damaged:
@@ -138,17 +136,6 @@ class PageStore:
         (self.problems if fingerprint is None else self.sizes)[number] = size_or_problem
 
 
-def check_free_disk(folder: Path, needed: float) -> None:
-    """Raise ``OSError`` with both figures and the way out when ``needed`` bytes do not fit on the disk of ``folder``."""
-    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    free = shutil.disk_usage(existing).free
-    if needed > free:
-        raise OSError(
-            f"the pages need about {needed / 1e9:.1f} GB more under outputs, {free / 1e9:.1f} GB are free: make room, set VDR_OUTPUTS "
-            "to a folder on a larger disk, or try fewer rows first (VDR_ROWS=1000:100)"
-        )
-
-
 def show_progress(before: int, done: int, total: int, every: int) -> None:
     """Print ``[####----] 1,000 of 2,000 pages`` for each multiple of ``every`` in ``before`` < multiple <= ``done``; ``tqdm``'s moving bar
     would leave other text in a stored notebook in every run.
@@ -170,7 +157,6 @@ def fetch_pages(source: Source, numbers: Iterable[int], store: PageStore, proces
     show_progress(0, done, total, PROGRESS_PAGES)
     largest = max((source.bytes_of([column], [group]) for group, _ in groups), default=0)
     threads = READERS if READERS * largest <= BYTES_AT_ONCE else 1
-    stopped = threading.Event()
 
     def fetch_group(group: int, rows: list[int]) -> int:
         """Read, shrink and keep one row group's pages; returns their number. A piece at a time, so that a large group fits in memory."""
@@ -179,17 +165,17 @@ def fetch_pages(source: Source, numbers: Iterable[int], store: PageStore, proces
             pages = shrinkers.map(lambda record: read_page(record[column], processor), records)
             for page, number in zip(pages, rest, strict=False):
                 store.add(number, *page)
-            if stopped.is_set():
-                break
         return len(rows)
 
     with ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as shrinkers, ThreadPoolExecutor(threads) as readers:
-        try:
-            for some in (groups[:1], groups[1:]):  # from the first one's pages the size of the rest is estimated
-                if store.sizes:
-                    check_free_disk(store.folder, (total - done) * COPIES * sum(store.sizes.values()) / len(store.sizes))
-                for count in readers.map(lambda group: fetch_group(*group), some):
-                    show_progress(done, done + count, total, PROGRESS_PAGES)
-                    done += count
-        finally:
-            stopped.set()
+        for some in (groups[:1], groups[1:]):  # from the first one's pages the size of the rest is estimated
+            if store.sizes:
+                needed = (total - done) * COPIES * sum(store.sizes.values()) / len(store.sizes)
+                if needed > (free := shutil.disk_usage(store.folder).free):
+                    raise OSError(
+                        f"the pages need about {needed / 1e9:.1f} GB more under outputs, {free / 1e9:.1f} GB are free: make room, set "
+                        "VDR_OUTPUTS to a folder on a larger disk, or try fewer rows first (VDR_ROWS=1000:100)"
+                    )
+            for count in readers.map(lambda group: fetch_group(*group), some):
+                show_progress(done, done + count, total, PROGRESS_PAGES)
+                done += count

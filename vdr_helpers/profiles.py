@@ -89,7 +89,7 @@ class Profile:
     dataset_folder: str | None = None
     reranker_name: str | None = None  # a CrossEncoder to start from in notebook 09; None: one made of the base's own modules
     reranker_revision: str | None = None
-    reranker_folder: str | None = None
+    reranker_folder: str | None = None  # goes before the name
     reranker_rows: int = 0  # train rows whose pages notebook 09 trains the reranker on
     reranker_learning_rate: float = 0.0
     corpus: dict | None = None  # arguments of tiny_vdr.corpus.build_source where the dataset is generated
@@ -98,8 +98,8 @@ class Profile:
     random_weights: str | None = None  # a name in tiny_vdr.model.SIZES: the base is built from it on first use
 
     def comparable_score(self, ndcg_at_10: float) -> tuple[float, float] | None:
-        """``(billions of parameters, score)`` for the figure of published models, or ``None`` where a comparison would mislead."""
-        return (2.1, ndcg_at_10) if self.published_setting else None
+        """``(billions of parameters, score)`` for the figure of published models; ``None`` unless model, data and training are the published ones."""
+        return (2.1, ndcg_at_10) if self.name == "full" and not self.deviations else None
 
     @property
     def deviations(self) -> tuple[str, ...]:
@@ -118,11 +118,6 @@ class Profile:
             mine, theirs = getattr(self, name), getattr(published, name)
             said += [f"{name} {mine:,} instead of {theirs:,}"] if mine != theirs else []
         return tuple(said)
-
-    @property
-    def published_setting(self) -> bool:
-        """Whether model, data and training are the published ones, so that a score may stand among the published scores."""
-        return self.name == "full" and not self.deviations
 
     @property
     def output_dir(self) -> Path:
@@ -144,15 +139,6 @@ class Profile:
         """A tuned model for readers who skip notebook 03: the hub id, or the path of a folder."""
         return self.finetuned_folder or (self.base_model if self.random_weights else shipped(self.finetuned_name))
 
-    @property
-    def reranker_model(self) -> str | None:
-        """What ``CrossEncoder(...)`` is given in notebook 09: a hub id, the path of a folder, or ``None`` to build it from the base."""
-        return self.reranker_folder or self.reranker_name
-
-    def to_dict(self) -> dict:
-        """The settings as a dictionary, for printing and for summaries; without paths of this machine."""
-        return {name: value for name, value in self.__dict__.items() if not name.endswith("_folder")}
-
 
 def read_profiles(file: Path) -> dict[str, Profile]:
     """The profiles of a TOML file, by name: a table each. ``like`` names the one whose settings a table shares, ``without`` what of them not."""
@@ -161,9 +147,7 @@ def read_profiles(file: Path) -> dict[str, Profile]:
         shared, left_out = settings.get(table.pop("like", None), {}), table.pop("without", ())
         settings[name] = {key: value for key, value in shared.items() if key not in left_out} | table
     for table in settings.values():
-        table["matryoshka_dims"] = tuple(table["matryoshka_dims"])
-        table["benchmark_tasks"] = tuple(table.get("benchmark_tasks", ()))
-        table["query_models"] = tuple(table.get("query_models", ()))
+        table |= {name: tuple(table.get(name, ())) for name in ("matryoshka_dims", "benchmark_tasks", "query_models")}
         table["bands"] = {name: tuple(band) for name, band in table["bands"].items()}
     return {name: Profile(name, **table) for name, table in settings.items()}
 
@@ -195,9 +179,8 @@ def load_profile(name: str | None = None) -> Profile:
     """
     name = name or os.environ.get("VDR_PROFILE") or "tiny"
     if name not in PROFILES:
-        known = ", ".join(PROFILES)
         raise ValueError(
-            f"unknown profile {name!r}: set VDR_PROFILE to one of {known} (unset it for 'tiny') and restart the kernel"
+            f"unknown profile {name!r}: set VDR_PROFILE to one of {', '.join(PROFILES)} (unset it for 'tiny') and restart the kernel"
         )
     profile, changes = PROFILES[name], {}
     for variable, (role, made_here) in VARIABLES.items():

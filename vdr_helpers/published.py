@@ -11,30 +11,21 @@ from functools import cache
 from vdr_helpers.profiles import assets_folder
 
 
+@cache
 def read_asset(name: str) -> dict:
-    """A JSON file under ``assets/``."""
+    """A JSON file under ``assets/``, such as ``models.json``, which says how the twenty models load (``python -m tools.registry``)."""
     return json.loads((assets_folder() / name).read_text(encoding="utf-8"))
 
 
-@cache
 def published() -> dict:
     """All published figures: ``models`` (20), ``dimensions`` (7), ``metrics``, ``training_log``, ``hyperparameters``, ``statistics``."""
     return read_asset("published.json")
 
 
-@cache
-def registry() -> dict:
-    """``assets/models.json`` as it is: ``source``, ``revision_sources``, ``prompts``, ``families`` and ``models``."""
-    return read_asset("models.json")
-
-
-@cache
 def measured(name: str) -> dict:
     """What this project measured once and keeps: ``assets/measured/<name>.json``; its ``what`` says on which profile and seeds.
 
     ``python -m benchmarks.choices`` and ``python -m benchmarks.tiny_seeds`` write those of their names. Scores are NDCG@10 by dimension;
-    JSON makes the dimensions strings. Raises ``ValueError`` for another name.
+    JSON makes the dimensions strings. Raises ``FileNotFoundError`` for another name.
     """
-    if name not in (known := sorted(file.stem for file in (assets_folder() / "measured").glob("*.json"))):
-        raise ValueError(f"nothing was measured under {name!r}: there are {', '.join(known)}")
     return read_asset(f"measured/{name}.json")

@@ -155,15 +155,6 @@ def source_path(profile: Profile) -> str:
     return str(folder)
 
 
-def drawn_plan(profile: Profile) -> list:
-    """What a generated source was planned to hold, a ``tiny_vdr.corpus.Row`` per row; empty for a source that nobody drew (appendix a4)."""
-    if profile.corpus is None:
-        return []
-    from tiny_vdr.corpus import plan_rows
-
-    return plan_rows(**profile.corpus)
-
-
 def open_source(name: str, config: str, revision: str | None = None) -> Source:
     """The files that ``load_dataset(name, config, revision=revision, split="train")`` would download, opened but not downloaded.
 

@@ -27,13 +27,6 @@ def open_store(folder: Path, source: Source, processor, column: str = "image") -
     return PageStore(folder / f"pages-{key}")
 
 
-def load_processor(profile: Profile):
-    """The base model's processor with the profile's pixels per page; it says to what size a page is shrunk."""
-    from transformers import AutoProcessor
-
-    return AutoProcessor.from_pretrained(profile.base_model, revision=profile.model_revision, **profile.processor_kwargs)
-
-
 def build_splits(rows: dict[str, list[tuple[str, list]]]) -> dict:
     """``{"train": Dataset, "eval": ..., "full": ...}`` with columns query, image, negative_0, ..., as notebook 02 builds them.
 
@@ -109,8 +102,11 @@ def stored_choice(profile: Profile) -> dict | None:
 
 def build_chosen(profile: Profile, chosen: dict[str, list[list[int]]]) -> None:
     """Fetch the pages of these rows and save the splits, in the last steps of notebook 02."""
+    from transformers import AutoProcessor
+
     source = open_source(source_path(profile), profile.dataset_config, profile.dataset_revision)
-    queries, processor = source.read_columns(["query"])["query"][:], load_processor(profile)
+    queries = source.read_columns(["query"])["query"][:]
+    processor = AutoProcessor.from_pretrained(profile.base_model, revision=profile.model_revision, **profile.processor_kwargs)
     store = open_store(profile.output_dir / "data", source, processor)
     fetch_pages(source, {number for rows in chosen.values() for row in rows for number in row}, store, processor)
     rows = {name: [(queries[row[0]], [store.path(number) for number in row]) for row in some] for name, some in chosen.items()}
@@ -125,10 +121,9 @@ def chosen_rows(profile: Profile, split: str) -> list[list[int]] | None:
     """
     if (stamps.read_stamp(profile.output_dir / "data") or {}).get("split") == stamps.BY_PUBLISHER:
         return None
-    try:
-        noted = json.loads((profile.output_dir / "results" / "rows.json").read_text(encoding="utf-8"))
-        if not stamps.differences(noted["made_from"]["data"], stamps.data_settings(profile)):
-            return noted[split]
-    except (OSError, ValueError, KeyError, TypeError):  # not there or damaged: on tiny the shipped choice is the same
-        pass
+    noted = stamps.read_json(
+        profile.output_dir / "results" / "rows.json"
+    )  # where it is not there, on tiny the shipped choice is the same
+    if noted and not stamps.differences(noted["made_from"]["data"], stamps.data_settings(profile)):
+        return noted[split]
     return (stored_choice(profile) or {}).get(split)

@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there, and notes of what each was made from (notebooks 02 to 06).
+"""Files, folders and vector stores that are whole or not there, and notes of what each was made from (notebooks 02 to 10).
 
 Of the libraries at hand none keeps both: ``datasets`` fingerprints the calls that made a table, not the settings of a reader, and
 ``huggingface_hub`` knows the commit of what it fetched only.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -21,6 +22,8 @@ STAMP = "made_from.json"
 BY_PUBLISHER = "by its publisher"  # instead of by the steps of notebook 02
 OF_THE_SPLIT = ("dataset", "split", "negatives_per_train_row", "distinct_eval_pages")  # a publisher's split has its own
 FOOTER = 2**16  # bytes at the end of a parquet file that are hashed: where each column lies, how long it is, its extremes
+# An idle client's pings end in a complaint.
+QUIET = {"grpc.keepalive_time_ms": 2**31 - 1, "grpc.keepalive_permit_without_calls": 0}
 CORPUS_VERSION = 8  # of tiny_vdr.corpus; a test holds the two together
 
 
@@ -75,35 +78,36 @@ def write_stamp(folder: Path, settings: dict) -> None:
     write_whole(Path(folder) / STAMP, json.dumps(settings, indent=1, default=str) + "\n")
 
 
-def read_stamp(folder: str | Path) -> dict | None:
-    """The settings that :func:`write_stamp` kept, or ``None`` where there are none or they cannot be read."""
+def read_json(file: Path) -> dict | None:
+    """A JSON file's dictionary, or ``None`` where there is none or it cannot be read."""
     try:
-        settings = json.loads((Path(folder) / STAMP).read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return settings if isinstance(settings, dict) else None
+    return content if isinstance(content, dict) else None
 
 
-def flatten(settings: dict, before: str = "") -> dict:
-    """Nested settings with dotted keys: ``{"data": {"train_rows": 96}}`` as ``{"data.train_rows": 96}``."""
-    flat: dict = {}
-    for key, value in settings.items():
-        flat |= flatten(value, f"{before}{key}.") if isinstance(value, dict) else {before + key: value}
-    return flat
+def read_stamp(folder: str | Path) -> dict | None:
+    """The settings that :func:`write_stamp` kept, or ``None`` where there are none or they cannot be read."""
+    return read_json(Path(folder) / STAMP)
 
 
-def differences(found: dict | None, wanted: dict) -> list[str]:
-    """``["train_rows: 96 there, 2048 asked for"]``; what only ``found`` has is no difference. No note at all is one."""
+def differences(found: dict | None, wanted: dict, before: str = "") -> list[str]:
+    """``["train_rows: 96 there, 2048 asked for"]``, nested keys dotted; what only ``found`` has is no difference. No note at all is one."""
     if found is None:
         return ["there is no note of what it was made from"]
-    there, asked = (flatten(json.loads(json.dumps(settings, default=str))) for settings in (found, wanted))
-    return [
-        f"{key}: {there.get(key, 'nothing')} there, {value} asked for" for key, value in asked.items() if there.get(key) != value
-    ]
+    there, asked, said = *(json.loads(json.dumps(settings, default=str)) for settings in (found, wanted)), []
+    for key, value in asked.items():
+        if isinstance(value, dict):
+            inner = there.get(key)
+            said += differences(inner if isinstance(inner, dict) else {}, value, f"{before}{key}.")
+        elif there.get(key) != value:
+            said.append(f"{before}{key}: {there.get(key, 'nothing')} there, {value} asked for")
+    return said
 
 
-def model_key(folder: str | Path, *more: str) -> str:
-    """A short key of a saved model's weights and settings and of ``more``; read in pieces, whatever the size of the weights.
+def model_key(folder: str | Path) -> str:
+    """A short key of a saved model's weights and settings; read in pieces, whatever the size of the weights.
 
     ``folder``: a folder, or the id of a model on the hub, which counts by its name.
     """
@@ -114,8 +118,6 @@ def model_key(folder: str | Path, *more: str) -> str:
         if path.suffix in (".safetensors", ".json", ".jinja") and "checkpoint" not in name and path.name != STAMP:
             with path.open("rb") as file:
                 digest.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
-    for text in more:
-        digest.update(text.encode())
     return digest.hexdigest()[:16]
 
 
@@ -211,3 +213,38 @@ def model_differences(found: dict | None, profile: Profile) -> list[str]:
     wanted = model_settings(profile)
     data = {key: value for key, value in wanted["data"].items() if key != "resolved"}
     return differences(found, {"model": wanted["model"]}) + (differences(found.get("data"), data) if found else [])
+
+
+def open_store(path: Path):
+    """``MilvusClient(str(path))`` (notebook 06) for a client that may sit idle; ``path`` ends with ``.db``.
+
+    A store whose files cannot be read is set aside as ``<name>-damaged.db``, with a printed line, and begun anew. Raises
+    ``RuntimeError`` where another process, such as another notebook's kernel, has it open: an embedded store serves one at a time.
+    ``MilvusClient`` tells neither from the other.
+    """
+    from milvus_lite.server_manager import server_manager_instance
+    from pymilvus import MilvusClient
+    from pymilvus.exceptions import ConnectionConfigException, MilvusException
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # both packages log a traceback before they raise
+    try:
+        client = MilvusClient(str(path), grpc_options=QUIET)
+        for name in client.list_collections():
+            client.describe_collection(name)  # reads the collection's files
+    except ConnectionConfigException as error:
+        raise RuntimeError(
+            f"the store {path.name} is open in another process: shut that notebook's kernel down, then run this cell again "
+            "(if none has it open: can its folder be written?)"
+        ) from error
+    except MilvusException as error:
+        server_manager_instance.release_server(str(path))
+        aside = path.with_name(f"{path.stem}-damaged.db")
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+        print(f"the store {path.name} cannot be read ({type(error).__name__}): it lies in {aside.name} now, a new one is begun")
+        client = MilvusClient(str(path), grpc_options=QUIET)
+    finally:
+        logging.disable(disabled)
+    return client

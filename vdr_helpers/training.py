@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MethodType
 
 import torch
 from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
-from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator, SequentialEvaluator
+from sentence_transformers.util import cos_sim
 from tqdm import tqdm
 from transformers import TrainerCallback
 
@@ -28,23 +28,21 @@ def replace_pages(dataset, replacement: Callable[[bytes], str]):
 
     Raises ``ValueError`` for an image without bytes, such as one given as a path.
     """
-    from datasets import Dataset, Image
+    from datasets import Features, Image, Value
 
-    def of_page(name: str, page: dict | None) -> str | None:
-        if page is not None and page["bytes"] is None:
+    names = [name for name, feature in dataset.features.items() if isinstance(feature, Image)]
+    for name in names:
+        dataset = dataset.cast_column(name, Image(decode=False))
+
+    def replaced(row: dict) -> dict[str, str | None]:
+        if paths := [name for name in names if row[name] and row[name]["bytes"] is None]:
             raise ValueError(
-                f"column {name!r} holds paths, not pages: save the dataset with its pages inside first (notebook 02)"
+                f"column {paths[0]!r} holds paths, not pages: save the dataset with its pages inside first (notebook 02)"
             )
-        return page and replacement(page["bytes"])
+        return {name: row[name] and replacement(row[name]["bytes"]) for name in names}
 
-    columns = {}
-    for name, feature in dataset.features.items():
-        column = dataset.select_columns(name)
-        if isinstance(feature, Image):
-            columns[name] = [of_page(name, page) for page in column.cast_column(name, Image(decode=False))[name]]
-        else:
-            columns[name] = column[name][:]
-    return Dataset.from_dict(columns)
+    features = Features(dataset.features | dict.fromkeys(names, Value("string")))
+    return dataset.map(replaced, features=features, keep_in_memory=True, load_from_cache_file=False)
 
 
 def key_of(page: bytes) -> str:
@@ -123,64 +121,22 @@ def use_matrix_product(model) -> bool:
     return True
 
 
-class SharedEncoding(InformationRetrievalEvaluator):
-    """An ``InformationRetrievalEvaluator`` that takes its embeddings from ``encoded`` and encodes only what is not there yet.
+def cosine_at(dims: Sequence[int]) -> dict[str, Callable]:
+    """``score_functions`` with which one ``InformationRetrievalEvaluator`` scores the first numbers of its vectors at several widths.
 
-    ``encoded`` maps ``"query"`` and ``"document"`` to tensors of shape (items, full width), of which it slices its ``truncate_dim``.
+    Queries and pages are encoded once for all of them. The first of ``dims`` must be the largest: it keeps the name ``"cosine"``, which
+    ``main_score_function`` is given; the others are called ``"cosine-<dim>d"``, as in ``"<name>_cosine-8d_ndcg@10"``. Raises
+    ``ValueError`` when the dimensions are empty or not in falling order, and, when it scores, for one that is wider than the vectors.
     """
+    if not dims or list(dims) != sorted(set(dims), reverse=True):
+        raise ValueError(f"dims must be different numbers, the largest first; got {list(dims)}")
 
-    def __init__(self, *args, encoded: dict, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
-        self.encoded = encoded
+    def similarity(dim: int, queries: torch.Tensor, pages: torch.Tensor) -> torch.Tensor:
+        if dim > pages.shape[1]:
+            raise ValueError(f"dimension {dim} does not fit: this model's embeddings have {pages.shape[1]} numbers")
+        return cos_sim(queries[:, :dim], pages[:, :dim])
 
-    def embed_inputs(self, model, sentences, encode_fn_name=None, **kwargs):
-        if encode_fn_name not in self.encoded:
-            own_dim, self.truncate_dim = self.truncate_dim, None  # None: encode at the model's full width
-            try:
-                self.encoded[encode_fn_name] = super().embed_inputs(model, sentences, encode_fn_name=encode_fn_name, **kwargs)
-            finally:
-                self.truncate_dim = own_dim
-        return self.encoded[encode_fn_name][..., : self.truncate_dim]
-
-
-class OnePassMatryoshkaEvaluator(SequentialEvaluator):
-    """NDCG@10 and the other retrieval metrics at several dimensions, with queries and pages encoded once per call.
-
-    ``queries``, ``corpus``, ``relevant_docs`` and ``settings`` are those of ``InformationRetrievalEvaluator``. The first of
-    ``truncate_dims`` must be the largest: it gives the primary metric and keeps the plain name, ``"<name>_cosine_ndcg@10"``; the others
-    are called ``"<name>-<dim>d_cosine_ndcg@10"``. Raises ``ValueError`` when the dimensions are empty or not in falling order, or wider
-    than the model.
-    """
-
-    def __init__(
-        self, queries: dict, corpus: dict, relevant_docs: dict, truncate_dims: Sequence[int], name: str = "", **settings
-    ) -> None:
-        self.truncate_dims, self.encoded = list(truncate_dims), {}
-        if not self.truncate_dims or self.truncate_dims != sorted(set(truncate_dims), reverse=True):
-            raise ValueError(f"truncate_dims must be different numbers, the largest first; got {self.truncate_dims}")
-        # One chunk: the whole corpus is one entry of what is encoded.
-        settings |= {"encoded": self.encoded, "corpus_chunk_size": max(1, len(corpus))}
-        evaluators = [
-            SharedEncoding(queries, corpus, relevant_docs, truncate_dim=dim, name=f"{name}-{dim}d" if i else name, **settings)
-            for i, dim in enumerate(self.truncate_dims)
-        ]
-        super().__init__(evaluators, main_score_function=lambda scores: scores[0])
-
-    def __call__(self, model, output_path: str | None = None, epoch: int = -1, steps: int = -1) -> dict[str, float]:
-        width = model.get_embedding_dimension()
-        if self.truncate_dims[0] > width:
-            raise ValueError(f"dimension {self.truncate_dims[0]} does not fit: this model's embeddings have {width} numbers")
-        try:
-            return super().__call__(model, output_path=output_path, epoch=epoch, steps=steps)
-        finally:
-            self.encoded.clear()  # a later call sees the weights of its own moment
-
-
-def read_log(log_history: list[dict], dim: int | None = None) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
-    """``(losses, scores)`` as ``(step, value)`` pairs from ``trainer.state.log_history``; scores are NDCG@10, full width or ``dim``."""
-    score = re.compile(rf"-{dim}d_cosine_ndcg@10$" if dim else r"(?<!\dd)_cosine_ndcg@10$")
-    losses = [(entry["step"], entry["loss"]) for entry in log_history if "loss" in entry]
-    return losses, [(entry["step"], value) for entry in log_history for name, value in entry.items() if score.search(name)]
+    return {f"cosine-{dim}d" if i else "cosine": partial(similarity, dim) for i, dim in enumerate(dims)}
 
 
 class LiveCurve(TrainerCallback):
@@ -193,7 +149,7 @@ class LiveCurve(TrainerCallback):
         import ipywidgets
 
         self.dim = dim
-        empty = figures.to_png(figures.training_curve([], []))
+        empty = figures.to_png(figures.training_curve([]))
         self.picture = ipywidgets.Image(value=empty, format="png", layout=ipywidgets.Layout(max_width="720px"))
         self.message = ipywidgets.Label("the first evaluation comes before the first step")
         self.widget = ipywidgets.VBox([self.message, self.picture])
@@ -206,9 +162,7 @@ class LiveCurve(TrainerCallback):
         self.message.value = tqdm.format_meter(**done, elapsed=time.monotonic() - self.started, ncols=80)
 
     def on_evaluate(self, args, state, control, **kwargs) -> None:
-        losses, scores = read_log(state.log_history)
-        short = read_log(state.log_history, self.dim)[1] if self.dim else []
-        self.picture.value = figures.to_png(figures.training_curve(losses, scores, short, self.dim))
+        self.picture.value = figures.to_png(figures.training_curve(state.log_history, self.dim))
 
 
 # Arguments that change what is shown, kept or waited for, but no number of the result; all others belong to the run.
@@ -217,31 +171,25 @@ NOT_THE_RESULT += ("logging_", "log_", "eval_", "save_", "hub_", "dataloader_", 
 MINI_BATCHES = ("mini_batch_size", "mini_batch_num_tokens")  # how a batch is cut: the gradient does not depend on it
 
 
-def run_settings(trainer, **more) -> dict:
-    """What decides a run's result, read from the trainer that is about to start: arguments, loss, rows (by content), trained weights."""
+def run_folder(root: str | Path, trainer, **more) -> Path:
+    """``root/<key>``: one folder per run, so that a changed run never resumes another one's checkpoints.
+
+    The key is of all that decides the result, read from the trainer that is about to start: arguments, loss, rows (by content), trained
+    weights; ``more``: what the trainer does not know, such as the base model. Checkpoints of other runs are named with their size.
+    """
+    from datasets.fingerprint import Hasher
+
     losses = [part for part in (trainer.loss, getattr(trainer.loss, "loss", None)) if part is not None]
     configs = [getattr(part, "get_config_dict", dict)().items() for part in losses]
-    configs = [{name: value for name, value in config if name not in MINI_BATCHES} for config in configs]
     weights = trainer.model.named_parameters()
-    return more | {
+    settings = more | {
         "arguments": {name: value for name, value in trainer.args.to_dict().items() if not name.startswith(NOT_THE_RESULT)},
-        "losses": [[type(part).__name__, config] for part, config in zip(losses, configs, strict=True)],
-        "rows": hashlib.sha256(json.dumps(page_keys(trainer.train_dataset).to_dict()).encode()).hexdigest(),
+        "losses": [type(part).__name__ for part in losses],
+        "of the losses": [{name: value for name, value in config if name not in MINI_BATCHES} for config in configs],
+        "rows": page_keys(trainer.train_dataset).to_dict(),
         "trained weights": [[name, str(weight.dtype), *weight.shape] for name, weight in weights if weight.requires_grad],
     }
-
-
-def run_folder(root: str | Path, trainer, **more) -> Path:
-    """``root/<key>``: one folder per :func:`run_settings`, so that a changed run never resumes another one's checkpoints.
-
-    ``more``: what the trainer does not know, such as a key of the base model's weights. Checkpoints of other runs are named with their size.
-    """
-
-    def by_name(value) -> str:  # a function's own text holds its address, which is another one in every process
-        return getattr(value, "__qualname__", None) or str(value)
-
-    key = hashlib.sha256(json.dumps(run_settings(trainer, **more), sort_keys=True, default=by_name).encode()).hexdigest()[:12]
-    folder = Path(root) / key
+    folder = Path(root) / Hasher.hash(settings)
     others = [path for path in Path(root).glob("*/checkpoint-*") if path.parent != folder]
     if others:
         size = sum(file.stat().st_size for path in others for file in path.rglob("*") if file.is_file()) / 1e9
@@ -259,7 +207,5 @@ def last_checkpoint(folder: str | Path) -> str | None:
     whole = {}
     for state in Path(folder).glob("checkpoint-*/trainer_state.json"):
         with suppress(OSError, ValueError, KeyError):
-            step = json.loads(state.read_text(encoding="utf-8"))["global_step"]
-            if state.parent.name == f"checkpoint-{step}" and any(state.parent.rglob("*.safetensors")):
-                whole[step] = str(state.parent)
+            whole[json.loads(state.read_text(encoding="utf-8"))["global_step"]] = str(state.parent)
     return whole[max(whole)] if whole else None

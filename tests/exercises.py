@@ -1030,7 +1030,7 @@ def add_scores(first, second, weight):
         "mistakes": [
             (
                 "def choose_k(runs, budget):\n    return max((k for k in runs if runs[k][3] <= budget), key=lambda k: runs[k][0], default=0)",
-                "whose interval holds zero",
+                "its interval holds zero",
             ),
             (
                 "def choose_k(runs, budget):\n    return max((k for k in runs if runs[k][1] > 0), key=lambda k: runs[k][0], default=0)",
@@ -1042,15 +1042,15 @@ def add_scores(first, second, weight):
             ),
             (
                 "def choose_k(runs, budget):\n    return max((k for k in runs if runs[k][1] > 0 and runs[k][3] <= budget), default=0)",
-                "k = 2 gains +0.020",
+                "and k = 2 (+0.020",
             ),
             (
                 "def choose_k(runs, budget):\n    return min((k for k in runs if runs[k][1] > 0 and runs[k][3] <= budget), default=0)",
-                "k = 5 gains +0.022",
+                "and k = 5 (+0.022",
             ),
             (
                 "def choose_k(runs, budget):\n    return max((k for k, (g, lo, hi, ms) in runs.items() if lo * hi > 0 and ms <= budget), key=lambda k: runs[k][0], default=0)",
-                "which loses",
+                "loses; an interval without zero",
             ),
             (
                 "def choose_k(runs, budget):\n    return max((k for k in runs if runs[k][1] > 0 and runs[k][3] <= budget), key=lambda k: runs[k][0], default=None)",
@@ -1060,7 +1060,7 @@ def add_scores(first, second, weight):
                 "def choose_k(runs, budget):\n    return max((runs[k][0] for k in runs if runs[k][1] > 0 and runs[k][3] <= budget), default=0)",
                 "that is no k",
             ),
-            ("def choose_k(runs, budget):\n    return 0", "k = 5 pays"),
+            ("def choose_k(runs, budget):\n    return 0", "you say 0, and k = 5"),
             ("choose_k = 5", "a function is asked for"),
         ],
         "another": """

@@ -146,25 +146,29 @@ def k_that_pays(answer) -> str:
         given = answer(dict(runs), budget)
         pays = {k: gain for k, (gain, low, _, ms) in runs.items() if low > 0 and ms <= budget}
         expected = max(pays, key=pays.get, default=0)
-        here = f"{budget:g} ms, {', '.join(f'k = {k}: {g:+.3f} ({lo:+.3f} to {hi:+.3f}) in {ms:g} ms' for k, (g, lo, hi, ms) in runs.items())}"
+        here = f"at most {budget:g} ms"
+
+        def told(k, runs=runs):
+            gain, low, high, ms = runs[k]
+            return f"k = {k} ({gain:+.3f}, {low:+.3f} to {high:+.3f}, {ms:g} ms)"
+
         if given is None:
             return f"{here}: you return nothing; where no k pays, return 0, else the k"
         found = a_number(given)
         if found == expected:
             continue
-        here = f"{here}: you say {found:g}"
         if found not in (0, *runs):
-            return f"{here}, and that is no k"
+            return f"{here}: you say {found:g}, and that is no k"
         if expected and runs[expected][3] == budget:
-            return f"{here}, and k = {expected} gains more: it takes just the budget, which is allowed"
+            return f"{here}: you say {found:g}, and {told(expected)} gains more: it takes just the budget, which is allowed"
         if found == 0:
-            return f"{here}, and k = {expected} pays"
-        gain, low, high, ms = runs[int(found)]
+            return f"{here}: you say 0, and {told(expected)} pays"
+        chosen, (_, low, high, ms) = told(int(found)), runs[int(found)]
         if ms > budget:
-            return f"{here}, which takes too long"
+            return f"{here}: {chosen} takes too long"
         if high < 0:
-            return f"{here}, which loses: an interval without zero can lie below it"
+            return f"{here}: {chosen} loses; an interval without zero can lie below it"
         if low <= 0:
-            return f"{here}, whose interval holds zero"
-        return f"{here}, which gains {gain:+.3f}; {f'k = {expected} gains {runs[expected][0]:+.3f}' if expected else 'none pays'}"
+            return f"{here}: {chosen} may be no gain, its interval holds zero"
+        return f"{here}: {chosen} pays, and {told(expected)} gains more"
     return ""

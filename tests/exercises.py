@@ -130,6 +130,49 @@ index = torch.nn.functional.normalize(torch.randn(12, 16, generator=torch.Genera
 page_ids = [f"q{number}-positive" for number in range(12)]
 """
 
+DOCUMENTS = """
+import hashlib
+import random
+
+import numpy
+import pandas
+from scipy import stats
+
+documents = dict.fromkeys(f"{first}_{second}.pdf" for first in ("alder", "basalt", "calder") for second in ("crane", "oven", "winch"))
+rows = [{"id": f"alder_crane.pdf#{number}", "phrases": ["Lamps", f"Code {number}"]} for number in (2, 3)]
+phrases = lambda row: dict.fromkeys(row["phrases"])
+drawn = numpy.random.default_rng(6)
+raw = pandas.DataFrame({"positive": drawn.uniform(-0.1, 0.8, 40), "similarity": drawn.uniform(-0.1, 0.8, 40)})
+raw["same document"] = drawn.random(40) < 0.3
+gains = {name: drawn.normal(mean, 0.2, 60) for name, mean in (("unseen documents", 0.2), ("wrong split", 0.3), ("old pages", -0.1))}
+"""
+
+RERANK = """
+import math
+
+import numpy
+import torch
+
+
+def ndcg(found):
+    return torch.where(found <= 10, 1 / torch.log2(1 + found), 0).double().numpy()
+"""
+
+MANY_VECTORS = """
+import itertools
+import math
+
+import torch
+from sentence_transformers import util
+
+four_queries, four_pages, page_vectors = (
+    [torch.nn.functional.normalize(torch.randn(length, 16, generator=torch.Generator().manual_seed(length)), dim=1) for length in lengths]
+    for lengths in ([5, 7, 6, 4], [20, 21, 22, 23], [25, 26])
+)
+query_single, page_single, others = torch.randn(3, 30, 16, generator=torch.Generator().manual_seed(1)).unbind()
+similarities = others @ page_single.T
+"""
+
 CASES = {
     "0.1": {
         "given": FIRST_SEARCH,
@@ -1549,6 +1592,468 @@ def shortlist_length(ranks, share):
 def recall_at_10(true, found):
     hits = [numpy.isin(row[:10], best) for best, row in zip(true, found)]
     return numpy.concatenate(hits).sum() / sum(len(best) for best in true)
+""",
+    },
+    "8.1": {
+        "given": DOCUMENTS,
+        "mistakes": [
+            ("def clear_pairs(pairs):\n    return pairs", "stands on crane#2 and on crane#5"),
+            (
+                "def clear_pairs(pairs):\n    return list(dict(reversed(pairs)).items())",
+                "'Cleaning' was kept for crane#2 alone",
+            ),
+            (
+                "def clear_pairs(pairs):\n    asked = [query.lower() for query, _ in pairs]\n    return [p for p in pairs if asked.count(p[0].lower()) == 1]",
+                "count pages, not pairs",
+            ),
+            (
+                "def clear_pairs(pairs):\n    asked = [query for query, _ in set(pairs)]\n    return [p for p in pairs if asked.count(p[0]) == 1]",
+                "in other letters",
+            ),
+            (
+                "def clear_pairs(pairs):\n    low = {(query.lower(), page) for query, page in pairs}\n    asked = [query for query, _ in low]\n    return [p for p in low if asked.count(p[0]) == 1]",
+                "return them as they came",
+            ),
+            ("def clear_pairs(pairs):\n    return [('Lamps', 'crane#3')]", "is lost"),
+            ("def clear_pairs(pairs):\n    return ['Motor', 'Lamps']", "pairs of a query and a page"),
+            ("def clear_pairs(pairs):\n    return 3", "pairs of a query and a page"),
+            ("clear_pairs = []", "a function is asked for"),
+        ],
+        "another": """
+def clear_pairs(pairs):
+    table = pandas.DataFrame(pairs, columns=["query", "page"]).drop_duplicates()
+    alone = table.groupby(table["query"].str.lower())["page"].transform("nunique") == 1
+    return table[alone].itertuples(index=False)
+""",
+    },
+    "8.2": {
+        "given": DOCUMENTS,
+        "mistakes": [
+            (
+                "def side_by_name(document, share):\n    return 'eval' if hash(document) % 1000 < 1000 * share else 'train'",
+                "when Python starts anew",
+            ),
+            (
+                "def side_by_name(document, share):\n    return 'eval' if random.random() < share else 'train'",
+                "when asked again",
+            ),
+            (
+                "def side_by_name(document, share):\n    number = int(hashlib.sha256(document.encode()).hexdigest(), 16)\n    return 'eval' if number % 3 == 0 else 'train'",
+                "no notice of `share`",
+            ),
+            (
+                "def side_by_name(document, share):\n    number = int(hashlib.sha256(document.encode()).hexdigest(), 16)\n    return 'train' if number % 1000 < 1000 * share else 'eval'",
+                "the share is that of eval",
+            ),
+            (
+                "def side_by_name(document, share):\n    return 'eval' if len(document) % 10 < 10 * share else 'train'",
+                "what differs between",
+            ),
+            ("def side_by_name(document, share):\n    return 'train'", "what differs between"),
+            (
+                "def side_by_name(document, share):\n    return 'eval' if sum(document.encode()) / 2000 < share else 'train'",
+                "what differs between",
+            ),
+            (
+                "def side_by_name(document, share):\n    return 'eval' if document[-5] < str(10 * share * share) else 'train'",
+                "spread evenly between 0 and 1",
+            ),
+            ("def side_by_name(document, share):\n    return len(document) < share", "neither 'train' nor 'eval'"),
+            ("def side_by_name(document, share):\n    'eval' if len(document) < share else 'train'", "returns nothing"),
+        ],
+        "another": """
+def side_by_name(document, share):
+    return random.Random(document).choices(["eval", "train"], weights=[share, 1 - share])[0]
+""",
+    },
+    "8.3": {
+        "given": DOCUMENTS,
+        "mistakes": [
+            (
+                "def may_be_used(positive, similarity, same_document, margin):\n    return similarity < positive and not same_document",
+                "nearly as similar",
+            ),
+            (
+                "def may_be_used(positive, similarity, same_document, margin):\n    return similarity < (1 - margin) * positive and not same_document",
+                "`abs`",
+            ),
+            (
+                "def may_be_used(positive, similarity, same_document, margin):\n    return similarity < positive - margin and not same_document",
+                "the margin is a share",
+            ),
+            (
+                "def may_be_used(positive, similarity, same_document, margin):\n    return similarity < positive - margin * abs(positive)",
+                "the same document may well answer too",
+            ),
+            (
+                "def may_be_used(positive, similarity, same_document, margin):\n    return not same_document",
+                "nearly as similar",
+            ),
+            (
+                "def may_be_used(positive, similarity, same_document, margin):\n    return abs(similarity - positive) > margin * abs(positive) and not same_document",
+                "a second answer",
+            ),
+            (
+                "def may_be_used(positive, similarity, same_document, margin):\n    return same_document or similarity > positive - margin * abs(positive)",
+                "`True` says that it may be used",
+            ),
+            (
+                "def may_be_used(positive, similarity, same_document, margin):\n    return positive - similarity",
+                "`True` or `False`",
+            ),
+        ],
+        "another": """
+def may_be_used(positive, similarity, same_document, margin):
+    if same_document:
+        return numpy.bool_(False)
+    return numpy.subtract(positive, similarity) > margin * numpy.abs(positive)
+""",
+    },
+    "8.4": {
+        "given": DOCUMENTS,
+        "mistakes": [
+            (
+                "def judge(gains):\n    return gains['unseen documents'].mean() > 0, gains['old pages'].mean() < 0",
+                "zero lies inside, so these queries did not show that it paid",
+            ),
+            (
+                "def judge(gains):\n    low = {task: stats.bootstrap((values,), numpy.mean, rng=0).confidence_interval for task, values in gains.items()}\n    return low['wrong split'].low > 0, low['old pages'].high < 0",
+                "not the wrong split",
+            ),
+            (
+                "def judge(gains):\n    return numpy.percentile(gains['unseen documents'], 2.5) > 0, numpy.percentile(gains['old pages'], 97.5) < 0",
+                "not of single queries",
+            ),
+            (
+                "def judge(gains):\n    error = {task: 1.96 * values.std() / len(values) ** 0.5 for task, values in gains.items()}\n    return tuple(abs(gains[task].mean()) > error[task] for task in ('unseen documents', 'old pages'))",
+                "that is a loss",
+            ),
+            (
+                "def judge(gains):\n    error = {task: 1.96 * values.std() / len(values) ** 0.5 for task, values in gains.items()}\n    paid = gains['unseen documents'].mean() > error['unseen documents']\n    return paid, abs(gains['old pages'].mean()) > error['old pages']",
+                "that is a gain, nothing was forgotten",
+            ),
+            (
+                "def judge(gains):\n    new, old = gains['unseen documents'], gains['old pages']\n    return new.mean() > 1.96 * new.std() / len(new) ** 0.5, old.mean() < 0",
+                "nothing was shown to be forgotten",
+            ),
+            ("def judge(gains):\n    return True, False", "something was forgotten"),
+            ("def judge(gains):\n    return gains['unseen documents'].mean() > 0", "two things are asked for"),
+            ("def judge(gains):\n    return 0.1, -0.1", "`True` or `False`"),
+        ],
+        "another": """
+def judge(gains):
+    ends = {task: stats.t.interval(0.95, len(v) - 1, v.mean(), stats.sem(v)) for task, v in gains.items()}
+    return [ends["unseen documents"][0] > 0, ends["old pages"][1] < 0]
+""",
+    },
+    "9.1": {
+        "given": RERANK,
+        "mistakes": [
+            ("at_best = 1", "not among the five"),
+            ("at_best = 0", "stays where it was"),
+            ("at_best = ndcg(torch.tensor(5))", "fifth place"),
+            ("at_best = 1 / 6", "MRR"),
+            ("at_best = 1 / math.log(7)", "natural logarithm"),
+            ("at_best = 0.63", "in which place"),
+            ("at_best = 'sixth'", "one number is asked for"),
+        ],
+        "another": "at_best = 1 / numpy.log2(1 + 6)",
+    },
+    "9.2": {
+        "given": RERANK,
+        "mistakes": [
+            (
+                "def sort_again(page_ids, new_scores):\n    return [page_ids[i] for i in new_scores.argsort(descending=True)]",
+                "is gone",
+            ),
+            (
+                "def sort_again(page_ids, new_scores):\n    return [page_ids[i] for i in new_scores.argsort()] + page_ids[len(new_scores):]",
+                "a high score is good",
+            ),
+            (
+                "def sort_again(page_ids, new_scores):\n    return [page_ids[i] for i in new_scores.argsort(descending=True).argsort()] + page_ids[len(new_scores):]",
+                "the place of each page",
+            ),
+            ("def sort_again(page_ids, new_scores):\n    return page_ids", "nothing moved"),
+            (
+                "def sort_again(page_ids, new_scores):\n    return new_scores.argsort(descending=True).tolist()",
+                "ids are asked for",
+            ),
+            (
+                "def sort_again(page_ids, new_scores):\n    return page_ids[len(new_scores):] + [page_ids[i] for i in new_scores.argsort(descending=True)]",
+                "is asked for",
+            ),
+            (
+                "def sort_again(page_ids, new_scores):\n    return [page_ids[i] for i in new_scores.argsort(descending=True)] + page_ids",
+                "none lost and none twice",
+            ),
+            ("def sort_again(page_ids, new_scores):\n    return 'abc'", "one text"),
+            ("def sort_again(page_ids, new_scores):\n    return 3", "a list of page ids"),
+        ],
+        "another": """
+def sort_again(page_ids, new_scores):
+    k = len(new_scores)
+    pairs = sorted(zip(new_scores.tolist(), page_ids[:k]), reverse=True)
+    return (*(page for _, page in pairs), *page_ids[k:])
+""",
+    },
+    "9.3": {
+        "given": RERANK,
+        "mistakes": [
+            (
+                "def add_scores(first, second, weight):\n    return (1 - weight) * first + weight * second",
+                "whichever has the larger numbers decides",
+            ),
+            (
+                "def add_scores(first, second, weight):\n    return weight * first / first.std() + (1 - weight) * second / second.std()",
+                "at 0 the order is that of the first",
+            ),
+            (
+                "def add_scores(first, second, weight):\n    return (1 - weight) * first / first.mean() + weight * second / second.mean()",
+                "turned round",
+            ),
+            (
+                "def add_scores(first, second, weight):\n    return (1 - weight) * first / abs(first).max() + weight * second / abs(second).max()",
+                "divide by the spread, not by the size",
+            ),
+            (
+                "def add_scores(first, second, weight):\n    return (1 - weight) * first / first.std(dim=0) + weight * second / second.std(dim=0)",
+                "across queries",
+            ),
+            (
+                "def add_scores(first, second, weight):\n    return (1 - weight) * first.softmax(dim=1) + weight * second.softmax(dim=1)",
+                "with the second scores times",
+            ),
+            ("def add_scores(first, second, weight):\n    return first", "at weight 1"),
+            (
+                "def add_scores(first, second, weight):\n    return first if weight < 0.5 else second",
+                "one of the two scores decides alone",
+            ),
+            ("def add_scores(first, second, weight):\n    return (first + second).mean()", "scores of the shape (30, 8)"),
+            ("def add_scores(first, second, weight):\n    return first.log() + second.log()", "no finite numbers"),
+            ("def add_scores(first, second, weight):\n    return 'sum'", "scores of the shape (30, 8)"),
+        ],
+        "another": """
+def add_scores(first, second, weight):
+    places = [(-scores).argsort(dim=1).argsort(dim=1) + 1 for scores in (first, second)]
+    return (1 - weight) / places[0] + weight / places[1]
+""",
+    },
+    "9.4": {
+        "given": RERANK,
+        "mistakes": [
+            (
+                "def choose_k(runs, budget):\n    return max((k for k in runs if runs[k][3] <= budget), key=lambda k: runs[k][0], default=0)",
+                "its interval holds zero",
+            ),
+            (
+                "def choose_k(runs, budget):\n    return max((k for k in runs if runs[k][1] > 0), key=lambda k: runs[k][0], default=0)",
+                "takes too long",
+            ),
+            (
+                "def choose_k(runs, budget):\n    return max((k for k in runs if runs[k][1] > 0 and runs[k][3] < budget), key=lambda k: runs[k][0], default=0)",
+                "takes just the budget",
+            ),
+            (
+                "def choose_k(runs, budget):\n    return max((k for k in runs if runs[k][1] > 0 and runs[k][3] <= budget), default=0)",
+                "and k = 2 (+0.020",
+            ),
+            (
+                "def choose_k(runs, budget):\n    return min((k for k in runs if runs[k][1] > 0 and runs[k][3] <= budget), default=0)",
+                "and k = 5 (+0.022",
+            ),
+            (
+                "def choose_k(runs, budget):\n    return max((k for k, (g, lo, hi, ms) in runs.items() if lo * hi > 0 and ms <= budget), key=lambda k: runs[k][0], default=0)",
+                "loses; an interval without zero",
+            ),
+            (
+                "def choose_k(runs, budget):\n    return max((k for k in runs if runs[k][1] > 0 and runs[k][3] <= budget), key=lambda k: runs[k][0], default=None)",
+                "where no k pays, return 0",
+            ),
+            (
+                "def choose_k(runs, budget):\n    return max((runs[k][0] for k in runs if runs[k][1] > 0 and runs[k][3] <= budget), default=0)",
+                "that is no k",
+            ),
+            ("def choose_k(runs, budget):\n    return 0", "you say 0, and k = 5"),
+            ("choose_k = 5", "a function is asked for"),
+        ],
+        "another": """
+def choose_k(runs, budget):
+    best = 0
+    for k in sorted(runs):
+        gain, low, _, ms = runs[k]
+        if ms <= budget and low > 0 and (best == 0 or gain > runs[best][0]):
+            best = k
+    return best
+""",
+    },
+    "10.1": {
+        "given": MANY_VECTORS,
+        "mistakes": [
+            ("def maxsim(query, page):\n    return (query @ page.T).max(dim=0).values.sum()", "the page looked for the query's"),
+            ("def maxsim(query, page):\n    return (query @ page.T).max(dim=1).values.mean()", "that is the mean"),
+            ("def maxsim(query, page):\n    return (query @ page.T).sum()", "all similarities were added"),
+            ("def maxsim(query, page):\n    return (query @ page.T).max()", "the best pair of all"),
+            ("def maxsim(query, page):\n    return (query @ page.T).max(dim=1).sum()", "take `.values`"),
+            ("def maxsim(query, page):\n    return (query @ page.T).max(dim=1).values", "add them"),
+            ("def maxsim(query, page):\n    return query.mean(dim=0) @ page.mean(dim=0)", "one vector a side"),
+            ("def maxsim(query, page):\n    return (query @ page.T).clamp(min=0).max(dim=1).values.sum()", "can be negative"),
+            ("def maxsim(query, page):\n    return 4", "it should be"),
+            ("def maxsim(query, page):\n    return query @ page.T", "one number is asked for"),
+        ],
+        "another": "maxsim = lambda query, page: sum(max(float(one @ other) for other in page) for one in query)",
+    },
+    "10.2": {
+        "given": MANY_VECTORS,
+        "mistakes": [
+            (
+                "def maxsim_of_padded(query, page, counts):\n    return (query @ page.T).max(dim=1).values.sum()",
+                "the padding took part",
+            ),
+            (
+                "def maxsim_of_padded(query, page, counts):\n    return (query @ (page * counts[:, None]).T).max(dim=1).values.sum()",
+                "set to 0 wins",
+            ),
+            (
+                "def maxsim_of_padded(query, page, counts):\n    return ((query @ page.T) * counts).max(dim=1).values.sum()",
+                "set to 0 wins",
+            ),
+            (
+                "def maxsim_of_padded(query, page, counts):\n    return (query @ page[~counts].T).max(dim=1).values.sum()",
+                "the padding alone",
+            ),
+            (
+                "def maxsim_of_padded(query, page, counts):\n    return (query @ page[: counts.sum()].T).max(dim=1).values.sum()",
+                "on the left too",
+            ),
+            (
+                "def maxsim_of_padded(query, page, counts):\n    return (query @ page[counts].T).max(dim=1).values.mean()",
+                "a vector that counts, added",
+            ),
+            (
+                "def maxsim_of_padded(query, page, counts):\n    (query @ page[counts].T).max(dim=1).values.sum()",
+                "returns nothing",
+            ),
+        ],
+        "another": "maxsim_of_padded = lambda query, page, counts: (query @ page[counts].T).amax(dim=1).sum()",
+    },
+    "10.3": {
+        "given": MANY_VECTORS,
+        "mistakes": [
+            (
+                "def pool_neighbours(vectors, factor):\n    return torch.stack([group.mean(dim=0) for group in vectors.split(factor)])",
+                "normalise it",
+            ),
+            (
+                "def pool_neighbours(vectors, factor):\n    return util.normalize_embeddings(vectors.reshape(-1, factor, vectors.shape[1]).mean(dim=1))",
+                "2 are left at the end, and are a group too",
+            ),
+            (
+                "def pool_neighbours(vectors, factor):\n    whole = vectors[: len(vectors) // factor * factor]\n    return util.normalize_embeddings(whole.reshape(-1, factor, vectors.shape[1]).mean(dim=1))",
+                "is gone",
+            ),
+            ("def pool_neighbours(vectors, factor):\n    return vectors[::factor]", "keeps one vector of each group"),
+            (
+                "def pool_neighbours(vectors, factor):\n    return util.normalize_embeddings(vectors.reshape(factor, -1, vectors.shape[1]).mean(dim=0))",
+                "scattered over the page",
+            ),
+            (
+                "def pool_neighbours(vectors, factor):\n    whole = len(vectors) // factor * factor\n    means = [group.mean(dim=0) for group in vectors[:whole].split(factor)] if whole else []\n    return [*(mean / mean.norm() for mean in means), *([vectors[whole:].mean(dim=0)] if whole < len(vectors) else [])]",
+                "the last group is not like the others",
+            ),
+            (
+                "def pool_neighbours(vectors, factor):\n    return util.normalize_embeddings(vectors.mean(dim=0, keepdim=True))",
+                "the shape (4, 8)",
+            ),
+            (
+                "def pool_neighbours(vectors, factor):\n    return util.normalize_embeddings(vectors[: -(-len(vectors) // factor)])",
+                "row 1 should be",
+            ),
+            ("def pool_neighbours(vectors, factor):\n    return 'means'", "this stops with ValueError"),
+        ],
+        "another": """
+def pool_neighbours(vectors, factor):
+    filled = torch.cat([vectors, torch.zeros(-len(vectors) % factor, vectors.shape[1])])
+    sums = filled.reshape(-1, factor, vectors.shape[1]).sum(dim=1)
+    return (sums / sums.norm(dim=1, keepdim=True)).numpy()
+""",
+    },
+    "10.4": {
+        "given": MANY_VECTORS,
+        "mistakes": [
+            (
+                "def smallest_factor(vectors, numbers, bits, budget):\n    return max(1, math.ceil(vectors * numbers * bits / budget))",
+                "eight bits are a byte",
+            ),
+            (
+                "def smallest_factor(vectors, numbers, bits, budget):\n    return max(1, math.ceil(vectors * numbers * 4 / budget))",
+                "a number takes 16 bits here",
+            ),
+            (
+                "def smallest_factor(vectors, numbers, bits, budget):\n    return max(1, vectors * numbers * bits // 8 // budget)",
+                "round up",
+            ),
+            (
+                "def smallest_factor(vectors, numbers, bits, budget):\n    return max(1, vectors * numbers * bits / 8 / budget)",
+                "a whole number",
+            ),
+            (
+                "def smallest_factor(vectors, numbers, bits, budget):\n    return math.ceil(vectors * numbers * bits / 8 / budget) - (budget == 20_000)",
+                "the page fits as it is",
+            ),
+            (
+                "def smallest_factor(vectors, numbers, bits, budget):\n    return max(1, math.ceil(numbers * bits / 8 / budget))",
+                "a page has 56",
+            ),
+            ("def smallest_factor(vectors, numbers, bits, budget):\n    return vectors", "4 would do"),
+            ("def smallest_factor(vectors, numbers, bits, budget):\n    return 3", "with 4 it fits"),
+            ("def smallest_factor(vectors, numbers, bits, budget):\n    return vectors, numbers", "one number is asked for"),
+        ],
+        "another": """
+def smallest_factor(vectors, numbers, bits, budget):
+    allowed = budget // (numbers * bits // 8)
+    return next(factor for factor in itertools.count(1) if math.ceil(vectors / factor) <= allowed)
+""",
+    },
+    "10.5": {
+        "given": MANY_VECTORS,
+        "mistakes": [
+            (
+                "def find_pages(first, rescore, k):\n    return rescore(first.topk(k).indices).argsort(descending=True).tolist()",
+                "places on the shortlist",
+            ),
+            (
+                "def find_pages(first, rescore, k):\n    return rescore(range(len(first))).topk(k).indices.tolist()",
+                "you had 40 pages re-scored",
+            ),
+            ("def find_pages(first, rescore, k):\n    return first.topk(k).indices.tolist()", "no page was re-scored"),
+            (
+                "def find_pages(first, rescore, k):\n    shortlist = first.topk(k).indices\n    rescore(shortlist)\n    return shortlist.tolist()",
+                "still the order of the first stage",
+            ),
+            (
+                "def find_pages(first, rescore, k):\n    shortlist = first.topk(k).indices\n    return shortlist[rescore(shortlist).argsort()].tolist()",
+                "a high score is good",
+            ),
+            (
+                "def find_pages(first, rescore, k):\n    shortlist = first.argsort()[:k]\n    return shortlist[rescore(shortlist).argsort(descending=True)].tolist()",
+                "are not the 6 best",
+            ),
+            (
+                "def find_pages(first, rescore, k):\n    shortlist = first.topk(k).indices\n    best = shortlist[rescore(shortlist).argmax()]\n    return [int(best)]",
+                "you return 1 pages",
+            ),
+            (
+                "def find_pages(first, rescore, k):\n    shortlist = first.topk(k).indices\n    order = (rescore(shortlist) + 10 * first[shortlist]).argsort(descending=True)\n    return shortlist[order].tolist()",
+                "you begin with the pages",
+            ),
+            ("def find_pages(first, rescore, k):\n    return 3", "a list of page numbers"),
+        ],
+        "another": """
+def find_pages(first, rescore, k):
+    shortlist = sorted(range(len(first)), key=lambda page: float(first[page]), reverse=True)[:k]
+    scores = {page: float(rescore([page])) for page in shortlist}
+    return sorted(scores, key=scores.get, reverse=True)
 """,
     },
 }

@@ -35,7 +35,7 @@ LOOK = """\
 <style>
 .reveal {font-size: 26px; --jp-content-font-size1: 24px; --jp-ui-font-size1: 17px; --jp-code-font-size: 18px; --jp-cell-prompt-width: 0}
 .reveal h1, .reveal h2, .reveal h3 {text-transform: none; letter-spacing: 0}
-.reveal .slides section {overflow: hidden auto; max-height: 720px; padding: 0}
+.reveal .slides section:not(.stack) {overflow: hidden auto; max-height: 720px; padding: 0}
 .reveal .jp-InputPrompt, .reveal .jp-OutputPrompt {display: none}
 .reveal .highlight pre, .reveal .jp-OutputArea-output pre {white-space: pre-wrap; overflow-wrap: anywhere; max-height: none}
 .reveal .celltag_alone .jp-Cell-inputWrapper {display: none}

@@ -1,14 +1,24 @@
-"""The course's widgets in a real JupyterLab, in a real browser, worked with the keyboard alone: what they show is looked at."""
+"""The course's own widgets in JupyterLab, in a real browser: each is worked with the keyboard alone, and what it shows is looked at.
+
+A copy of each notebook that holds a widget is opened, without its stored outputs, and its cells are run from the top to the widget's as
+they stand. Two things differ from a learner's run: the source is the tests' small one with 24 training and 20 eval rows, and in notebook 03
+a step has 8 rows, so that there are three steps to draw. One JupyterLab, one browser and one outputs folder, filled by notebook 02, serve
+all; the kernels are forks of a process that has everything imported (``warm.py``).
+"""
 
 import json
 import os
-import subprocess
+import re
 import sys
 import time
+import urllib.request
+from types import SimpleNamespace
 
 import nbformat
 import pytest
+import warm
 from browser import headless_browser
+from cells import definitions, find_notebook
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
@@ -16,92 +26,60 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 pytestmark = pytest.mark.slow
 SECONDS = 300  # how long a step may take on a machine that does other work
+SMALL = {"VDR_ROWS": "24:20", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+TRACKER = "lab/user-settings/@jupyterlab/notebook-extension/tracker.jupyterlab-settings"
 
-CELLS = [
-    # the search box of notebooks 00 and 06, on a search that takes no time
-    """
-from vdr_helpers.figures import new_figure
-from vdr_helpers.widgets import live_box, search_box
-
-def drawn(title):
-    figure, axes = new_figure()
-    axes.set_title(title)
-    return figure
-
-search_box(lambda text: (drawn(text), f"found {len(text.split())} words: {text}"), "old mill")
-""",
-    # a slider and buttons, as in notebooks 02 and 05 and in appendix a4
-    """
-import ipywidgets
-slider = ipywidgets.SelectionSlider(options=[256, 64, 8], description="width", continuous_update=False)
-
-def refuse(width):
-    raise OSError("the disk is full")
-
-buttons = {"keep": lambda width: (drawn(f"kept {width}"), f"kept {width} numbers"), "fail": refuse}
-live_box(lambda width: (drawn(f"{width}"), f"showing {width} numbers"), slider, buttons=buttons)
-""",
-    # the curve of notebook 03, with the events of a training
-    """
-from types import SimpleNamespace
-from vdr_helpers.training import LiveCurve
-curve = LiveCurve()
-display(curve.widget)
-""",
-    """
-import time
-state = SimpleNamespace(global_step=0, max_steps=4, log_history=[])
-curve.on_train_begin(None, state, None)
-for step in range(1, 5):
-    time.sleep(1.5)
-    state.global_step = step
-    state.log_history += [{"step": step, "loss": 1 / step}, {"step": step, "eval_x_cosine_ndcg@10": 0.5 + step / 10}]
-    curve.on_step_end(None, state, None)
-    curve.on_evaluate(None, state, None)
-print("trained")
-""",
-]
+DRAWN = """
+function drawn(image) {
+  const canvas = Object.assign(document.createElement('canvas'), {width: image.naturalWidth, height: image.naturalHeight});
+  canvas.getContext('2d').drawImage(image, 0, 0);
+  return canvas.toDataURL();
+}
+"""
+PICTURES = """
+const whole = image => image.complete && image.naturalWidth && image.offsetParent;
+return [...arguments[0].querySelectorAll('.jupyter-widgets img')].filter(whole).map(drawn);
+"""
+WATCH = """
+window.seen = [];
+document.addEventListener('load', event => {
+  const cell = event.target.tagName === 'IMG' && event.target.closest('.jp-CodeCell');
+  if (cell) window.seen.push([cell.querySelector('.jp-InputPrompt').textContent, drawn(event.target)]);
+}, true);
+"""
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    """A JupyterLab of this Python on a notebook of :data:`CELLS`, open in a browser: the ``selenium`` driver."""
+def lab(source, tmp_path_factory):
+    """A JupyterLab of this Python and a browser, as ``browser``, ``address``, ``folder`` and ``outputs``, where notebook 02 has been run."""
     with headless_browser() as browser:
         folder = tmp_path_factory.mktemp("lab")
-        notebook = nbformat.v4.new_notebook(
-            cells=[nbformat.v4.new_code_cell(source.strip()) for source in CELLS],
-            metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
-        )
-        nbformat.write(notebook, folder / "widgets.ipynb")
-        environment = os.environ | {
-            name: str(folder / name) for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR")
-        }
+        small = os.environ | SMALL | {"VDR_DATASET": str(source), "VDR_OUTPUTS": str(folder / "outputs")}
+        jobs = json.dumps([{"number": "02", "outputs": str(folder / "outputs")}])
+        done = warm.run([str(find_notebook("02").parents[1] / "tests" / "cells.py")], input=jobs, env=small)
+        assert '"status": 0' in done.stdout, done.stdout + done.stderr
+        places = {name: str(folder / name) for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR")}
+        tracker = folder / "JUPYTER_CONFIG_DIR" / TRACKER
+        tracker.parent.mkdir(parents=True)
+        tracker.write_text(json.dumps({"windowingMode": "none"}))  # else cells that are out of sight are out of the page
         settings = [
             "--no-browser",
+            "--allow-root",
             "--ServerApp.port=0",
             "--IdentityProvider.token=",
             f"--ServerApp.root_dir={folder}",
-            "--allow-root",
         ]
-        settings += [
-            "--LabApp.workspaces_dir=" + str(folder / "workspaces"),
-            "--LabApp.news_url=",
-            "--LabApp.extension_manager=readonly",
-        ]
-        with (folder / "log.txt").open("w") as log:
-            server = subprocess.Popen(
-                [sys.executable, "-m", "jupyter", "lab", *settings], env=environment, stdout=log, stderr=log
-            )
+        settings += ["--ServerApp.disable_check_xsrf=True", f"--LabApp.workspaces_dir={folder / 'workspaces'}"]
+        settings += ["--LabApp.news_url=", "--LabApp.extension_manager=readonly"]
+        (folder / "log.txt").touch()
+        command = [sys.executable, "-m", "jupyterlab", *settings]
+        server = warm.Process(command, env=small | places, cwd=folder, children=True, output=folder / "log.txt")
         try:
             browser.set_window_size(1200, 1600)
-            browser.get(address_of(folder, server) + "lab/tree/widgets.ipynb")
-            wait(browser, lambda: browser.find_elements("css selector", ".jp-Notebook .jp-CodeCell .cm-content"))
-            wait(browser, lambda: browser.find_elements("css selector", ".jp-Notebook-ExecutionIndicator[data-status=idle]"))
-            wait(browser, lambda: not browser.find_elements("css selector", ".jp-Spinner") and "jp-Cell" in focused(browser))
-            yield browser
+            yield SimpleNamespace(browser=browser, address=address_of(folder, server), folder=folder, outputs=folder / "outputs")
         finally:
             server.terminate()
-            server.wait(30)
+            server.wait()
 
 
 def address_of(folder, server) -> str:
@@ -117,104 +95,270 @@ def address_of(folder, server) -> str:
     raise AssertionError((folder / "log.txt").read_text())
 
 
-def wait(browser, condition):
-    """What ``condition()`` returns as soon as it is true."""
-    return WebDriverWait(browser, SECONDS, ignored_exceptions=[StaleElementReferenceException]).until(lambda _: condition())
+class OpenNotebook:
+    """A copy of a course notebook, open in the browser of ``lab``, run and worked with the keyboard; cells are named by their ids.
+
+    ``edits``: pairs of what stands in one cell, once, and what is written there. The kernel of the notebook before it is ended.
+    """
+
+    def __init__(self, lab, number: str, *edits: tuple[str, str]) -> None:
+        self.browser, name = lab.browser, find_notebook(number).name
+        notebook = nbformat.read(find_notebook(number), as_version=4)
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        for cell in code:
+            cell.outputs, cell.execution_count = [], None
+        for there, new in edits:
+            [cell] = [cell for cell in code if there in cell.source]
+            cell.source = cell.source.replace(there, new)
+        nbformat.write(notebook, lab.folder / name)
+        self.ids, self.code, self.sources = [cell.id for cell in notebook.cells], [cell.id for cell in code], notebook.cells
+        self.browser.get("about:blank")
+        for session in json.load(urllib.request.urlopen(f"{lab.address}api/sessions")):
+            ended = urllib.request.Request(f"{lab.address}api/sessions/{session['id']}", method="DELETE")
+            urllib.request.urlopen(ended).close()
+        self.browser.get(f"{lab.address}lab/workspaces/{number}/tree/{name}")
+        self.wait(lambda: len(self.find(".jp-Notebook .jp-Cell")) == len(self.ids))
+        self.wait(lambda: self.find(".jp-Notebook-ExecutionIndicator[data-status=idle]") and not self.find(".jp-Spinner"))
+        self.wait(lambda: self.active() == 0 and "jp-Cell" in self.focused())
+
+    def find(self, selector: str) -> list:
+        return self.browser.find_elements("css selector", selector)
+
+    def wait(self, condition):
+        """What ``condition()`` returns as soon as it is true. ``AssertionError`` with what an output or the time has to say against it."""
+
+        def tried(_):
+            for error in self.find("[data-mime-type='application/vnd.jupyter.error']"):
+                raise AssertionError(error.text[-2000:])
+            return condition()
+
+        return WebDriverWait(self.browser, SECONDS, 0.1, [StaleElementReferenceException]).until(tried)
+
+    def press(self, *pressed: str, held: str = "") -> None:
+        """Press keys, one after the other, while ``held`` is down."""
+        chain = ActionChains(self.browser)
+        (chain.key_down(held).send_keys(*pressed).key_up(held) if held else chain.send_keys(*pressed)).perform()
+
+    def cell(self, cell: str):
+        return self.find(".jp-Notebook .jp-Cell")[self.ids.index(cell)]
+
+    def output(self, cell: str):
+        return self.cell(cell).find_element("css selector", ".jp-Cell-outputWrapper")
+
+    def sentence(self, cell: str) -> str:
+        """What a widget of :mod:`vdr_helpers.widgets` says."""
+        return " ".join(element.text for element in self.output(cell).find_elements("css selector", "[role=status]"))
+
+    def pictures(self, cell: str) -> list[str]:
+        """The pictures of the cell's widgets as they are drawn now, each as the text of a PNG file."""
+        return self.browser.execute_script(DRAWN + PICTURES, self.output(cell))
+
+    def focused(self) -> str:
+        """What the keyboard is in: tag, text, classes and title."""
+        element = self.browser.switch_to.active_element
+        return f"{element.tag_name} {element.text} {element.get_attribute('class')} {element.get_attribute('title')}"
+
+    def active(self) -> int:
+        """Which cell is selected, counted from 0; -1 for none."""
+        script = (
+            "return [...document.querySelectorAll('.jp-Notebook .jp-Cell')].findIndex(cell => cell.matches('.jp-mod-active'))"
+        )
+        return self.browser.execute_script(script)
+
+    def start(self, cell: str) -> None:
+        """Shift and Enter, which runs a cell and selects the next, from the selected cell to this one."""
+        for number in range(self.active(), self.ids.index(cell) + 1):
+            self.press(Keys.ENTER, held=Keys.SHIFT)
+            self.wait(lambda number=number: self.active() == number + 1)
+
+    def run(self, cell: str) -> None:
+        """:meth:`start`, and wait until the cell has run."""
+        self.start(cell)
+        self.wait(
+            lambda: self.cell(cell).find_element("css selector", ".jp-InputPrompt").text == f"[{self.code.index(cell) + 1}]:"
+        )
+
+    def reach(self, words: str) -> None:
+        """Shift and Tab, back from the cell below a widget or from its last control, until what has the focus is told by ``words``."""
+        for _ in range(25):
+            self.press(Keys.TAB, held=Keys.SHIFT)
+            if words in self.focused():
+                return
+        raise AssertionError(f"the keyboard does not reach {words!r}")
+
+    def leave(self, cell: str) -> None:
+        """From the widget of a cell to the cell below it: :meth:`reach` to the cell itself, then the arrow."""
+        self.reach("jp-CodeCell")
+        self.press(Keys.ARROW_DOWN)
+        self.wait(lambda: self.active() == self.ids.index(cell) + 1)
+
+    def write(self, *text: str) -> None:
+        """In the field that has the focus, in place of what stands there."""
+        self.press("a", held=Keys.CONTROL)
+        self.press(*text)
 
 
-def press(browser, *keys) -> None:
-    ActionChains(browser).send_keys(*keys).perform()
+def test_notebook_00_answers_a_question_and_an_exercise(lab):
+    notebook, box, exercise = OpenNotebook(lab, "00"), "9b94d564", "00-ex1"
+    notebook.start(notebook.ids[notebook.ids.index(exercise) - 1])
+    [source] = [cell.source for cell in notebook.sources if cell.id == exercise]
+    notebook.press(Keys.ENTER)
+    notebook.write(source.replace("...", '"rehearsal"'))
+    notebook.run(exercise)
+    notebook.wait(lambda: "Exercise 0.1 · right" in notebook.output(exercise).text)
+
+    notebook.run(box)
+    told = dict(line.split(": ", 1) for line in notebook.output("00-13").text.splitlines())  # by the cell above, without a widget
+    assert len(told) == 3
+    first, known = list(told)[:2]
+    notebook.wait(lambda: notebook.sentence(box) == told[first] and len(notebook.pictures(box)) == 1)
+    before = notebook.pictures(box)
+    notebook.reach("input")
+    notebook.write(known, Keys.ENTER)
+    notebook.wait(lambda: notebook.sentence(box) == told[known] and notebook.pictures(box) not in ([], before))
+    notebook.write("best pizza in town", Keys.TAB)  # leaving the field searches too
+    notebook.wait(lambda: notebook.sentence(box) == told["best pizza in town"])
+    notebook.reach("input")
+    notebook.write(Keys.DELETE, Keys.ENTER)
+    notebook.wait(lambda: "Type a query first" in notebook.sentence(box))
 
 
-def focused(browser) -> str:
-    """What the keyboard is in: tag, text, classes and title."""
-    element = browser.switch_to.active_element
-    return f"{element.tag_name} {element.text} {element.get_attribute('class')} {element.get_attribute('title')}"
+def test_notebook_02_shows_one_row_after_the_other(lab):
+    from datasets import load_from_disk
+
+    queries = load_from_disk(str(lab.outputs / "tiny" / "data" / "eval"))["query"]
+    notebook, box = OpenNotebook(lab, "02"), "02-21"
+    notebook.run(box)
+    notebook.wait(lambda: notebook.sentence(box).startswith(f"Eval row 0: {queries[0]}") and notebook.pictures(box))
+    before = notebook.pictures(box)
+    notebook.reach("noUi-handle")
+    notebook.press(Keys.ARROW_RIGHT)
+    notebook.wait(lambda: notebook.sentence(box).startswith(f"Eval row 1: {queries[1]}"))
+    notebook.wait(lambda: notebook.pictures(box) not in ([], before))
+    notebook.press(Keys.END)
+    notebook.wait(lambda: notebook.sentence(box).startswith(f"Eval row 19: {queries[19]}"))
 
 
-def back_to(browser, words: str) -> None:
-    """Shift and Tab from the cell below into a widget, until what has the focus is told by ``words``."""
-    for _ in range(20):
-        ActionChains(browser).key_down(Keys.SHIFT).send_keys(Keys.TAB).key_up(Keys.SHIFT).perform()
-        if words in focused(browser):
-            return
-    raise AssertionError(f"the keyboard does not reach {words!r}")
+def test_notebook_03_draws_its_curve_while_it_trains(lab):
+    usual = "per_device_train_batch_size=profile.per_device_train_batch_size"
+    notebook, curve = OpenNotebook(lab, "03", (usual, "per_device_train_batch_size=8")), "03-24"
+    notebook.browser.execute_script(DRAWN + WATCH)
+    notebook.run(curve)
+    assert "trained to step 3 in" in notebook.output(curve).text
+    notebook.wait(lambda: "3/3" in notebook.output(curve).text)
+    seen = [picture for prompt, picture in notebook.browser.execute_script("return window.seen") if prompt == "[*]:"]
+    assert len(set(seen)) >= 4, "an evaluation before the first step and after each of the three draws a curve of its own"
 
 
-def output(browser, cell: int):
-    return browser.find_elements("css selector", ".jp-Notebook .jp-CodeCell")[cell].find_element(
-        "css selector", ".jp-Cell-outputWrapper"
+def test_notebook_05_cuts_a_query_s_vectors(lab):
+    notebook, box = OpenNotebook(lab, "05"), "767ba1ea"
+    notebook.run(box)
+    assert re.search(r"of these not at 8: [1-9]", notebook.output(box).text)  # the query is one whose right page falls behind
+    told = "Tuned model with {} dimensions: the right page is at rank {}."
+    notebook.wait(lambda: notebook.sentence(box) == told.format(256, 1) and notebook.pictures(box))
+    before = notebook.pictures(box)
+    notebook.reach("noUi-handle")
+    notebook.press(Keys.ARROW_RIGHT)
+    notebook.wait(lambda: notebook.sentence(box).startswith("Tuned model with 224 dimensions"))
+    notebook.wait(lambda: notebook.pictures(box) not in ([], before))
+    notebook.press(Keys.END)
+    notebook.wait(lambda: notebook.sentence(box).startswith(told.format(8, "")[:-1]))
+    assert notebook.sentence(box) != told.format(8, 1)
+
+
+def test_notebook_06_searches_its_store(lab):
+    notebook, box = OpenNotebook(lab, "06"), "06-18"
+    notebook.run(box)
+    queries = notebook.output("d4a7266e").text.splitlines()
+    place = r"The page that answers this query (is at rank \d+|is not among the best 10)\."
+    notebook.wait(lambda: notebook.sentence(box) == notebook.output("6b66ee1a").text.strip() and notebook.pictures(box))
+    before = notebook.pictures(box)
+    notebook.reach("input")
+    notebook.write(queries[0], Keys.ENTER)
+    notebook.wait(lambda: re.fullmatch(place, notebook.sentence(box)) and notebook.pictures(box) not in ([], before))
+    notebook.write("pages about paper", Keys.ENTER)
+    notebook.wait(lambda: notebook.sentence(box) == "Not a query of the eval split: no page is marked.")
+
+
+def test_appendix_2_plans_a_training(lab):
+    plan = definitions("a2", "facts", "model", "page", "memory")["memory"]
+
+    def told(*choice) -> str:
+        terms = plan(*choice)
+        lines = [f"{gib:6.1f} GiB  {term}" for term, gib in terms.items()]
+        return "\n".join([*lines, f"{sum(terms.values()):6.1f} GiB  together (computed, not measured)"])
+
+    notebook, box = OpenNotebook(lab, "a2"), "51774342"
+
+    def shows(*choice) -> None:
+        """Wait until the sums of this choice stand below the controls."""
+        notebook.wait(lambda: notebook.output(box).find_element("css selector", "pre").text.strip() == told(*choice).strip())
+
+    notebook.run(box)
+    shows(False, "bfloat16", 32, 16)
+    notebook.reach("noUi-handle")  # the last control
+    notebook.press(Keys.ARROW_RIGHT)
+    shows(False, "bfloat16", 32, 32)
+    notebook.reach("noUi-handle")
+    notebook.press(Keys.ARROW_LEFT)
+    shows(False, "bfloat16", 31, 32)
+    notebook.reach("noUi-handle")
+    notebook.press(Keys.ARROW_RIGHT)
+    shows(False, "float16", 31, 32)
+    notebook.reach("input")
+    notebook.press(Keys.SPACE)
+    shows(True, "float16", 31, 32)
+
+
+def test_appendix_4_keeps_marks_and_takes_a_query_apart(lab):
+    notebook, review, microscope = OpenNotebook(lab, "a4"), "a4-au-16", "a4-mi-05b"
+    marks = lab.outputs / "tiny" / "results" / "marks.json"
+    unmarked = (
+        r"(NDCG@10 as marked: base (?P<base>[\d.]+) \(unmarked (?P=base)\), tuned (?P<tuned>[\d.]+) \(unmarked (?P=tuned)\))"
     )
+    notebook.run(review)
+    found = notebook.wait(lambda: re.fullmatch(rf"Suspect 1 of (\d+), not marked\. {unmarked}", notebook.sentence(review)))
+    suspects, whole = int(found[1]), found[2]
+    assert suspects >= 2 and not marks.exists()
+    before = notebook.wait(lambda: notebook.pictures(review))
+    notebook.reach("also an answer")
+    notebook.press(Keys.SPACE)
+    notebook.wait(lambda: "Suspect 1 of" in notebook.sentence(review) and "marked: also an answer" in notebook.sentence(review))
+    assert whole not in notebook.sentence(review), "a second right page changes the score"
+    [[query, page, answers]] = json.loads(marks.read_text())
+    assert answers is True and query in notebook.output("a4-au-13").text
+    assert (lab.outputs / "tiny" / "data" / "pages" / f"{page}.png").exists()
+    notebook.reach("noUi-handle")
+    notebook.press(Keys.ARROW_RIGHT)
+    notebook.wait(lambda: f"Suspect 2 of {suspects}, not marked" in notebook.sentence(review))
+    notebook.wait(lambda: notebook.pictures(review) not in ([], before))
+    notebook.press(Keys.ARROW_LEFT)
+    notebook.wait(lambda: f"Suspect 1 of {suspects}, marked: also an answer" in notebook.sentence(review))
+    notebook.leave(review)
+    notebook.reach("undo")
+    notebook.press(Keys.SPACE)
+    notebook.wait(lambda: notebook.sentence(review) == f"Suspect 1 of {suspects}, not marked. {whole}")
+    assert json.loads(marks.read_text()) == []
+    notebook.reach("no answer")
+    notebook.press(Keys.SPACE)
+    notebook.wait(lambda: notebook.sentence(review) == f"Suspect 1 of {suspects}, marked: no answer. {whole}")
+    assert json.loads(marks.read_text()) == [[query, page, False]]
 
-
-def sentence(browser, cell: int) -> str:
-    return " ".join(element.text for element in output(browser, cell).find_elements("css selector", "[role=status]"))
-
-
-def pictures(browser, cell: int) -> list[str]:
-    return [
-        image.get_attribute("src") for image in output(browser, cell).find_elements("css selector", "img") if image.is_displayed()
-    ]
-
-
-def run_cell(browser, cell: int) -> None:
-    """Run the selected cell with Shift and Enter, which selects the next; ``cell``, counted from 0, is the one that is expected to run."""
-    ActionChains(browser).key_down(Keys.SHIFT).send_keys(Keys.ENTER).key_up(Keys.SHIFT).perform()
-    prompts = browser.find_elements("css selector", ".jp-Notebook .jp-CodeCell .jp-InputPrompt")
-    wait(browser, lambda: prompts[cell].text == f"[{cell + 1}]:")
-
-
-def leave_for(browser, cell: int) -> None:
-    """From a widget to a cell with the keyboard: Shift and Tab to the cell that holds the widget, then the arrow down."""
-    back_to(browser, "jp-CodeCell")
-    for _ in range(len(CELLS)):
-        cells = browser.find_elements("css selector", ".jp-Notebook .jp-CodeCell")
-        if "jp-mod-active" in cells[cell].get_attribute("class"):
-            return
-        press(browser, Keys.ARROW_DOWN)
-    raise AssertionError(f"the keyboard does not reach cell {cell}")
-
-
-def test_widgets_answer_to_the_keyboard(lab):
-    """One test, since a notebook is worked from its top."""
-    # The search box: type, Enter; then an empty query.
-    run_cell(lab, 0)
-    wait(lab, lambda: sentence(lab, 0) == "found 2 words: old mill")
-    first = pictures(lab, 0)
-    back_to(lab, "input")
-    ActionChains(lab).key_down(Keys.CONTROL).send_keys("a").key_up(Keys.CONTROL).send_keys(
-        "pallets in 2013", Keys.ENTER
-    ).perform()
-    wait(lab, lambda: sentence(lab, 0) == "found 3 words: pallets in 2013")
-    wait(lab, lambda: len(pictures(lab, 0)) == len(first) == 1 and pictures(lab, 0) != first)
-    ActionChains(lab).key_down(Keys.CONTROL).send_keys("a").key_up(Keys.CONTROL).send_keys(Keys.DELETE, Keys.ENTER).perform()
-    wait(lab, lambda: "Type a query first" in sentence(lab, 0))
-
-    # A slider with buttons: arrows change the width, Space presses, an error is told.
-    leave_for(lab, 1)
-    run_cell(lab, 1)
-    wait(lab, lambda: sentence(lab, 1) == "showing 256 numbers")
-    back_to(lab, "fail")
-    press(lab, Keys.SPACE)
-    wait(lab, lambda: "the disk is full" in sentence(lab, 1))
-    back_to(lab, "keep")
-    press(lab, Keys.SPACE)
-    wait(lab, lambda: sentence(lab, 1) == "kept 256 numbers" and len(pictures(lab, 1)) == 2)
-    back_to(lab, "noUi-handle")
-    press(lab, Keys.ARROW_RIGHT)
-    wait(lab, lambda: sentence(lab, 1) == "showing 64 numbers" and len(pictures(lab, 1)) == 1)
-
-    # The live curve: the line and the picture change while it trains.
-    leave_for(lab, 2)
-    run_cell(lab, 2)
-    wait(lab, lambda: pictures(lab, 2))
-    seen = set(pictures(lab, 2))
-    ActionChains(lab).key_down(Keys.SHIFT).send_keys(Keys.ENTER).key_up(Keys.SHIFT).perform()
-
-    def grown() -> bool:
-        seen.update(pictures(lab, 2))
-        return "trained" in output(lab, 3).text
-
-    WebDriverWait(lab, SECONDS, poll_frequency=0.3, ignored_exceptions=[StaleElementReferenceException]).until(lambda _: grown())
-    assert len(seen) >= 4, "the curve did not grow while it trained"
-    assert "4/4" in output(lab, 2).text
+    notebook.leave(review)
+    notebook.run(microscope)
+    notebook.wait(lambda: "At 256 numbers the right page of q" in notebook.sentence(microscope))
+    before = notebook.wait(lambda: notebook.pictures(microscope))
+    notebook.reach("noUi-handle")
+    notebook.press(Keys.ARROW_RIGHT)
+    notebook.wait(lambda: "At 192 numbers the right page of q" in notebook.sentence(microscope))
+    notebook.wait(lambda: notebook.pictures(microscope) not in ([], before))
+    notebook.reach("input")
+    notebook.write("3", Keys.TAB)
+    notebook.wait(lambda: "At 192 numbers the right page of q3 is" in notebook.sentence(microscope))
+    assert len(notebook.pictures(microscope)) == 1
+    notebook.leave(microscope)
+    notebook.reach("cover patch by patch")
+    notebook.press(Keys.SPACE)
+    told = r"Similarity to q3, and its largest fall when a patch is covered: right page, base .+ best other page, tuned .+ less"
+    notebook.wait(lambda: re.fullmatch(told, notebook.sentence(microscope)))
+    notebook.wait(lambda: len(set(notebook.pictures(microscope))) == 2)  # the map stands below the pages

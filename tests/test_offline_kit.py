@@ -50,6 +50,16 @@ def test_what_is_fetched_is_what_the_laptop_needs(tmp_path, quick, monkeypatch):
     assert "Python 3.12 (win_amd64)" in (tmp_path / "kit" / "START.txt").read_text()
 
 
+@pytest.mark.parametrize("status", [0, 2])
+def test_slides_come_along_where_reveal_js_does(tmp_path, quick, monkeypatch, status):
+    asked = []
+    monkeypatch.setattr(offline_kit.slides, "main", lambda arguments: asked.append(arguments) or status)
+    kit = tmp_path / "kit"
+    assert offline_kit.main([str(kit), "--no-wheels", "--reveal", "package"]) == status
+    assert asked == [["--reveal", "package", "--folder", str(kit / "slides")]]
+    assert (kit / "START.txt").exists() == (status == 0)
+
+
 def test_a_folder_that_is_there_is_left_alone(tmp_path, capsys):
     (tmp_path / "mine").write_text("notes")
     assert offline_kit.main([str(tmp_path)]) == 2

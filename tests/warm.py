@@ -89,14 +89,20 @@ def fork_server() -> Server:
     return Server(os.fdopen(requests, "w"), os.fdopen(answers), lambda: os.waitpid(process, 0))
 
 
-class Kernel:
-    """As much of ``subprocess.Popen`` as ``jupyter_client`` asks of a kernel's process."""
+class Process:
+    """``python -m module`` in a fork that is not waited for: as much of ``subprocess.Popen`` as ``jupyter_client`` asks of a kernel.
+
+    ``children``: as for :func:`run`. ``output``: a file that is there and to which it writes.
+    """
 
     stdin = stdout = stderr = returncode = None
 
-    def __init__(self, command: list[str], env: dict | None = None, cwd: str | None = None, **_) -> None:
+    def __init__(
+        self, command: list[str], env: dict | None = None, cwd: str | None = None, children: bool = False, output=os.devnull, **_
+    ) -> None:
         job = {"arguments": command[command.index("-m") :], "env": dict(env or os.environ), "cwd": str(cwd or Path.cwd())}
-        self.pid = server().ask(job | dict.fromkeys(FLAGS, os.devnull) | {"wait": False, "children": False})
+        streams = {"stdin": os.devnull, "stdout": str(output), "stderr": str(output)}
+        self.pid = server().ask(job | streams | {"wait": False, "children": children})
 
     def poll(self) -> int | None:
         if self.returncode is None:
@@ -131,7 +137,7 @@ def fork_children() -> None:
             return plain(command, **options)
         return run(command[1:], env=options.get("env") or os.environ, cwd=options.get("cwd"))
 
-    subprocess.run, local_provisioner.launch_kernel = run_child, Kernel
+    subprocess.run, local_provisioner.launch_kernel = run_child, Process
 
 
 def become(job: dict) -> int:

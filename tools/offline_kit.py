@@ -2,8 +2,9 @@
 
 The folder holds ``vdr-course/`` (what git tracks at the last commit, with both tiny models and the drawn pages), ``wheels/`` (every
 pinned package for one platform and Python, and what builds the course), ``pages/`` (the notebooks with their outputs as web pages, for a
-laptop on which nothing installs) and ``START.txt``. Run it where there is a network, once for each kind of laptop in the room, for
-example ``--platform win_amd64 --python-version 3.12``; what follows ``--`` goes to ``pip download`` as it is.
+laptop on which nothing installs), ``slides/`` where ``--reveal`` names a copy of reveal.js (``tools/slides.py`` says how to get one), and
+``START.txt``. Run it where there is a network, once for each kind of laptop in the room, for example ``--platform win_amd64
+--python-version 3.12``; what follows ``--`` goes to ``pip download`` as it is.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from types import SimpleNamespace
 
 import nbformat
 
+from tools import slides
 from tools.run_course import find_notebooks
 from tools.run_pages import write_html, write_index
 from tools.tables import ROOT
@@ -86,6 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="a new folder; about 4 GB on Linux, where PyTorch brings CUDA along")
     parser.add_argument("--platform", help="another kind of laptop than this one, as in the names of wheels: win_amd64")
     parser.add_argument("--python-version", help="another Python than this one: 3.12")
+    parser.add_argument("--reveal", type=Path, metavar="FOLDER", help="an unpacked reveal.js 4: adds slides of every notebook")
     parser.add_argument("--no-wheels", action="store_true", help="where the packages are installed already")
     given = sys.argv[1:] if arguments is None else arguments
     end = given.index("--") if "--" in given else len(given)
@@ -101,6 +104,9 @@ def main(arguments: list[str] | None = None) -> int:
         copy_repository(options.folder / "vdr-course")
         copy_drawn_pages(options.folder / "vdr-course")
         write_pages(options.folder / "pages")
+        if options.reveal and slides.main(["--reveal", str(options.reveal), "--folder", str(options.folder / "slides")]):
+            print(f"the kit in {options.folder} is not whole: remove it and try again", file=sys.stderr)
+            return 2
         if not options.no_wheels:
             fetch_wheels(options.folder / "wheels", pip_options)
     except subprocess.CalledProcessError as problem:

@@ -170,4 +170,4 @@ def test_checkpoints_of_other_runs_are_named_with_their_size(start, tmp_path, ca
     assert training.run_folder(tmp_path, start()) == folder
     assert capsys.readouterr().out == ""
     training.run_folder(tmp_path, start(seed=5))
-    assert "checkpoints of other, unfinished runs" in capsys.readouterr().out
+    assert "checkpoints of other runs" in capsys.readouterr().out

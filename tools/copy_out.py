@@ -126,7 +126,6 @@ STAGES = {
             'Path(profile.documents_folder or draw_documents(profile.output_dir / "documents" / "drawn"))': "profile.documents_folder",
             '            "query": None,\n': "",
             '            "negatives": [],\n            "language": profile.dataset_config,\n': "",
-            "in rows[1].items()": "in rows[0].items()",
         },
     ),
 }

@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
-from sentence_transformers.base.evaluation import BaseEvaluator
-from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+from sentence_transformers.util import cos_sim
 from transformers import TrainerCallback
 
 
@@ -63,24 +63,13 @@ def embed_once(model, queries, pages, profile):
     return query_embeddings.float().cpu(), model.encode_document(pages, **settings).float().cpu()
 
 
-class OnePassMatryoshkaEvaluator(BaseEvaluator):
-    """The retrieval metrics at several vector lengths, with the pages encoded once per call; the first length keeps the plain name."""
+def cosine_at(dims):
+    """``score_functions`` of an evaluator that scores the first numbers of its vectors at several widths; the first keeps the plain name."""
 
-    def __init__(self, queries, corpus, relevant_docs, truncate_dims, name="", **settings):
-        super().__init__()
-        self.truncate_dims, self.pages, self.batch_size = list(truncate_dims), list(corpus.values()), settings["batch_size"]
-        self.evaluators = [
-            InformationRetrievalEvaluator(
-                queries, corpus, relevant_docs, truncate_dim=dim, name=f"{name}-{dim}d" if i else name, **settings
-            )
-            for i, dim in enumerate(self.truncate_dims)
-        ]
+    def similarity(dim, queries, pages):
+        return cos_sim(queries[:, :dim], pages[:, :dim])
 
-    def __call__(self, model, output_path=None, epoch=-1, steps=-1):
-        pages, metrics = model.encode_document(self.pages, batch_size=self.batch_size, convert_to_tensor=True), {}
-        for dim, evaluator in zip(self.truncate_dims, self.evaluators, strict=True):
-            metrics |= evaluator(model, output_path, epoch, steps, corpus_embeddings=pages[:, :dim])
-        return metrics
+    return {f"cosine-{dim}d" if i else "cosine": partial(similarity, dim) for i, dim in enumerate(dims)}
 
 
 class LiveCurve(TrainerCallback):
@@ -96,9 +85,9 @@ class LiveCurve(TrainerCallback):
         print(f"step {state.global_step} of {state.max_steps}: loss {(losses or ['-'])[-1]}, NDCG@10 {' and '.join(shown)}")
 
 
-def model_key(folder, *more):
-    """A short key of a saved model's weights and settings and of ``more``; a model on the hub counts by its name."""
-    digest = hashlib.sha256("".join((str(folder), *more)).encode())
+def model_key(folder):
+    """A short key of a saved model's weights and settings; a model on the hub counts by its name."""
+    digest = hashlib.sha256(str(folder).encode())
     for path in sorted(path for path in Path(folder).rglob("*") if path.suffix in (".safetensors", ".json")):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

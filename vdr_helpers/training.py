@@ -193,8 +193,7 @@ def run_folder(root: str | Path, trainer, **more) -> Path:
     others = [path for path in Path(root).glob("*/checkpoint-*") if path.parent != folder]
     if others:
         size = sum(file.stat().st_size for path in others for file in path.rglob("*") if file.is_file()) / 1e9
-        where = f"{Path(root).name}/ ({size:.1f} GB)"
-        print(f"checkpoints of other, unfinished runs lie in {where}: delete what you do not want back")
+        print(f"checkpoints of other runs lie in {Path(root).name}/ ({size:.1f} GB): delete what you do not want back")
     return folder
 
 

@@ -47,16 +47,19 @@ def names(source: str, top_level: bool = False) -> set[str]:
     return found if top_level else found | {node.id for node in nodes if isinstance(node, ast.Name)}
 
 
-def verdict(number: str, answer: str | None = None) -> str:
-    """What the exercise's cell prints with ``answer`` in place of its stub (between the import and the call), or as it stands."""
+def answered(number: str, answer: str) -> str:
+    """The source of the exercise's cell with ``answer`` in place of its stub, between the import and the call."""
     source = EXERCISES[number][0]
-    if answer is not None:
-        head, call = re.match(r"(.*?^from vdr_exercises[^\n]*\n).*?(^\w+\(.*)\Z", source, re.DOTALL | re.MULTILINE).groups()
-        source = f"{head}\n{answer}\n\n{call}"
+    head, call = re.match(r"(.*?^from vdr_exercises[^\n]*\n).*?(^\w+\(.*)\Z", source, re.DOTALL | re.MULTILINE).groups()
+    return f"{head}\n{answer}\n\n{call}"
+
+
+def verdict(number: str, answer: str | None = None) -> str:
+    """What the exercise's cell prints with ``answer`` in place of its stub, or as it stands."""
     names: dict = {}
     exec(CASES[number].get("given", ""), names)
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        exec(source, names)
+        exec(EXERCISES[number][0] if answer is None else answered(number, answer), names)
     return printed.getvalue().strip()
 
 

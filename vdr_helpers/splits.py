@@ -121,9 +121,8 @@ def chosen_rows(profile: Profile, split: str) -> list[list[int]] | None:
     """
     if (stamps.read_stamp(profile.output_dir / "data") or {}).get("split") == stamps.BY_PUBLISHER:
         return None
-    noted = stamps.read_json(
-        profile.output_dir / "results" / "rows.json"
-    )  # where it is not there, on tiny the shipped choice is the same
+    # Where it is not there, on tiny the shipped choice is the same.
+    noted = stamps.read_json(profile.output_dir / "results" / "rows.json")
     if noted and not stamps.differences(noted["made_from"]["data"], stamps.data_settings(profile)):
         return noted[split]
     return (stored_choice(profile) or {}).get(split)

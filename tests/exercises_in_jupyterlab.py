@@ -1,0 +1,43 @@
+"""Every exercise, done as a learner does it: in JupyterLab, in a real browser, with the folded solution pasted into its cell.
+
+Not among the tests of ``make test``, since it runs every notebook once more: ``python -m pytest tests/exercises_in_jupyterlab.py``. What
+stubs, mistakes and other right answers are told stands in ``test_exercises.py`` and ``test_failure_lab.py``, without a browser.
+"""
+
+import re
+
+import pytest
+from cells import NOTEBOOKS
+from selenium.webdriver.common.keys import Keys
+from test_exercises import answered
+from test_in_jupyterlab import OpenNotebook, lab  # noqa: F401  (a fixture)
+
+PASTE = """
+const pasted = new DataTransfer();
+pasted.setData('text/plain', arguments[0]);
+document.activeElement.dispatchEvent(new ClipboardEvent('paste', {clipboardData: pasted, bubbles: true, cancelable: true}));
+"""
+
+
+def solved(source: str, below: str) -> str:
+    """An exercise's cell with the code that is folded below it in its place: the solution, or notebook 12's measurement and assertion."""
+    blocks = re.findall(r"```python\n(.*?)```", below, re.DOTALL)
+    stub = "def my_check(run): ...\n"
+    return source.replace(stub, "\n".join(blocks)) if stub in source else answered(source.split()[2].rstrip(":"), *blocks)
+
+
+@pytest.mark.parametrize("number", sorted(path.name[:2] for path in NOTEBOOKS.glob("*.ipynb")))
+def test_every_exercise_is_right_in_the_browser(lab, number):  # noqa: F811
+    notebook, done = OpenNotebook(lab, number), 0
+    for i, cell in enumerate(notebook.sources):
+        if not {"exercise", "exercise-lab"} & set(cell.metadata.get("tags", [])):
+            continue
+        notebook.start(notebook.ids[i - 1])
+        notebook.press(Keys.ENTER)
+        notebook.press("a", held=Keys.CONTROL)
+        notebook.browser.execute_script(PASTE, solved(cell.source, notebook.sources[i + 1].source))
+        notebook.run(cell.id)
+        said = notebook.output(cell.id).text
+        assert re.search(r"Exercise \w+\.\d+ · right$", said, re.MULTILINE), said
+        done += 1
+    assert done >= 3

@@ -128,8 +128,9 @@ class OpenNotebook:
         """What ``condition()`` returns as soon as it is true. ``AssertionError`` with what an output or the time has to say against it."""
 
         def tried(_):
-            for error in self.find("[data-mime-type='application/vnd.jupyter.error']"):
-                raise AssertionError(error.text[-2000:])
+            for red in self.find("[data-mime-type$='stderr']"):  # a cell's error, or no more than a warning
+                if "Traceback (most recent call last)" in red.text:
+                    raise AssertionError(red.text[-2000:])
             return condition()
 
         return WebDriverWait(self.browser, SECONDS, 0.1, [StaleElementReferenceException]).until(tried)

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PART ?= 1
 STAMP := $(VENV)/.installed
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9a][0-9]_*.ipynb))
-AFTER_THE_NOTEBOOKS := tests/test_try_this.py
+AFTER_THE_NOTEBOOKS := tests/test_in_jupyterlab.py
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help

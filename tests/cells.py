@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import gc
 import io
 import json
 import os
@@ -19,6 +20,8 @@ from types import SimpleNamespace
 import IPython.display
 import nbformat
 import numpy
+
+from vdr_helpers import figures
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
@@ -127,9 +130,13 @@ class QuickReader:
         return SimpleNamespace(txts=[f"page {page.sum()}"])
 
 
-def read_quickly() -> None:
-    """From here on this process, and its forks, read pages with :class:`QuickReader`."""
+def go_quickly() -> None:
+    """From here on this process, and its forks, read pages with :class:`QuickReader`, draw figures with few pixels, and collect garbage
+    among what they make themselves alone."""
     sys.modules["rapidocr"] = SimpleNamespace(RapidOCR=QuickReader)
+    figures.DPI = 50
+    gc.collect()
+    gc.freeze()
 
 
 def run_cells(number: str, outputs: Path, **changes) -> dict:
@@ -165,7 +172,7 @@ def fork(outputs: Path, work) -> int:
 
 def main() -> None:
     """Jobs: ``{"number", "outputs", "changes"}``. A job's last cell may leave a dictionary ``found``, which comes back."""
-    read_quickly()
+    go_quickly()
     for job in json.load(sys.stdin):
         outputs, answer = Path(job["outputs"]), Path(job["outputs"]) / "found.json"
         answer.unlink(missing_ok=True)

@@ -67,7 +67,7 @@ def main() -> None:
 
     from vdr_helpers import machine
 
-    cells.read_quickly()
+    cells.go_quickly()
     job, card = json.loads(sys.argv[1]), insert_card()
     if job["card"]:
         name, capability, memory_gib = job["card"]

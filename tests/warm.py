@@ -56,7 +56,11 @@ def run(
         for name, file in streams.items():
             file.write_text(input if name == "stdin" else "", encoding="utf-8")
         job = {"arguments": arguments, "env": dict(env), "cwd": str(cwd or Path.cwd()), "wait": True, "children": children}
-        status = server().ask(job | {name: str(file) for name, file in streams.items()})
+        try:
+            status = server().ask(job | {name: str(file) for name, file in streams.items()})
+        except BaseException:  # a time limit: the server still waits for this job, so the next one gets another server
+            STARTED.clear()
+            raise
         said = [streams[name].read_text(encoding="utf-8") for name in ("stdout", "stderr")]
     return subprocess.CompletedProcess(arguments, status, *said)
 
@@ -70,9 +74,18 @@ def server() -> Server:
         one_thread = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}  # a forked thread pool would hang
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         process = subprocess.Popen([sys.executable, __file__], env=os.environ | one_thread | {"HF_HUB_OFFLINE": "1"}, **pipes)
-        STARTED.append(Server(process.stdin, process.stdout, process.wait))
+        STARTED.append(Server(process.stdin, process.stdout, lambda: end_of(process)))
         atexit.register(STARTED[0].end)
     return STARTED[0]
+
+
+def end_of(process: subprocess.Popen) -> None:
+    """Wait for a server that has been told to end; one that waits for a job which never does is killed after a minute."""
+    try:
+        process.wait(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def fork_server() -> Server:

@@ -241,16 +241,18 @@ def test_losses_see_the_features_that_encoding_sees(random_model):
     pages = [np.array(a_page(seed).resize((160, 224), Image.BICUBIC)) for seed in range(3)]
     wanted = random_model.encode_document([Image.fromarray(page) for page in pages], convert_to_tensor=True)
     widths = {256: 0.75, 16: 0.25}
-    losses, seen = pretrain.Losses(random_model, seed=0).eval(), []
-    embed = losses.embed
+    losses, seen, asked = pretrain.Losses(random_model, seed=0).eval(), [], []
+    embed, embed_queries = losses.embed, losses.embed_queries
     losses.embed = lambda features: seen.append(embed(features)) or seen[-1]
+    losses.embed_queries = lambda *arguments: asked.append(embed_queries(*arguments)) or asked[-1]
     pixel_values, grids = batches.patches([torch.from_numpy(page) for page in pages])
     batch = batches.Batches(3, 0)[0] | {"pixel_values": pixel_values, "image_grid_thw": grids}
     with torch.no_grad():
         parts = losses(batch, widths)
     assert torch.allclose(torch.nn.functional.normalize(seen[0], dim=-1), wanted, atol=1e-4)
     queries = random_model.encode_query(batch["queries"], convert_to_tensor=True)
-    assert torch.allclose(torch.nn.functional.normalize(seen[1], dim=-1), queries, atol=1e-4)
+    assert len(seen) == 1 + pretrain.QUERY_GROUPS  # in groups of like length, and in the batch's order again
+    assert torch.allclose(torch.nn.functional.normalize(asked[0], dim=-1), queries, atol=1e-4)
     assert set(parts) == {"contrastive", "caption", "letter", "accuracy"}
     target, expected = torch.arange(3), 0.0
     cross_entropy = torch.nn.functional.cross_entropy
@@ -286,11 +288,11 @@ def test_steps_must_be_positive(tmp_path, steps):
 
 def test_the_schedule_warms_up_holds_and_falls():
     rates = [pretrain.learning_rate(step, 1000) for step in range(1000)]
-    assert rates[0] == pytest.approx(1e-5) and rates[99] == rates[299] == pytest.approx(1e-3)
-    assert rates[300:] == sorted(rates[300:], reverse=True) and rates[-1] == pytest.approx(2e-5, rel=0.01)
+    assert rates[0] == pytest.approx(1e-5) and rates[99] == rates[599] == pytest.approx(1e-3)
+    assert rates[600:] == sorted(rates[600:], reverse=True) and rates[-1] == pytest.approx(2e-5, rel=0.01)
     weights = [pretrain.prefix_weights(step, 30) for step in range(30)]
     assert all(sum(weight.values()) == pytest.approx(1) for weight in weights)
-    assert [8 in weight for weight in weights] == [False] * 12 + [True] * 18
+    assert [8 in weight for weight in weights] == [False] * 18 + [True] * 12
 
 
 def without_minutes(log):

@@ -136,13 +136,13 @@ class PageStore:
         (self.problems if fingerprint is None else self.sizes)[number] = size_or_problem
 
 
-def show_progress(before: int, done: int, total: int, every: int) -> None:
+def show_progress(before: int, done: int, total: int, every: int, what: str = "pages") -> None:
     """Print ``[####----] 1,000 of 2,000 pages`` for each multiple of ``every`` in ``before`` < multiple <= ``done``; ``tqdm``'s moving bar
     would leave other text in a stored notebook in every run.
     """
     for mark in range(every * (before // every + 1), done + 1, every):
         filled = 20 * mark // total
-        print(f"[{'#' * filled}{'-' * (20 - filled)}] {mark:,} of {total:,} pages")
+        print(f"[{'#' * filled}{'-' * (20 - filled)}] {mark:,} of {total:,} {what}")
 
 
 def fetch_pages(source: Source, numbers: Iterable[int], store: PageStore, processor, column: str = "image") -> None:

@@ -142,7 +142,8 @@ def cosine_at(dims: Sequence[int]) -> dict[str, Callable]:
 class LiveCurve(TrainerCallback):
     """The training curve, redrawn at every evaluation, above a line that says how far the run is and how long it will take.
 
-    Display ``curve.widget``, then train. ``dim``: a second, shorter width whose NDCG@10 is drawn beside the full one.
+    Display ``curve.widget``, or ``curve.message`` for the line alone, then train. ``dim``: a second, shorter width whose NDCG@10 is
+    drawn beside the full one.
     """
 
     def __init__(self, dim: int | None = None) -> None:
@@ -151,7 +152,7 @@ class LiveCurve(TrainerCallback):
         self.dim = dim
         empty = figures.to_png(figures.training_curve([]))
         self.picture = ipywidgets.Image(value=empty, format="png", layout=ipywidgets.Layout(max_width="720px"))
-        self.message = ipywidgets.Label("the first evaluation comes before the first step")
+        self.message = ipywidgets.Label("the first step has not ended yet")
         self.widget = ipywidgets.VBox([self.message, self.picture])
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:

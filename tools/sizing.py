@@ -504,7 +504,7 @@ def reasons_of(generation: str, settings: list[dict], profile: Profile) -> dict:
     }
     least = min(one["gib"] for one in settings if not one["lora"])
     rate = f"{profile.adapter_learning_rate:g} instead of {profile.learning_rate:g}"
-    lora = f"LoRA on the language model, in float32, at a learning rate of {rate}: adapters hardly learn at the lower one"
+    lora = f"LoRA on the language model, in float32, at a learning rate of {rate}: adapters learn far less at the lower one"
     return {"format": formats[generation], "lora": [f"not all weights: {least:.1f} GiB at one page per pass", lora]}
 
 

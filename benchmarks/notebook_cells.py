@@ -18,7 +18,8 @@ def code_cells(number: str) -> list[str]:
 
 
 def run_silently(sources: list[str], space: dict) -> None:
-    """Run cells one after the other in ``space``, without what they print."""
+    """Run cells one after the other in ``space``, without what they print or display."""
+    space.setdefault("display", lambda *shown, **settings: None)
     for source in sources:
         with contextlib.redirect_stdout(io.StringIO()):
             exec(compile(source, "a notebook's cell", "exec"), space)

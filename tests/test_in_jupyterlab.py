@@ -210,7 +210,7 @@ def test_notebook_00_answers_a_question_and_an_exercise(lab):
 
     notebook.run(box)
     told = dict(line.split(": ", 1) for line in notebook.output("00-13").text.splitlines())  # by the cell above, without a widget
-    assert len(told) == 3
+    assert len(told) == 4
     first, known = list(told)[:2]
     notebook.wait(lambda: notebook.sentence(box) == told[first] and len(notebook.pictures(box)) == 1)
     before = notebook.pictures(box)

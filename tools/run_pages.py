@@ -7,7 +7,7 @@ import html
 from pathlib import Path
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
-STILL = "A control stands here when the notebook runs; the output above shows the same without it."
+STILL = "A control stands here when the notebook runs; the outputs beside it show the same without it."
 WRAPPED = "<style>.highlight pre {white-space: pre-wrap; overflow-wrap: anywhere}</style>"  # long lines of code are not cut off
 
 

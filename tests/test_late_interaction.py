@@ -75,7 +75,7 @@ def test_by_hand_is_the_librarys(model, vectors):
 
 def test_the_evaluator_counts_as_the_hand_does(model, vectors, pages):
     queries, corpus = {str(i): text for i, text in enumerate(QUERIES)}, {f"page {i}": page for i, page in enumerate(pages)}
-    right_pages = [2, 0, 1]
+    right_pages = [1, 2, 0]
     relevant = {str(i): {f"page {column}"} for i, column in enumerate(right_pages)}
     evaluator = MultiVectorInformationRetrievalEvaluator(queries, corpus, relevant, write_csv=False, name="x")
     own = definitions("10", "ndcg_per_query")["ndcg_per_query"]

@@ -302,6 +302,7 @@ def without_minutes(log):
 @pytest.mark.slow
 def test_pre_training_learns_and_a_stopped_run_ends_where_an_unbroken_one_does(processor, tmp_path, monkeypatch):
     """Twenty steps of eight pages: the losses fall, and a run killed after twelve goes on to the same log and the same weights."""
+    monkeypatch.setattr(pretrain, "THREADS", 1)  # beside the notebooks' tests two would wait for each other at every sum
     settings = {"steps": 20, "batch_size": 8, "log_every": 1}
     log = pretrain.pretrain(tmp_path / "whole", **settings)
     assert [row["step"] for row in log] == list(range(1, 21))

@@ -20,8 +20,15 @@ from vdr_helpers.profiles import MIN_PIXELS, Profile
 
 STAMP = "made_from.json"
 BY_PUBLISHER = "by its publisher"  # instead of by the steps of notebook 02
-OF_THE_SPLIT = ("dataset", "split", "negatives_per_train_row", "distinct_eval_pages")  # a publisher's split has its own
-FOOTER = 2**16  # bytes at the end of a parquet file that are hashed: where each column lies, how long it is, its extremes
+OF_THE_SPLIT = (
+    "dataset",
+    "split",
+    "negatives_per_train_row",
+    "distinct_eval_pages",
+)  # a publisher's split has its own
+FOOTER = (
+    2**16
+)  # bytes at the end of a parquet file that are hashed: where each column lies, how long it is, its extremes
 # An idle client's pings end in a complaint.
 QUIET = {"grpc.keepalive_time_ms": 2**31 - 1, "grpc.keepalive_permit_without_calls": 0}
 CORPUS_VERSION = 8  # of tiny_vdr.corpus; a test holds the two together
@@ -59,7 +66,11 @@ def file_sizes(folder: Path) -> dict[str, int]:
 def damaged_files(folder: Path) -> list[str]:
     """The files that do not have the size in the folder's note, or are gone; none where the note gives no sizes."""
     sizes = file_sizes(folder)
-    return [name for name, size in (read_stamp(folder) or {}).get("files", {}).items() if sizes.get(name) != size]
+    return [
+        name
+        for name, size in (read_stamp(folder) or {}).get("files", {}).items()
+        if sizes.get(name) != size
+    ]
 
 
 def make_once(folder: Path, settings: dict, make: Callable[[Path], object]) -> None:
@@ -96,7 +107,10 @@ def differences(found: dict | None, wanted: dict, before: str = "") -> list[str]
     """``["train_rows: 96 there, 2048 asked for"]``, nested keys dotted; what only ``found`` has is no difference. No note at all is one."""
     if found is None:
         return ["there is no note of what it was made from"]
-    there, asked, said = *(json.loads(json.dumps(settings, default=str)) for settings in (found, wanted)), []
+    there, asked, said = (
+        *(json.loads(json.dumps(settings, default=str)) for settings in (found, wanted)),
+        [],
+    )
     for key, value in asked.items():
         if isinstance(value, dict):
             inner = there.get(key)
@@ -115,7 +129,11 @@ def model_key(folder: str | Path) -> str:
     digest = hashlib.sha256(b"" if there else str(folder).encode())
     for path in sorted(Path(folder).rglob("*")) if there else ():
         name = path.relative_to(folder).as_posix()
-        if path.suffix in (".safetensors", ".json", ".jinja") and "checkpoint" not in name and path.name != STAMP:
+        if (
+            path.suffix in (".safetensors", ".json", ".jinja")
+            and "checkpoint" not in name
+            and path.name != STAMP
+        ):
             with path.open("rb") as file:
                 digest.update(name.encode() + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
@@ -130,7 +148,9 @@ def resolved_revisions(profile: Profile) -> dict[str, dict[str, str]]:
 
     found = {}
     for role in ("model", "dataset"):
-        name, revision, folder = (getattr(profile, f"{role}_{part}") for part in ("name", "revision", "folder"))
+        name, revision, folder = (
+            getattr(profile, f"{role}_{part}") for part in ("name", "revision", "folder")
+        )
         if folder:
             where = "local folder"
         elif role == "model" and profile.random_weights:
@@ -152,14 +172,20 @@ def resolved_revisions(profile: Profile) -> dict[str, dict[str, str]]:
 
 def dataset_settings(profile: Profile) -> dict:
     """Which source: its name, config and revision; for a folder of yours the names, sizes and footers of its files as one hash."""
-    settings = {"name": profile.dataset_name, "config": profile.dataset_config, "revision": profile.dataset_revision}
+    settings = {
+        "name": profile.dataset_name,
+        "config": profile.dataset_config,
+        "revision": profile.dataset_revision,
+    }
     if profile.dataset_folder:
         folder, digest = Path(profile.dataset_folder), hashlib.sha256()
         for path in sorted(folder.rglob("*.parquet")):
             with path.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
                 file.seek(max(0, size - FOOTER))
-                digest.update(f"{path.relative_to(folder).as_posix()} {size}".encode() + file.read())
+                digest.update(
+                    f"{path.relative_to(folder).as_posix()} {size}".encode() + file.read()
+                )
         settings["files"] = digest.hexdigest()[:16]
     elif profile.corpus is not None:
         settings |= {"version": CORPUS_VERSION, **profile.corpus}
@@ -184,7 +210,9 @@ def data_differences(found: dict | None, profile: Profile) -> list[str]:
     """:func:`differences` of the splits' note from the profile; a publisher's split may stay while the profile's dataset is the same."""
     wanted = data_settings(profile)
     if found and found.get("split") == BY_PUBLISHER:
-        wanted = {key: value for key, value in wanted.items() if key not in OF_THE_SPLIT} | {"instead_of": wanted["dataset"]}
+        wanted = {key: value for key, value in wanted.items() if key not in OF_THE_SPLIT} | {
+            "instead_of": wanted["dataset"]
+        }
     return differences(found, wanted)
 
 
@@ -212,7 +240,9 @@ def model_differences(found: dict | None, profile: Profile) -> list[str]:
     """:func:`differences` of a tuned model's note from the profile's base and the kept splits; ``resolved`` is for the reader only."""
     wanted = model_settings(profile)
     data = {key: value for key, value in wanted["data"].items() if key != "resolved"}
-    return differences(found, {"model": wanted["model"]}) + (differences(found.get("data"), data) if found else [])
+    return differences(found, {"model": wanted["model"]}) + (
+        differences(found.get("data"), data) if found else []
+    )
 
 
 def open_store(path: Path):
@@ -243,7 +273,9 @@ def open_store(path: Path):
         aside = path.with_name(f"{path.stem}-damaged.db")
         shutil.rmtree(aside, ignore_errors=True)
         path.rename(aside)
-        print(f"the store {path.name} cannot be read ({type(error).__name__}): it lies in {aside.name} now, a new one is begun")
+        print(
+            f"the store {path.name} cannot be read ({type(error).__name__}): it lies in {aside.name} now, a new one is begun"
+        )
         client = MilvusClient(str(path), grpc_options=QUIET)
     finally:
         logging.disable(disabled)

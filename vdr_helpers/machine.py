@@ -15,21 +15,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vdr_helpers.pages import COPIES
-from vdr_helpers.profiles import Profile, assets_folder, load_profile, outputs_folder
+from vdr_helpers.cache import cached
+from vdr_helpers.profiles import Profile, assets_folder, load_profile
 from vdr_helpers.published import read_asset
-from vdr_helpers.stamps import make_once
 
 GIB = 2**30
-AMPERE = (
-    8,
-    0,
-)  # first compute capability with bfloat16 units, and the lowest that FlashAttention 2 runs on
+AMPERE = (8, 0)  # first compute capability with bfloat16 units, and the lowest that FlashAttention 2 runs on
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-SHARED_MEMORY = Path(
-    "/dev/shm"
-)  # where worker processes hand over their batches; not on macOS and Windows
+SHARED_MEMORY = Path("/dev/shm")  # where worker processes hand over their batches; not on macOS and Windows
 PREFETCH = 2  # batches that each worker process holds ready, the default of PyTorch's DataLoader
 PNG_SHARE = 0.35  # assumed share of its raw size that a page keeps as PNG; notebook 02 estimates again from the first pages
 PACKAGE = "vdr-course"
@@ -43,15 +37,9 @@ def start(name: str | None = None) -> Profile:
     quiet_progress_bars()
     profile = load_profile(name)
     use_first_card()
-    build_random_weights(profile)
-    profile = fit_to_card(profile)
-    versions = (
-        (library, importlib.metadata.version(library))
-        for library in ("sentence-transformers", "torch")
-    )
-    libraries = " | ".join(
-        f"{library} {version.partition('+')[0]}" for library, version in versions
-    )
+    profile = fit_to_card(with_random_weights(profile))
+    versions = ((library, importlib.metadata.version(library)) for library in ("sentence-transformers", "torch"))
+    libraries = " | ".join(f"{library} {version.partition('+')[0]}" for library, version in versions)
     print(f"profile {profile.name} | {present_card().name.partition(',')[0]} | {libraries}")
     return profile
 
@@ -70,26 +58,18 @@ def quiet_progress_bars() -> None:
     logging.getLogger("transformers.image_utils").setLevel(logging.ERROR)
 
 
-def build_random_weights(profile: Profile) -> None:
-    """Build the model of a ``rehearsal`` profile in ``profile.base_model`` (2B: 4.3 GB), unless it is there whole; else do nothing."""
+def with_random_weights(profile: Profile) -> Profile:
+    """The profile with the folder of its random weights, built on first use (2B: 4.3 GB); others come back as they are."""
     if not profile.random_weights:
-        return
+        return profile
     from tiny_vdr.model import SIZES, save_random_model
 
     def build(folder: Path) -> None:
         print(f"building the {profile.random_weights} architecture with random weights, once")
-        save_random_model(
-            folder,
-            SIZES[profile.random_weights],
-            like=assets_folder() / "tiny-base",
-            seed=profile.seed,
-        )
+        save_random_model(folder, SIZES[profile.random_weights], like=assets_folder() / "tiny-base", seed=profile.seed)
 
-    make_once(
-        Path(profile.base_model),
-        {"version": 3, "model": profile.random_weights, "seed": profile.seed},
-        build,
-    )
+    settings = {"version": 3, "model": profile.random_weights, "seed": profile.seed}
+    return replace(profile, model_folder=str(cached(profile.output_dir, "random-weights", settings, build)))
 
 
 @dataclass(frozen=True)
@@ -113,9 +93,7 @@ def use_first_card() -> None:
     if not torch.cuda.is_initialized():
         os.environ[VISIBLE] = os.environ.get(VISIBLE, "0").split(",")[0].strip()
     if torch.cuda.device_count() > 1:
-        raise RuntimeError(
-            f"{count} CUDA cards are in use and the course trains on one: restart the kernel, run this cell first"
-        )
+        raise RuntimeError(f"{count} CUDA cards are in use and the course trains on one: restart the kernel, run this cell first")
     print(f"{count} CUDA cards: the course uses the first ({VISIBLE}={os.environ[VISIBLE]})")
 
 
@@ -124,13 +102,9 @@ def present_card() -> Card:
     import torch
 
     if not torch.cuda.is_available():
-        return Card(
-            "Apple GPU" if torch.backends.mps.is_available() else f"CPU, {os.cpu_count()} cores"
-        )
+        return Card("Apple GPU" if torch.backends.mps.is_available() else f"CPU, {os.cpu_count()} cores")
     properties = torch.cuda.get_device_properties(0)
-    return Card(
-        properties.name, (properties.major, properties.minor), properties.total_memory / GIB
-    )
+    return Card(properties.name, (properties.major, properties.minor), properties.total_memory / GIB)
 
 
 def sizing() -> dict:
@@ -174,22 +148,11 @@ def worker_count(profile: Profile, dtype: str) -> tuple[int, str]:
     A batch is a page and a hard negative per row; each pixel is six numbers (three colours, two frames) in ``dtype``.
     """
     batch = 2 * profile.per_device_train_batch_size * profile.max_pixels * 6 * BYTES[dtype]
-    limits = {
-        "the profile's": profile.dataloader_num_workers,
-        "processor cores": os.cpu_count() or 1,
-    }
+    limits = {"the profile's": profile.dataloader_num_workers, "processor cores": os.cpu_count() or 1}
     if SHARED_MEMORY.is_dir():
-        limits["by shared memory"] = int(
-            shutil.disk_usage(SHARED_MEMORY).free // (PREFETCH * batch)
-        )
-    workers, listed = (
-        min(limits.values()),
-        ", ".join(f"{name} {limit}" for name, limit in limits.items()),
-    )
-    return (
-        workers,
-        f"{workers} processes open pages ahead ({listed}; each holds {PREFETCH} batches of {batch / 1e9:.2f} GB)",
-    )
+        limits["by shared memory"] = int(shutil.disk_usage(SHARED_MEMORY).free // (PREFETCH * batch))
+    workers, listed = min(limits.values()), ", ".join(f"{name} {limit}" for name, limit in limits.items())
+    return workers, f"{workers} processes open pages ahead ({listed}; each holds {PREFETCH} batches of {batch / 1e9:.2f} GB)"
 
 
 def fit_to_card(profile: Profile, card: Card | None = None) -> Profile:
@@ -201,14 +164,10 @@ def fit_to_card(profile: Profile, card: Card | None = None) -> Profile:
     if not profile.fitted_to_gpu:
         return profile
     card = card or present_card()
-    attention = os.environ.get("VDR_ATTENTION") or "sdpa"
+    attention = profile.attention
     autocast = card.capability and generation(card.capability)
     if card.capability is None:
-        choice = {
-            "lora": False,
-            "dtype": "float32",
-            "mini_batch_num_tokens": profile.mini_batch_num_tokens,
-        }
+        choice = {"lora": False, "dtype": "float32", "mini_batch_num_tokens": profile.mini_batch_num_tokens}
         reasons = [f"{card.name}: no CUDA card, so float32 weights and no autocast"]
     else:
         choice = card_choice(card.capability, card.memory_gib)
@@ -217,8 +176,7 @@ def fit_to_card(profile: Profile, card: Card | None = None) -> Profile:
     print("\n".join([*reasons, f"attention: {attention}", why]))
     return replace(
         profile,
-        model_kwargs=profile.model_kwargs
-        | {"dtype": choice["dtype"], "attn_implementation": attention},
+        model_kwargs=profile.model_kwargs | {"dtype": choice["dtype"], "attn_implementation": attention},
         adapters=(sizing()["lora"],) if choice["lora"] else (),
         learning_rate=profile.adapter_learning_rate if choice["lora"] else profile.learning_rate,
         mini_batch_num_tokens=choice["mini_batch_num_tokens"],
@@ -233,27 +191,14 @@ def disk_needs(profile: Profile) -> dict[str, float]:
     model = sizing()["models"][str(profile.matryoshka_dims[0])]
     whole = model["parameters"] * BYTES[profile.model_kwargs["dtype"]]
     trained = model["lora_parameters"] * 4 if profile.adapters else whole
-    from_hub = not (
-        profile.model_folder or profile.random_weights or profile.model_name.startswith("assets/")
-    )
+    from_hub = not (profile.model_folder or profile.random_weights or profile.model_name.startswith("assets/"))
     kinds = {
-        "downloaded models": from_hub
-        * 2
-        * 2
-        * model["parameters"],  # base and published tuned model, two bytes a weight
-        "pages": (2 * profile.train_rows + 5 * profile.eval_rows)
-        * COPIES
-        * PNG_SHARE
-        * 3
-        * profile.max_pixels,
+        "downloaded models": from_hub * 2 * 2 * model["parameters"],  # base and published tuned model, two bytes a weight
+        "pages": (2 * profile.train_rows + 5 * profile.eval_rows) * PNG_SHARE * 3 * profile.max_pixels,
         "checkpoints": 2 * 3 * trained,  # two, each of the trained weights and two moments for them
         "tuned model": trained,
         "published model": whole,
-        "embeddings": 2
-        * 6
-        * profile.eval_rows
-        * profile.matryoshka_dims[0]
-        * 4,  # of base and tuned model, notebooks 04 and 05
+        "embeddings": 2 * 6 * profile.eval_rows * profile.matryoshka_dims[0] * 4,  # of base and tuned model, notebooks 04 and 05
     }
     return {kind: needed / GIB for kind, needed in kinds.items()}
 
@@ -266,16 +211,10 @@ def check_disk(profile: Profile, folder: Path) -> str | None:
     except OSError as error:
         return f"outputs folder cannot be written ({error.strerror}): set VDR_OUTPUTS to a folder of yours"
     free, needs = shutil.disk_usage(folder).free / GIB, disk_needs(profile)
-    there = (
-        sum(file.stat().st_size for file in profile.output_dir.rglob("*") if file.is_file()) / GIB
-    )
+    there = sum(file.stat().st_size for file in profile.output_dir.rglob("*") if file.is_file()) / GIB
     if free >= (needed := max(0.0, sum(needs.values()) - there)):
         return None
-    largest = ", ".join(
-        f"{kind} {gib:.1f}"
-        for kind, gib in sorted(needs.items(), key=lambda item: -item[1])
-        if gib >= 0.1
-    )
+    largest = ", ".join(f"{kind} {gib:.1f}" for kind, gib in sorted(needs.items(), key=lambda item: -item[1]) if gib >= 0.1)
     return (
         f"{free:.1f} GiB free, {needed:.1f} GiB needed ({largest}): free some, set VDR_OUTPUTS to another disk (and HF_HOME for the "
         "downloads), or take fewer rows (VDR_ROWS)"
@@ -293,20 +232,13 @@ def check_packages() -> dict[str, str | None]:
     try:
         asked = [Requirement(line) for line in importlib.metadata.requires(PACKAGE)]
     except importlib.metadata.PackageNotFoundError:
-        return {
-            PACKAGE: f"{PACKAGE} is not installed: in the clone, pip install -e . (README), then restart the kernel"
-        }
-    asked, problems = (
-        [one for one in asked if one.marker is None or one.marker.evaluate({"extra": ""})],
-        {},
-    )
+        return {PACKAGE: f"{PACKAGE} is not installed: in the clone, pip install -e . (README), then restart the kernel"}
+    asked, problems = [one for one in asked if one.marker is None or one.marker.evaluate({"extra": ""})], {}
     for one in asked:
         try:
             require_version(f"{one.name}{one.specifier}")
         except ImportError as error:
-            problems[str(one)] = (
-                f"{error.args[0].strip()} Do: pip install -U '{one}', then restart the kernel"
-            )
+            problems[str(one)] = f"{error.args[0].strip()} Do: pip install -U '{one}', then restart the kernel"
     return problems or {f"{len(asked)} packages, each recent enough": None}
 
 
@@ -325,26 +257,18 @@ def check_torchvision() -> str | None:
 def check_model(profile: Profile) -> str | None:
     """``None`` if the base model is a hub id or its shipped folder is whole."""
     folder = Path(profile.base_model)
-    if (
-        not profile.model_name.startswith("assets/")
-        or (folder / "modules.json").exists()
-        and list(folder.glob("*.safetensors"))
-    ):
+    if not profile.model_name.startswith("assets/") or (folder / "modules.json").exists() and list(folder.glob("*.safetensors")):
         return None
     return "the shipped base model is missing: reinstall the course, or make it with make pretrain"
 
 
 def examine(profile: Profile) -> bool:
     """Print every check as a line and return whether all passed (notebook 00)."""
-    python = (
-        None
-        if sys.version_info >= (3, 11)
-        else "install Python 3.11 and start again from the README"
-    )
+    python = None if sys.version_info >= (3, 11) else "install Python 3.11 and start again from the README"
     checks = {"Python 3.11 or newer": python} | check_packages()
     checks["torchvision matches torch"] = check_torchvision()
     checks["base model of this profile"] = check_model(profile)
-    checks["outputs folder: writable, enough disk"] = check_disk(profile, outputs_folder())
+    checks["outputs folder: writable, enough disk"] = check_disk(profile, profile.outputs)
     for label, problem in checks.items():
         print(f"[OK]   {label}" if problem is None else f"[FAIL] {label}: {problem}")
     return not any(checks.values())

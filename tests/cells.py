@@ -14,12 +14,14 @@ import json
 import os
 import sys
 import traceback
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
 import IPython.display
 import nbformat
 import numpy
+from IPython.core.inputtransformer2 import TransformerManager
 
 from vdr_helpers import figures
 
@@ -56,14 +58,17 @@ def printable(profile) -> dict:
     return {name: value for name, value in vars(profile).items() if not name.endswith("_folder")}
 
 
+def as_python(source: str) -> str:
+    """A cell's source with magics such as ``%pip`` in the form that plain Python reads."""
+    return TransformerManager().transform_cell(source)
+
+
 def definitions(number: str, *names: str) -> dict:
     """The functions and constants called ``names`` as a notebook's cells define them, executed alone: ``{name: object}``.
 
     Imports at the top level of the cells are executed first. ``ValueError`` for a name that no cell, or more than one, defines.
     """
-    tree = ast.parse(
-        "\n".join(line for source in edited_sources(number) for line in source.split("\n") if not line.startswith("%"))
-    )
+    tree = ast.parse("\n".join(as_python(source) for source in edited_sources(number)))
     defined = [(made, node) for node in tree.body for made in names_of(node)]
     for name in names:
         if [made for made, _ in defined].count(name) != 1:
@@ -82,38 +87,35 @@ def names_of(node: ast.stmt) -> list[str]:
     return [name.id for target in targets for name in getattr(target, "elts", [target]) if isinstance(name, ast.Name)]
 
 
-PREPARES = (  # what stands in the cells of notebook 02 that make the splits, without those that only look at them
-    "rows = source.read_columns", "def choose_negatives", "def choose_train", "def choose_eval", "def choose_rows", "def fingerprint_of",
-    "while unknown:", "splits = {}", "made_from = data_settings",
-)  # fmt: skip
+def tagged(number: str, tag: str) -> list[str]:
+    """The code cells of a notebook that carry this tag in their metadata, in order."""
+    cells = nbformat.read(find_notebook(number), as_version=4).cells
+    return [cell.source for cell in cells if tag in cell.metadata.get("tags", ())]
 
 
 def chooser(rows, **settings) -> dict:
     """Notebook 02's ``choose_negatives`` and ``choose_rows`` for these rows; ``settings``: the profile's fields that they read.
 
-    ``choose_rows`` returns lists of ``[row, its hard negatives...]``; ``rows`` gives columns by name and rows by number.
+    ``choose_rows(fingerprint_of)`` returns ``(train, eval, noise)``, lists of ``[row, its hard negatives...]`` and a counter; ``rows``
+    gives columns by name and rows by number.
     """
     usual = {"train_rows": 1, "eval_rows": 1, "negatives_per_train_row": 4, "distinct_eval_pages": True}
-    space = {"rows": rows, "profile": SimpleNamespace(**(usual | settings))}
+    space = {"rows": rows, "profile": SimpleNamespace(**(usual | settings)), "Counter": Counter}
     with contextlib.redirect_stdout(io.StringIO()):
-        for source in edited_sources("02"):
-            if any(part in source for part in PREPARES[1:5]):
-                exec(compile(source, "notebook 02", "exec"), space)
+        for source in tagged("02", "choose"):
+            exec(compile(source, "notebook 02", "exec"), space)
     return space
 
 
-def prepare(profile, *more: str) -> dict:
-    """The splits of ``profile``, by the cells of notebook 02 themselves; returns their names: ``train_rows``, ``dirt``, ``store`` ...
-
-    ``more``: what stands in further cells to run. What a cell raises is raised here.
-    """
-    sources, space = edited_sources("02"), {"profile": profile, "__name__": "__main__"}
-    plain = ast.parse("\n".join(line for source in sources for line in source.split("\n") if not line.startswith("%")))
+def prepare(profile) -> dict:
+    """The splits of ``profile``, by the cells of notebook 02 that are tagged "prepare"; returns their names: ``train_rows``, ``noise``,
+    ``store`` ... What a cell raises is raised here."""
+    space = {"profile": profile, "__name__": "__main__"}
+    plain = ast.parse("\n".join(as_python(source) for source in edited_sources("02")))
     imports = [node for node in plain.body if isinstance(node, ast.Import | ast.ImportFrom)]
     exec(compile(ast.Module(imports, []), "imports of notebook 02", "exec"), space)
-    for source in sources:
-        if any(part in source for part in (*PREPARES, *more)):
-            exec(compile(source, "notebook 02", "exec"), space)
+    for source in tagged("02", "prepare"):
+        exec(compile(source, "notebook 02", "exec"), space)
     return space
 
 
@@ -150,7 +152,7 @@ def run_cells(number: str, outputs: Path, **changes) -> dict:
     IPython.display.display = space["display"] = lambda *shown, **settings: None
     with (outputs / "log.txt").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         for i, source in enumerate(edited_sources(number, **changes)):
-            exec(compile(source, f"notebook {number}, code cell {i + 1}", "exec"), space)
+            exec(compile(as_python(source), f"notebook {number}, code cell {i + 1}", "exec"), space)
     return space
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 import json
 import shutil
 
+from vdr_helpers.stamps import write_whole
+
 from vdr_helpers.evaluation import finetuned_model
 from vdr_helpers.profiles import assets_folder, load_profile
-from vdr_helpers.stamps import write_whole
 
 CARD = "README.md"
 

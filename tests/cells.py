@@ -45,7 +45,9 @@ def edited_sources(number: str, edits=(), below=(), more: str = "") -> list[str]
         for there, new in changes:
             at = [i for i, source in enumerate(sources) if there in source]
             if len(at) != 1:
-                raise ValueError(f"notebook {number}: {there!r} stands in {len(at)} cells, a change needs exactly one")
+                raise ValueError(
+                    f"notebook {number}: {there!r} stands in {len(at)} cells, a change needs exactly one"
+                )
             if kind == "edit":
                 sources[at[0]] = sources[at[0]].replace(there, new)
             else:
@@ -72,8 +74,14 @@ def definitions(number: str, *names: str) -> dict:
     defined = [(made, node) for node in tree.body for made in names_of(node)]
     for name in names:
         if [made for made, _ in defined].count(name) != 1:
-            raise ValueError(f"notebook {number} defines {name!r} {[made for made, _ in defined].count(name)} times, not once")
-    wanted = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom) or set(names_of(node)) & set(names)]
+            raise ValueError(
+                f"notebook {number} defines {name!r} {[made for made, _ in defined].count(name)} times, not once"
+            )
+    wanted = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.Import | ast.ImportFrom) or set(names_of(node)) & set(names)
+    ]
     space: dict = {}
     exec(compile(ast.Module(wanted, []), f"notebook {number}", "exec"), space)
     return {name: space[name] for name in names}
@@ -84,7 +92,12 @@ def names_of(node: ast.stmt) -> list[str]:
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         return [node.name]
     targets = node.targets if isinstance(node, ast.Assign) else []
-    return [name.id for target in targets for name in getattr(target, "elts", [target]) if isinstance(name, ast.Name)]
+    return [
+        name.id
+        for target in targets
+        for name in getattr(target, "elts", [target])
+        if isinstance(name, ast.Name)
+    ]
 
 
 def tagged(number: str, tag: str) -> list[str]:
@@ -99,7 +112,12 @@ def chooser(rows, **settings) -> dict:
     ``choose_rows(fingerprint_of)`` returns ``(train, eval, noise)``, lists of ``[row, its hard negatives...]`` and a counter; ``rows``
     gives columns by name and rows by number.
     """
-    usual = {"train_rows": 1, "eval_rows": 1, "negatives_per_train_row": 4, "distinct_eval_pages": True}
+    usual = {
+        "train_rows": 1,
+        "eval_rows": 1,
+        "negatives_per_train_row": 4,
+        "distinct_eval_pages": True,
+    }
     space = {"rows": rows, "profile": SimpleNamespace(**(usual | settings)), "Counter": Counter}
     with contextlib.redirect_stdout(io.StringIO()):
         for source in tagged("02", "choose"):
@@ -150,7 +168,11 @@ def run_cells(number: str, outputs: Path, **changes) -> dict:
     outputs.mkdir(parents=True, exist_ok=True)
     space = vars(sys.modules["__main__"])
     IPython.display.display = space["display"] = lambda *shown, **settings: None
-    with (outputs / "log.txt").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+    with (
+        (outputs / "log.txt").open("a") as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
         for i, source in enumerate(edited_sources(number, **changes)):
             exec(compile(as_python(source), f"notebook {number}, code cell {i + 1}", "exec"), space)
     return space

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from exercises import CASES
 
-from vdr_exercises import beside, exercise, is_answered
+from vdr_exercises import beside, exercise
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("*.ipynb"))
 CALL = re.compile(r"^(?:from vdr_exercises\.|# Exercise )", re.MULTILINE)
@@ -98,7 +98,7 @@ NONSENSE = ["None", "-12345", "float('nan')", "'x'", "[]", "{}", "(1, 2)", "[[1.
 
 @pytest.mark.parametrize("number", EXERCISES)
 def test_nonsense_is_never_right(number):
-    stub = re.search(r"^(?:def )?(\w+)(?:\(.*\):| =) \.\.\.$", EXERCISES[number][0], re.MULTILINE)[1]
+    stub = re.search(r"^(?:def )?(\w+)(?:\(.*\):\n    return| =) \.\.\.", EXERCISES[number][0], re.MULTILINE)[1]
     for nonsense in NONSENSE:
         for answer in (nonsense, f"lambda *given: {nonsense}"):
             said = verdict(number, f"{stub} = {answer}").splitlines()[-1]
@@ -128,17 +128,14 @@ def test_code_that_fails_is_not_yet():
     assert check.verdict(1) == "not yet: this stops with AttributeError: 'int' object has no attribute 'missing'"
 
 
-def test_what_counts_as_answered():
-    def stub(scores, right): ...
+@pytest.mark.parametrize("answer", [..., lambda number: ..., lambda number: number or ...], ids=["value", "function", "half"])
+def test_three_dots_are_no_answer(answer):
+    @exercise("0.0")
+    def check(answer):
+        return "" if [answer(number) for number in (1, 0)] == [1, 0] else "wrong"
 
-    def with_docstring(scores):
-        """Say what it does."""
-
-    def answer(scores):
-        return scores
-
-    assert not is_answered(...) and not is_answered(stub) and not is_answered(with_docstring)
-    assert is_answered(0) and is_answered(None) and is_answered(answer) and is_answered(len)
+    assert check.verdict(answer) == "not answered yet: write your answer in place of the three dots"
+    assert check.verdict(lambda number: number) == "right"
 
 
 def test_a_guess_stands_beside_the_result():

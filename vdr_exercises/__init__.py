@@ -11,22 +11,28 @@ import functools
 from collections.abc import Callable
 
 
-def _stub(value):
-    """An unanswered function looks like this one, whatever its parameters."""
-    ...
-
-
-def is_answered(value) -> bool:
-    """``False`` for the three dots of a stub, and for a function whose body is nothing but three dots or a docstring."""
-    code = getattr(value, "__code__", None)
-    if code is None:
-        return value is not ...
-    same_steps = code.co_code[::2] == _stub.__code__.co_code[::2]  # the operations without what they work on
-    return not (same_steps and set(code.co_consts) <= {None, value.__doc__})
-
-
 class NotYet(Exception):
     """Raised inside a check: the hint, where returning it would take a detour."""
+
+
+class NotAnswered(Exception):
+    """Raised where an answer is still the three dots of its stub."""
+
+
+def answered(answer):
+    """``answer``, unless it is ``...``: then `NotAnswered`; a function is watched and raises it once it returns ``...``."""
+    if answer is ...:
+        raise NotAnswered
+    if not callable(answer):
+        return answer
+
+    def watched(*inputs):
+        value = answer(*inputs)
+        if value is ...:
+            raise NotAnswered
+        return value
+
+    return watched
 
 
 def a_number(answer) -> float:
@@ -70,10 +76,10 @@ def exercise(number: str) -> Callable:
             print(f"Exercise {number} · {ask.verdict(answer, *given)}")
 
         def verdict(answer, *given) -> str:
-            if not is_answered(answer):
-                return "not answered yet: write your answer in place of the three dots"
             try:
-                hint = check(answer, *given)
+                hint = check(answered(answer), *given)
+            except NotAnswered:
+                return "not answered yet: write your answer in place of the three dots"
             except NotYet as found:
                 hint = str(found)
             except Exception as error:  # whatever the learner's code raises
@@ -88,8 +94,6 @@ def exercise(number: str) -> Callable:
 
 def beside(guess, measured: str) -> str:
     """``measured`` with the learner's guess before it; only the result where no guess was made."""
-    return (
-        f"your guess {guess} | measured here {measured}"
-        if is_answered(guess)
-        else f"measured here {measured} (no guess was made)"
-    )
+    if guess is ...:
+        return f"measured here {measured} (no guess was made)"
+    return f"your guess {guess} | measured here {measured}"

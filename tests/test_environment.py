@@ -1,4 +1,6 @@
-"""make, conda and plain pip install the same pinned packages; every import is declared, and a missing extra is named."""
+"""make, conda and plain pip install the same pinned packages; every import is declared, and a
+missing extra is named.
+"""
 
 import ast
 import importlib.metadata
@@ -113,7 +115,9 @@ NUMBERS = {lesson.file: lesson for lesson in lessons().values()}
 
 
 def imported(source: str) -> set[str]:
-    """The distributions that ``source`` imports, in the spelling of :data:`NAMES`; a module that nothing installs counts by itself."""
+    """The distributions that ``source`` imports, in the spelling of :data:`NAMES`; a module that
+    nothing installs counts by itself.
+    """
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -213,7 +217,9 @@ def test_the_setup_cell_installs_what_the_notebooks_need():
 
 @pytest.fixture
 def course_asks(monkeypatch):
-    """The installed course asks for numpy, for ``nowhere`` in the extra store, and for ``gone`` in the extra scale."""
+    """The installed course asks for numpy, for ``nowhere`` in the extra store, and for ``gone`` in
+    the extra scale.
+    """
     asked = [
         "numpy>=2.0",
         "nowhere<4,>=3.0; extra == 'store'",

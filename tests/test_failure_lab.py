@@ -194,6 +194,7 @@ def lab(source, tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES)
 def test_each_bug_moves_its_number(lab, case):
     row = lab["table"][str(case)]
@@ -202,6 +203,7 @@ def test_each_bug_moves_its_number(lab, case):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES)
 def test_each_assertion_stops_on_its_bug_and_on_no_other(lab, case):
     stops = lab["measured"][str(case)]["stops"]
@@ -211,11 +213,13 @@ def test_each_assertion_stops_on_its_bug_and_on_no_other(lab, case):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_measurement_prints_something(lab):
     assert all(lab["measured"][str(case)]["printed"].strip() for case in CASES)
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_checklist_passes_the_sound_run_and_stops_the_others_each_in_its_own_words(lab):
     said = lab["said"]
     assert said.pop("0") == "passes"
@@ -225,6 +229,7 @@ def test_the_checklist_passes_the_sound_run_and_stops_the_others_each_in_its_own
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_stub_says_so_and_run_all_goes_on(lab):
     for case in CASES:
         assert f"Exercise 12.{case} · not answered yet: write your answer in place of the three dots\n" in lab["log"]
@@ -238,6 +243,7 @@ def test_try_this_says_what_is_tried():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_change_that_hardly_moves_the_number_is_stopped_too(lab):
     """What both items of "Try this" show."""
     for row in lab["tried"].values():

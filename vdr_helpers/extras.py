@@ -28,7 +28,9 @@ def missing(*extras: str) -> list[str]:
 
 
 def needs(*extras: str) -> None:
-    """Return when everything of these extras is installed, else raise ``ModuleNotFoundError``: one line that names them."""
+    """Return when everything of these extras is installed, else raise ``ModuleNotFoundError``: one
+    line that names them.
+    """
     absent = missing(*extras)
     if absent:
         packages = " ".join(f"'{requirement}'" for requirement in absent)

@@ -36,5 +36,5 @@ def needs(*extras: str) -> None:
         packages = " ".join(f"'{requirement}'" for requirement in absent)
         named = " and ".join(extra for extra in extras if missing(extra))
         raise ModuleNotFoundError(
-            f"not installed: the extra {named}. Do: pip install {packages}, then restart the kernel"
+            f"not installed: the extra {named}. Do: pip install {packages}, then start again"
         )

@@ -1,8 +1,8 @@
-"""Every exercise as a learner does it: in JupyterLab, in a real browser, its solution pasted.
+"""Every exercise, done as a learner does it: in JupyterLab, in a real browser, with the folded
+solution pasted into its cell.
 
-Not among the tests of ``make test``, since it runs every notebook once more:
-``python -m pytest tests/exercises_in_jupyterlab.py``. What stubs, mistakes and other right answers
-are told is tested without a browser, in ``test_exercises.py`` and ``test_failure_lab.py``.
+It runs every notebook once more. What stubs, mistakes and other right answers are told stands in
+``test_exercises.py`` and ``test_failure_lab.py``, without a browser.
 """
 
 import re
@@ -12,6 +12,8 @@ from cells import NOTEBOOKS
 from selenium.webdriver.common.keys import Keys
 from test_exercises import CELLS
 from test_in_jupyterlab import OpenNotebook, lab  # noqa: F401  (a fixture)
+
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 PASTE = """
 const pasted = new DataTransfer();

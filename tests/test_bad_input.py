@@ -195,7 +195,7 @@ def test_a_dataset_with_other_columns_is_named_before_work_starts(tmp_path, smal
     (tmp_path / "foreign" / "README.md").write_text(readme)
     profile = dataclasses.replace(small_profile, dataset_name=str(tmp_path / "foreign"))
     with pytest.raises(ValueError, match="no column id, query, image, negatives, language; it has text, picture"):
-        prepare(profile, "check_columns(stream)")
+        prepare(profile)
     assert not (profile.output_dir / "data").exists()
 
 

@@ -195,6 +195,7 @@ def lab(source, tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES)
 def test_each_bug_moves_its_number(lab, case):
     row = lab["table"][str(case)]
@@ -203,6 +204,7 @@ def test_each_bug_moves_its_number(lab, case):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES)
 def test_each_assertion_stops_on_its_bug_and_on_no_other(lab, case):
     stops = lab["measured"][str(case)]["stops"]
@@ -212,11 +214,13 @@ def test_each_assertion_stops_on_its_bug_and_on_no_other(lab, case):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_measurement_prints_something(lab):
     assert all(lab["measured"][str(case)]["printed"].strip() for case in CASES)
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_checklist_passes_the_sound_run_and_stops_the_others_each_in_its_own_words(lab):
     said = lab["said"]
     assert said.pop("0") == "passes"
@@ -226,6 +230,7 @@ def test_the_checklist_passes_the_sound_run_and_stops_the_others_each_in_its_own
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_stub_says_so_and_run_all_goes_on(lab):
     for case in CASES:
         assert f"Exercise 12.{case} · not answered yet: write your answer in place of the three dots\n" in lab["log"]
@@ -239,6 +244,7 @@ def test_try_this_says_what_is_tried():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_change_that_hardly_moves_the_number_is_stopped_too(lab):
     """What both items of "Try this" show."""
     for row in lab["tried"].values():

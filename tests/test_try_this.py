@@ -17,7 +17,7 @@ from PIL import Image
 
 from tiny_vdr.documents import draw_documents
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 ROOT = Path(__file__).resolve().parent.parent
 NUMBERS = [*(f"{i:02}" for i in range(13)), "a1", "a2", "a3", "a4"]

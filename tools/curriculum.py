@@ -16,6 +16,7 @@ from functools import cache
 from tools.badges import BADGE, rewrite_readme, settings
 from tools.tables import README, ROOT, between_marks, markdown
 from vdr_helpers.cache import atomic_write
+from vdr_helpers.extras import needs
 from vdr_helpers.published import measured
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -169,6 +170,7 @@ def written(readme: str, notebooks: dict) -> tuple[str, dict]:
 
 def main() -> None:
     """Write README.md and the notebooks."""
+    needs("run")
     import nbformat
 
     files = {number: NOTEBOOKS / f"{lesson.file}.ipynb" for number, lesson in lessons().items()}

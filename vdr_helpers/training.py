@@ -63,6 +63,20 @@ def use_matrix_product(model) -> bool:
     return True
 
 
+def add_adapters(model, adapters: Sequence[dict]) -> None:
+    """Add LoRA with these arguments of ``peft.LoraConfig`` and keep its matrices in 32 bits.
+
+    PyTorch's gradient scaler, which saves small 16-bit gradients from vanishing, refuses anything less.
+    """
+    from peft import LoraConfig
+
+    for adapter in adapters:
+        model.add_adapter(LoraConfig(**adapter))
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight.data = weight.data.float()
+
+
 def cosine_at(dims: Sequence[int]) -> dict[str, Callable]:
     """``score_functions`` with which one ``InformationRetrievalEvaluator`` scores the first numbers of its vectors at several widths.
 

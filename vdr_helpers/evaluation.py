@@ -1,4 +1,8 @@
-"""Evaluation inputs, embeddings that are kept, and results; notebooks 03 and 04 show the code that later ones call."""
+"""Evaluation inputs, scores and intervals, embeddings that are kept, and results.
+
+Notebook 03 shows how the inputs are built; notebook 04 shows :func:`ranks`, :func:`ndcg_at_10`,
+:func:`interval`, :func:`with_interval` and :func:`paired_test` as they stand here.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,9 @@ import hashlib
 import json
 from importlib.metadata import version
 from pathlib import Path
+
+import numpy
+from scipy import stats
 
 from vdr_helpers.cache import atomic_write, cached, read_json, replace_folder, stage_folder
 from vdr_helpers.models import base_settings, finetuned_model, model_key, weights_hash
@@ -42,16 +49,46 @@ def retrieval_inputs(eval_dataset) -> tuple[dict, dict, dict, dict]:
     return queries, corpus, relevant_docs, hard_negatives
 
 
-def ranks(similarities, right_pages: list[int], equal_in_front: bool = False):
-    """The rank of each query's right page, 1 for the first place (notebook 04 takes it apart).
+def ranks(similarities, right_pages, equal_in_front=False):
+    """The rank of each query's right page, 1 for the first place: a tensor of shape (queries,).
 
-    ``similarities``: tensor of shape (queries, pages); ``right_pages``: the column of each query's right page. Pages exactly as similar
-    as the right one count behind it, or in front of it with ``equal_in_front``.
+    `similarities`: a tensor of shape (queries, pages); `right_pages`: the column of each query's
+    right page. Pages exactly as similar as the right one count behind it, or in front of it with
+    `equal_in_front`.
     """
-    own = similarities[range(len(right_pages)), right_pages][:, None]
-    return (
-        (similarities >= own).sum(dim=1) if equal_in_front else (similarities > own).sum(dim=1) + 1
-    )
+    right = similarities[range(len(right_pages)), right_pages][:, None]
+    if equal_in_front:
+        return (similarities >= right).sum(dim=1)
+    return (similarities > right).sum(dim=1) + 1
+
+
+def ndcg_at_10(rank):
+    """NDCG@10 of each query from the rank of its one right page; `rank` may be an array."""
+    rank = numpy.asarray(rank)
+    return (rank <= 10) / numpy.log2(1 + rank)
+
+
+def interval(values):
+    """Low and high end of the 95 % bootstrap interval of the mean; `values`: one per query."""
+    queries = len(values)
+    draws = numpy.random.default_rng(0).integers(0, queries, size=(2000, queries))
+    return numpy.percentile(values[draws].mean(axis=1), [2.5, 97.5])
+
+
+def with_interval(values, sign=""):
+    """The mean of `values` with its interval, as text; `sign="+"` for a difference."""
+    low, high = interval(values)
+    return f"{values.mean():{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"
+
+
+def paired_test(first, second):
+    """p-value of the paired permutation test; both arrays hold one value per query."""
+
+    def mean_difference(first, second, axis):
+        return (first - second).mean(axis=axis)
+
+    settings = {"permutation_type": "samples", "n_resamples": 9999, "rng": 0}
+    return stats.permutation_test((first, second), mean_difference, **settings).pvalue
 
 
 def embedding_settings(model, queries: list[str], pages: list[str]) -> dict:

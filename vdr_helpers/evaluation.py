@@ -14,12 +14,21 @@ from pathlib import Path
 import numpy
 from scipy import stats
 
-from vdr_helpers.cache import atomic_write, cached, read_json, replace_folder, stage_folder
+from vdr_helpers.cache import (
+    atomic_write,
+    cached,
+    read_json,
+    read_manifest,
+    replace_folder,
+    settings_key,
+    stage_folder,
+)
 from vdr_helpers.models import base_settings, finetuned_model, model_key, weights_hash
 from vdr_helpers.pages import show_progress
-from vdr_helpers.profiles import Profile
+from vdr_helpers.profiles import Profile, assets_folder
 from vdr_helpers.splits import split_settings
 
+CONTROL = "measured/without_matryoshka.safetensors"  # under assets/, for notebook 05
 ENCODED_AT_ONCE = 500  # pages between two lines of progress
 
 
@@ -217,14 +226,36 @@ def load_results(profile: Profile, name: str) -> dict | None:
 def control_settings(profile: Profile, trained: dict, queries: dict, corpus: dict) -> dict:
     """What the stored embeddings of notebook 05's third curve belong to: all but the loss.
 
-    ``trained``: what the tuned model's manifest says of its training; ``queries`` and ``corpus`` count by texts, ids and order.
+    ``trained``: what the tuned model's manifest says of its training; ``queries`` and ``corpus``
+    count by texts, ids and order.
     """
     left_out = ("loss", "not the published setting")
+    texts_and_ids = json.dumps([queries, list(corpus)]).encode()
     return {
         "base": base_settings(profile),
         "splits": split_settings(profile),
         "trained": {name: value for name, value in trained.items() if name not in left_out},
-        "queries and pages": hashlib.sha256(
-            json.dumps([queries, list(corpus)]).encode()
-        ).hexdigest()[:16],
+        "queries and pages": hashlib.sha256(texts_and_ids).hexdigest()[:16],
     }
+
+
+def stored_control(profile: Profile, tuned: str, queries: dict, corpus: dict):
+    """``(embeddings, where they are from)`` of the model tuned without ``MatryoshkaLoss`` (05).
+
+    ``embeddings``: float32 tensors for queries and pages, made once by ``python -m
+    benchmarks.choices``; ``None`` unless all but the loss was as it was for the model in the folder
+    ``tuned``, and then the second value says what differs.
+    """
+    from safetensors import safe_open
+
+    manifest = read_manifest(tuned) or {}
+    if "trained" not in manifest:
+        return None, "left out: the tuned model has no manifest that says how it was trained"
+    asked = control_settings(profile, manifest["trained"], queries, corpus)
+    with safe_open(str(assets_folder() / CONTROL), framework="pt") as file:
+        found = json.loads(file.metadata()["settings"])
+        embeddings = file.get_tensor("queries").float(), file.get_tensor("pages").float()
+    different = [name for name in asked if settings_key(asked[name]) != settings_key(found[name])]
+    if different:
+        return None, f"left out: it was made with other settings ({', '.join(different)})"
+    return embeddings, "stored, tuned once (python -m benchmarks.choices)"

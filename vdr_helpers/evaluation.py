@@ -26,7 +26,7 @@ from vdr_helpers.cache import (
 from vdr_helpers.models import base_settings, finetuned_model, model_key, weights_hash
 from vdr_helpers.pages import show_progress
 from vdr_helpers.profiles import Profile, assets_folder
-from vdr_helpers.splits import split_settings
+from vdr_helpers.splits import split_settings, splits_folder
 
 CONTROL = "measured/without_matryoshka.safetensors"  # under assets/, for notebook 05
 ENCODED_AT_ONCE = 500  # pages between two lines of progress
@@ -153,12 +153,14 @@ def embed_once(model, queries: list[str], pages: list[str], profile: Profile):
     def make(folder: Path) -> None:
         encode_all(model, queries, pages, profile, folder / "embeddings.safetensors")
 
-    folder = cached(profile.output_dir, "embeddings", settings, make)
+    notes = {"splits": splits_folder(profile).name}  # for tools.outputs
+    folder = cached(profile.output_dir, "embeddings", settings, make, notes)
     try:
         kept = load_file(str(folder / "embeddings.safetensors"))
     except SafetensorError as error:
         print(f"{folder.name} is made anew: {type(error).__name__}")
-        kept = load_file(str(replace_folder(folder, settings, make) / "embeddings.safetensors"))
+        folder = replace_folder(folder, settings, make, notes)
+        kept = load_file(str(folder / "embeddings.safetensors"))
     return kept["queries"], kept["pages"]
 
 

@@ -88,8 +88,11 @@ def save_tuned(profile: Profile, model, trainer) -> Path:
     def write(folder: Path) -> None:
         model.save_pretrained(str(folder), create_model_card=False)
 
+    log_history = trainer.state.log_history
     notes = {
         "trained": training_facts(profile, model, trainer),
+        "train_seconds": train_seconds(log_history),
+        "log_history": log_history,
         "model": resolve_revision(profile, "model"),
     }
     manifest = read_manifest(splits_folder(profile)) or {}
@@ -101,6 +104,12 @@ def save_tuned(profile: Profile, model, trainer) -> Path:
     ):  # the run is over: the next one starts from the base again
         shutil.rmtree(checkpoints, ignore_errors=True)
     return folder
+
+
+def train_seconds(log_history: list[dict]) -> float | None:
+    """Seconds that the trainer reports at its end, evaluations included; ``None`` where it did not end."""
+    ends = [entry["train_runtime"] for entry in log_history if "train_runtime" in entry]
+    return ends[-1] if ends else None
 
 
 def training_facts(profile: Profile, model, trainer) -> dict[str, str]:

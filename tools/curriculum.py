@@ -44,6 +44,7 @@ class Lesson:
     part: int | None = None
     appendix_to: str | None = None
     then: str | None = None
+    extras: tuple[str, ...] = ()
 
     @property
     def link(self) -> str:
@@ -61,6 +62,12 @@ def part_of(stem: str) -> int:
     """The part that a notebook is run with: appendices belong to Part I, and so does a notebook that the file does not know."""
     lesson = lessons().get(stem[:2])
     return (lesson and lesson.part) or 1
+
+
+def extras_of(stem: str) -> list[str]:
+    """The extras of ``pyproject.toml`` that a notebook's cells need; none where the file does not know the notebook."""
+    lesson = lessons().get(stem[:2])
+    return list(lesson.extras) if lesson else []
 
 
 def in_words(minutes: float) -> str:

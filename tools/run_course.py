@@ -19,10 +19,11 @@ from datetime import timedelta
 from pathlib import Path
 
 from benchmarks.where import where_measured
-from tools.curriculum import part_of
+from tools.curriculum import extras_of, part_of
 from tools.run_pages import score_rows, store_outputs, write_html, write_index
 from vdr_helpers.cache import read_manifest
 from vdr_helpers.evaluation import load_results
+from vdr_helpers.extras import needs
 from vdr_helpers.models import tuned_folder
 from vdr_helpers.profiles import OUTPUTS_VARIABLE, load_profile
 
@@ -213,7 +214,8 @@ def main(arguments: list[str] | None = None) -> int:
         profile = load_profile()
         part = options.part or ("all" if options.store else "1")
         notebooks = find_notebooks(options.notebooks, options.only, part)
-    except (FileNotFoundError, ValueError) as problem:
+        needs("run", *sorted({extra for notebook in notebooks for extra in extras_of(notebook.stem)}))
+    except (FileNotFoundError, ValueError, ModuleNotFoundError) as problem:
         print(problem, file=sys.stderr)
         return 2
     try:

@@ -12,6 +12,7 @@ import gc
 import io
 import json
 import os
+import re
 import sys
 import traceback
 from collections import Counter
@@ -41,7 +42,7 @@ def edited_sources(number: str, edits=(), below=(), more: str = "") -> list[str]
     a change that does not fit exactly one cell.
     """
     cells = nbformat.read(find_notebook(number), as_version=4).cells
-    sources = [cell.source for cell in cells if cell.cell_type == "code"]
+    sources = [without_magics(cell.source) for cell in cells if cell.cell_type == "code"]
     for kind, changes in (("edit", edits), ("below", below)):
         for there, new in changes:
             at = [i for i, source in enumerate(sources) if there in source]
@@ -54,6 +55,11 @@ def edited_sources(number: str, edits=(), below=(), more: str = "") -> list[str]
             else:
                 sources.insert(at[0] + 1, new)
     return sources + ([more] if more else [])
+
+
+def without_magics(source: str) -> str:
+    """A cell as plain Python: ``pass`` in place of a line such as ``%pip install``."""
+    return re.sub(r"^(\s*)%.*$", r"\1pass", source, flags=re.MULTILINE)
 
 
 def printable(profile) -> dict:

@@ -20,6 +20,7 @@ GITHUB = "https://github.com/"  # Colab and Kaggle open notebooks from here; ano
 ADDRESS = re.compile(r"https://[A-Za-z0-9.-]+(:\d+)?(/[A-Za-z0-9._~-]+){2,}")
 REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 BADGE = r"\[!\[Open in (?:Colab|Kaggle)\]\([^)\s]*\)\]\([^)\s]*\)"
+EXTRAS = "audit,bench,documents,scale,store"  # all that the notebooks' cells import, in the one cell that all of them share
 CLONE = re.compile(r"git clone (?:<address of this repository>|https://\S+)(?= vdr-course\b)")
 
 SETUP_CELL = """\
@@ -78,7 +79,7 @@ def with_entry(text: str, table: str, key: str, value: str | None) -> str:
 
 def setup_cell(address: str | None, ref: str) -> str:
     """The source of the second cell of every notebook; ``COURSE`` is empty while there is no address."""
-    return SETUP_CELL.format(course=f"git+{address}@{ref}" if address else "")
+    return SETUP_CELL.format(course=f"vdr-course[{EXTRAS}] @ git+{address}@{ref}" if address else "")
 
 
 def badges(address: str | None, ref: str, notebook: str) -> str:
@@ -180,7 +181,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     print("written:", ", ".join(written)) if written else print("nothing to change")
     if address:
-        print(f"Colab and Kaggle install git+{address}@{ref}; push that tag, branch or commit before you share a badge")
+        print(f"Colab and Kaggle install vdr-course[{EXTRAS}] @ git+{address}@{ref}; push that tag, branch or commit before you share a badge")
         if not address.startswith(GITHUB):
             print("no badge is shown: Colab and Kaggle open notebooks from GitHub")
     return 0

@@ -15,8 +15,8 @@ from functools import cache
 
 from tools.badges import BADGE, rewrite_readme, settings
 from tools.tables import README, ROOT, between_marks, markdown
+from vdr_helpers.cache import atomic_write
 from vdr_helpers.published import measured
-from vdr_helpers.stamps import write_whole
 
 NOTEBOOKS = ROOT / "notebooks"
 FILE = NOTEBOOKS / "curriculum.toml"
@@ -44,6 +44,7 @@ class Lesson:
     part: int | None = None
     appendix_to: str | None = None
     then: str | None = None
+    extras: tuple[str, ...] = ()
 
     @property
     def link(self) -> str:
@@ -61,6 +62,12 @@ def part_of(stem: str) -> int:
     """The part that a notebook is run with: appendices belong to Part I, and so does a notebook that the file does not know."""
     lesson = lessons().get(stem[:2])
     return (lesson and lesson.part) or 1
+
+
+def extras_of(stem: str) -> list[str]:
+    """The extras of ``pyproject.toml`` that a notebook's cells need; none where the file does not know the notebook."""
+    lesson = lessons().get(stem[:2])
+    return list(lesson.extras) if lesson else []
 
 
 def in_words(minutes: float) -> str:
@@ -168,8 +175,8 @@ def main() -> None:
     readme, notebooks = written(
         README.read_text(encoding="utf-8"), {number: nbformat.read(file, as_version=4) for number, file in files.items()}
     )
-    write_whole(README, readme)
-    write_whole(TEACHING, with_plans(TEACHING.read_text(encoding="utf-8")))
+    atomic_write(README, readme)
+    atomic_write(TEACHING, with_plans(TEACHING.read_text(encoding="utf-8")))
     for number, file in files.items():
         nbformat.write(notebooks[number], file)
     print(f"{len(files)} cards, README.md and notebook 00 say what {FILE.name} says")

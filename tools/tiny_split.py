@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 
-from vdr_helpers.profiles import assets_folder, load_profile
 from vdr_helpers.stamps import data_settings, kept_data, write_whole
+
+from vdr_helpers.profiles import assets_folder, load_profile
 
 OF_THE_CHOICE = ("dataset", "train_rows", "eval_rows", "negatives_per_train_row", "distinct_eval_pages")
 

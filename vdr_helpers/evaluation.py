@@ -1,4 +1,8 @@
-"""Evaluation inputs, embeddings that are kept, and results; notebooks 03 and 04 show the code that later ones call."""
+"""Evaluation inputs, scores and intervals, embeddings that are kept, and results.
+
+Notebook 03 shows how the inputs are built; notebook 04 shows :func:`ranks`, :func:`ndcg_at_10`,
+:func:`interval`, :func:`with_interval` and :func:`paired_test` as they stand here.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,24 @@ import json
 from importlib.metadata import version
 from pathlib import Path
 
-from vdr_helpers.cache import atomic_write, cached, read_json, replace_folder, stage_folder
+import numpy
+from scipy import stats
+
+from vdr_helpers.cache import (
+    atomic_write,
+    cached,
+    read_json,
+    read_manifest,
+    replace_folder,
+    settings_key,
+    stage_folder,
+)
 from vdr_helpers.models import base_settings, finetuned_model, model_key, weights_hash
 from vdr_helpers.pages import show_progress
-from vdr_helpers.profiles import Profile
-from vdr_helpers.splits import split_settings
+from vdr_helpers.profiles import Profile, assets_folder
+from vdr_helpers.splits import split_settings, splits_folder
 
+CONTROL = "measured/without_matryoshka.safetensors"  # under assets/, for notebook 05
 ENCODED_AT_ONCE = 500  # pages between two lines of progress
 
 
@@ -42,16 +58,46 @@ def retrieval_inputs(eval_dataset) -> tuple[dict, dict, dict, dict]:
     return queries, corpus, relevant_docs, hard_negatives
 
 
-def ranks(similarities, right_pages: list[int], equal_in_front: bool = False):
-    """The rank of each query's right page, 1 for the first place (notebook 04 takes it apart).
+def ranks(similarities, right_pages, equal_in_front=False):
+    """The rank of each query's right page, 1 for the first place: a tensor of shape (queries,).
 
-    ``similarities``: tensor of shape (queries, pages); ``right_pages``: the column of each query's right page. Pages exactly as similar
-    as the right one count behind it, or in front of it with ``equal_in_front``.
+    `similarities`: a tensor of shape (queries, pages); `right_pages`: the column of each query's
+    right page. Pages exactly as similar as the right one count behind it, or in front of it with
+    `equal_in_front`.
     """
-    own = similarities[range(len(right_pages)), right_pages][:, None]
-    return (
-        (similarities >= own).sum(dim=1) if equal_in_front else (similarities > own).sum(dim=1) + 1
-    )
+    right = similarities[range(len(right_pages)), right_pages][:, None]
+    if equal_in_front:
+        return (similarities >= right).sum(dim=1)
+    return (similarities > right).sum(dim=1) + 1
+
+
+def ndcg_at_10(rank):
+    """NDCG@10 of each query from the rank of its one right page; `rank` may be an array."""
+    rank = numpy.asarray(rank)
+    return (rank <= 10) / numpy.log2(1 + rank)
+
+
+def interval(values):
+    """Low and high end of the 95 % bootstrap interval of the mean; `values`: one per query."""
+    queries = len(values)
+    draws = numpy.random.default_rng(0).integers(0, queries, size=(2000, queries))
+    return numpy.percentile(values[draws].mean(axis=1), [2.5, 97.5])
+
+
+def with_interval(values, sign=""):
+    """The mean of `values` with its interval, as text; `sign="+"` for a difference."""
+    low, high = interval(values)
+    return f"{values.mean():{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"
+
+
+def paired_test(first, second):
+    """p-value of the paired permutation test; both arrays hold one value per query."""
+
+    def mean_difference(first, second, axis):
+        return (first - second).mean(axis=axis)
+
+    settings = {"permutation_type": "samples", "n_resamples": 9999, "rng": 0}
+    return stats.permutation_test((first, second), mean_difference, **settings).pvalue
 
 
 def embedding_settings(model, queries: list[str], pages: list[str]) -> dict:
@@ -107,12 +153,14 @@ def embed_once(model, queries: list[str], pages: list[str], profile: Profile):
     def make(folder: Path) -> None:
         encode_all(model, queries, pages, profile, folder / "embeddings.safetensors")
 
-    folder = cached(profile.output_dir, "embeddings", settings, make)
+    notes = {"splits": splits_folder(profile).name}  # for tools.outputs
+    folder = cached(profile.output_dir, "embeddings", settings, make, notes)
     try:
         kept = load_file(str(folder / "embeddings.safetensors"))
     except SafetensorError as error:
         print(f"{folder.name} is made anew: {type(error).__name__}")
-        kept = load_file(str(replace_folder(folder, settings, make) / "embeddings.safetensors"))
+        folder = replace_folder(folder, settings, make, notes)
+        kept = load_file(str(folder / "embeddings.safetensors"))
     return kept["queries"], kept["pages"]
 
 
@@ -180,14 +228,36 @@ def load_results(profile: Profile, name: str) -> dict | None:
 def control_settings(profile: Profile, trained: dict, queries: dict, corpus: dict) -> dict:
     """What the stored embeddings of notebook 05's third curve belong to: all but the loss.
 
-    ``trained``: what the tuned model's manifest says of its training; ``queries`` and ``corpus`` count by texts, ids and order.
+    ``trained``: what the tuned model's manifest says of its training; ``queries`` and ``corpus``
+    count by texts, ids and order.
     """
     left_out = ("loss", "not the published setting")
+    texts_and_ids = json.dumps([queries, list(corpus)]).encode()
     return {
         "base": base_settings(profile),
         "splits": split_settings(profile),
         "trained": {name: value for name, value in trained.items() if name not in left_out},
-        "queries and pages": hashlib.sha256(
-            json.dumps([queries, list(corpus)]).encode()
-        ).hexdigest()[:16],
+        "queries and pages": hashlib.sha256(texts_and_ids).hexdigest()[:16],
     }
+
+
+def stored_control(profile: Profile, tuned: str, queries: dict, corpus: dict):
+    """``(embeddings, where they are from)`` of the model tuned without ``MatryoshkaLoss`` (05).
+
+    ``embeddings``: float32 tensors for queries and pages, made once by ``python -m
+    benchmarks.choices``; ``None`` unless all but the loss was as it was for the model in the folder
+    ``tuned``, and then the second value says what differs.
+    """
+    from safetensors import safe_open
+
+    manifest = read_manifest(tuned) or {}
+    if "trained" not in manifest:
+        return None, "left out: the tuned model has no manifest that says how it was trained"
+    asked = control_settings(profile, manifest["trained"], queries, corpus)
+    with safe_open(str(assets_folder() / CONTROL), framework="pt") as file:
+        found = json.loads(file.metadata()["settings"])
+        embeddings = file.get_tensor("queries").float(), file.get_tensor("pages").float()
+    different = [name for name in asked if settings_key(asked[name]) != settings_key(found[name])]
+    if different:
+        return None, f"left out: it was made with other settings ({', '.join(different)})"
+    return embeddings, "stored, tuned once (python -m benchmarks.choices)"

@@ -91,8 +91,11 @@ def save_tuned(profile: Profile, model, trainer) -> Path:
         fill_model_card(model, trainer, notes["model"], notes["dataset"])
         model.save_pretrained(str(folder))
 
+    log_history = trainer.state.log_history
     notes = {
         "trained": training_facts(profile, model, trainer),
+        "train_seconds": train_seconds(log_history),
+        "log_history": log_history,
         "model": resolve_revision(profile, "model"),
     }
     manifest = read_manifest(splits_folder(profile)) or {}
@@ -170,6 +173,12 @@ def whole_log(card_log: list[dict], log_history: list[dict]) -> list[dict]:
                     row[name.removeprefix("eval_")] = value
     first = 1 if card_log and card_log[0]["Step"] == -1 else 0
     return card_log[:first] + list(earlier.values()) + card_log[first:]
+
+
+def train_seconds(log_history: list[dict]) -> float | None:
+    """Seconds that the trainer reports at its end, evaluations included; ``None`` where it did not end."""
+    ends = [entry["train_runtime"] for entry in log_history if "train_runtime" in entry]
+    return ends[-1] if ends else None
 
 
 def training_facts(profile: Profile, model, trainer) -> dict[str, str]:

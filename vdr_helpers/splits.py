@@ -13,6 +13,8 @@ import re
 from pathlib import Path
 
 from vdr_helpers.cache import (
+    MANIFEST,
+    atomic_write,
     damage,
     read_manifest,
     replace_folder,
@@ -38,20 +40,26 @@ CHOICE = ("dataset", "train_rows", "eval_rows", "negatives_per_train_row", "dist
 
 def page_store(profile: Profile, source: Source, processor, column: str = "image") -> PageStore:
     """The pages of this source's column at this size; another source, size or column has another folder."""
-    settings = processor.image_processor
-    size = [
-        settings.size["shortest_edge"],
-        settings.size["longest_edge"],
-        settings.patch_size,
-        settings.merge_size,
-    ]
-    files = [
-        [shard.rsplit("/", 1)[-1], footer.to_dict()]
-        for shard, footer in zip(source.shards, source.footers, strict=True)
-    ]
-    return PageStore(
-        stage_folder(profile.output_dir, "pages", {"files": files, "size": size, "column": column})
+    image = processor.image_processor
+    settings = {
+        "files": settings_key(
+            {"footers": [shard_identity(source, i) for i in range(len(source.shards))]}
+        ),
+        "pixels": {"smallest": image.size["shortest_edge"], "largest": image.size["longest_edge"]},
+        "patch": [image.patch_size, image.merge_size],
+        "column": column,
+    }
+    folder = stage_folder(profile.output_dir, "pages", settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write(
+        folder / MANIFEST, json.dumps({"settings": settings, "files": {}}, indent=1) + "\n"
     )
+    return PageStore(folder)
+
+
+def shard_identity(source: Source, shard: int) -> list:
+    """A parquet file's name and footer, which says where every column lies, how long it is, and its extremes."""
+    return [source.shards[shard].rsplit("/", 1)[-1], source.footers[shard].to_dict()]
 
 
 def dataset_settings(profile: Profile) -> dict:
@@ -174,14 +182,24 @@ def read_split(profile: Profile, folder: Path, split: str):
     return Dataset.from_dict(columns, features=Features({name: Value("string") for name in names}))
 
 
-def missing_pages(profile: Profile, folder: Path) -> str:
-    """Which of the splits' page files are gone or damaged, such as ``2 of 340 pages are damaged or gone``; else ``""``."""
+def page_files(folder: Path) -> set[str]:
+    """The page files that the splits in ``folder`` name, relative to the profile's outputs."""
     lines = (folder / "full.jsonl").read_text(encoding="utf-8").splitlines()
-    wanted = set()
+    files = set()
     for line in lines:
-        wanted |= {page for name, page in json.loads(line).items() if name != "query" and page}
-    there = set()
-    for name in {str(Path(page).parent) for page in wanted}:
+        files |= {page for name, page in json.loads(line).items() if name != "query" and page}
+    return files
+
+
+def pages_folders(folder: Path) -> set[str]:
+    """The names of the folders in which the pages of the splits in ``folder`` lie."""
+    return {str(Path(page).parent) for page in page_files(folder)}
+
+
+def missing_pages(profile: Profile, folder: Path) -> str:
+    """Which of the splits' pages are gone or damaged, such as ``2 of 340 pages are damaged or gone``; else ``""``."""
+    wanted, there = page_files(folder), set()
+    for name in pages_folders(folder):
         there |= {f"{name}/{page}.png" for page in PageStore(profile.output_dir / name).sizes}
     gone = wanted - there
     return f"{len(gone)} of {len(wanted)} pages are damaged or gone" if gone else ""

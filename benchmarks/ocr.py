@@ -16,12 +16,12 @@ from multiprocessing import get_context
 
 import numpy
 
+from vdr_helpers.cache import atomic_write
 from vdr_helpers.machine import present_card
-from vdr_helpers.pages import open_page, page_fingerprint
+from vdr_helpers.pages import fingerprint, open_page
 from vdr_helpers.profiles import assets_folder, load_profile
-from vdr_helpers.source import open_source, source_path
+from vdr_helpers.source import open_source
 from vdr_helpers.splits import chosen_rows
-from vdr_helpers.stamps import write_whole
 
 SETTINGS = {
     "Global.use_cls": False,
@@ -43,7 +43,9 @@ def read(page: tuple[str, bytes]) -> tuple[str, str, float]:
     """``(key, text, processor seconds)`` of one ``(key, image file)``."""
     key, content = page
     started = time.process_time()
-    text = "\n".join(engine(numpy.asarray(open_page(content))[:, :, ::-1]).txts or ())  # as in notebook 04
+    text = "\n".join(
+        engine(numpy.asarray(open_page(content))[:, :, ::-1]).txts or ()
+    )  # as in notebook 04
     return key, text, time.process_time() - started
 
 
@@ -52,9 +54,14 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     processes = parser.parse_args().processes
     profile = load_profile("tiny")
-    source = open_source(source_path(profile), profile.dataset_config, profile.dataset_revision)
-    read_rows = source.read_rows({number for row in chosen_rows(profile, "eval") for number in row}, ["image"])
-    pages = {page_fingerprint(row["image"]["bytes"])[:16]: row["image"]["bytes"] for row in read_rows}
+    source = open_source(profile)
+    read_rows = source.read_rows(
+        {number for row in chosen_rows(profile, "eval") for number in row}, ["image"]
+    )
+    pages = {
+        fingerprint(open_page(row["image"]["bytes"]))[:16]: row["image"]["bytes"]
+        for row in read_rows
+    }
     file = profile.output_dir / "ocr_run.json"
     done = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     rest = [(key, page) for key, page in pages.items() if key not in done]
@@ -62,19 +69,21 @@ def main() -> None:
         for key, text, seconds in pool.imap_unordered(read, rest):
             done[key] = [text, seconds]
             if len(done) % 50 == 0 or len(done) == len(pages):
-                write_whole(file, json.dumps(done))
+                atomic_write(file, json.dumps(done))
                 print(f"{len(done):,} of {len(pages):,} pages", flush=True)
     result = {
         "what": "text of the eval pages of the tiny profile, read by OCR from the source pages at their own size",
         "command": "python -m benchmarks.ocr",
-        "versions": {name: version(name) for name in ("rapidocr", "onnxruntime", "opencv-python-headless")},
+        "versions": {
+            name: version(name) for name in ("rapidocr", "onnxruntime", "opencv-python-headless")
+        },
         "device": present_card().name,
         "settings": SETTINGS,
         "processor_seconds_per_page": round(sum(done[key][1] for key in pages) / len(pages), 3),
         "texts": {key: done[key][0] for key in sorted(pages)},
     }
     packed = gzip.compress(json.dumps(result, ensure_ascii=False).encode("utf-8"), mtime=0)
-    write_whole(assets_folder() / "measured" / "ocr_tiny.json.gz", packed)
+    atomic_write(assets_folder() / "measured" / "ocr_tiny.json.gz", packed)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,23 @@ import platform
 
 from vdr_helpers.machine import present_card
 
-LIBRARIES = ("sentence-transformers", "transformers", "torch", "torchvision", "datasets", "accelerate", "numpy", "pillow")
+LIBRARIES = (
+    "sentence-transformers",
+    "transformers",
+    "torch",
+    "torchvision",
+    "datasets",
+    "accelerate",
+    "numpy",
+    "pillow",
+)
 
 
 def package_versions() -> dict[str, str]:
     """Versions of Python and of the libraries that decide a result."""
-    return {"python": platform.python_version()} | {library: importlib.metadata.version(library) for library in LIBRARIES}
+    return {"python": platform.python_version()} | {
+        library: importlib.metadata.version(library) for library in LIBRARIES
+    }
 
 
 def where_measured() -> dict:

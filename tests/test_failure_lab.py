@@ -70,7 +70,8 @@ def reads_what_is_not_there(run):
     assert run.sizes == 4
 
 
-def stub(run): ...
+def stub(run):
+    return ...
 
 
 @pytest.mark.parametrize(

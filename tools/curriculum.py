@@ -15,9 +15,9 @@ from functools import cache
 
 from tools.badges import BADGE, rewrite_readme, settings
 from tools.tables import README, ROOT, between_marks, markdown
+from vdr_helpers.cache import atomic_write
 from vdr_helpers.extras import needs
 from vdr_helpers.published import measured
-from vdr_helpers.stamps import write_whole
 
 NOTEBOOKS = ROOT / "notebooks"
 FILE = NOTEBOOKS / "curriculum.toml"
@@ -177,8 +177,8 @@ def main() -> None:
     readme, notebooks = written(
         README.read_text(encoding="utf-8"), {number: nbformat.read(file, as_version=4) for number, file in files.items()}
     )
-    write_whole(README, readme)
-    write_whole(TEACHING, with_plans(TEACHING.read_text(encoding="utf-8")))
+    atomic_write(README, readme)
+    atomic_write(TEACHING, with_plans(TEACHING.read_text(encoding="utf-8")))
     for number, file in files.items():
         nbformat.write(notebooks[number], file)
     print(f"{len(files)} cards, README.md and notebook 00 say what {FILE.name} says")

@@ -19,7 +19,7 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 from tiny_vdr.pretrain import STEPS, pretrain
 from vdr_helpers.evaluation import retrieval_inputs
 from vdr_helpers.profiles import assets_folder, load_profile, outputs_folder
-from vdr_helpers.splits import load_prepared
+from vdr_helpers.splits import load_split
 from vdr_helpers.training import cosine_at
 
 CARD = """# The tiny base model
@@ -49,7 +49,7 @@ def score(folder: Path) -> tuple[dict[int, float], int, int, int]:
     """``({dimension: NDCG@10}, queries, pages, weights)`` of the model in ``folder`` on the eval split of the ``tiny`` profile."""
     profile = replace(load_profile("tiny"), model_folder=str(folder))
     model = SentenceTransformer(str(folder), device="cpu", model_kwargs=profile.model_kwargs)
-    queries, corpus, relevant_docs, _ = retrieval_inputs(load_prepared(profile, "eval")[0])
+    queries, corpus, relevant_docs, _ = retrieval_inputs(load_split(profile, "eval")[0])
     dims = profile.matryoshka_dims
     by_width = cosine_at(dims)
     evaluator = InformationRetrievalEvaluator(

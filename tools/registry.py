@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from vdr_helpers.cache import atomic_write
 from vdr_helpers.published import published, read_asset
-from vdr_helpers.stamps import write_whole
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "models.md"
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -71,7 +71,7 @@ def write_docs(path: Path) -> None:
     if start not in text or end not in text:
         raise ValueError(f"{path.name} has no lines {start.strip()!r} and {end!r} to write the tables between")
     before, rest = text.split(start, 1)
-    write_whole(path, before + start + as_markdown() + end + rest.split(end, 1)[1])
+    atomic_write(path, before + start + as_markdown() + end + rest.split(end, 1)[1])
 
 
 if __name__ == "__main__":

@@ -15,11 +15,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vdr_helpers.stamps import write_whole
+
 from tiny_vdr import model
 from tiny_vdr.model import Sizes
 from vdr_helpers.machine import BYTES, GIB, PREFETCH, card_choice, disk_needs, sizing
 from vdr_helpers.profiles import PROFILES, Profile, assets_folder, outputs_folder
-from vdr_helpers.stamps import write_whole
 
 PIXELS_PER_SIDE = 32  # one image token covers 32 x 32 pixels: patches of 16 pixels, merged 2 x 2
 PATCHES_PER_TOKEN = 4

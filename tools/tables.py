@@ -10,9 +10,9 @@ import base64
 import json
 from pathlib import Path
 
+from vdr_helpers.cache import atomic_write
 from vdr_helpers.profiles import assets_folder
 from vdr_helpers.published import measured
-from vdr_helpers.stamps import write_whole
 
 ROOT = assets_folder().parent
 README = ROOT / "README.md"
@@ -92,5 +92,5 @@ def curve_of_notebook_05() -> bytes:
 
 
 if __name__ == "__main__":
-    write_whole(FIGURE, curve_of_notebook_05())
-    write_whole(Path(README), with_tables(README.read_text(encoding="utf-8")))
+    atomic_write(FIGURE, curve_of_notebook_05())
+    atomic_write(Path(README), with_tables(README.read_text(encoding="utf-8")))

@@ -15,10 +15,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vdr_helpers.pages import COPIES
-from vdr_helpers.profiles import Profile, assets_folder, load_profile, outputs_folder
+from vdr_helpers.cache import cached
+from vdr_helpers.profiles import Profile, assets_folder, load_profile
 from vdr_helpers.published import read_asset
-from vdr_helpers.stamps import make_once
 
 GIB = 2**30
 AMPERE = (8, 0)  # first compute capability with bfloat16 units, and the lowest that FlashAttention 2 runs on
@@ -38,8 +37,7 @@ def start(name: str | None = None) -> Profile:
     quiet_progress_bars()
     profile = load_profile(name)
     use_first_card()
-    build_random_weights(profile)
-    profile = fit_to_card(profile)
+    profile = fit_to_card(with_random_weights(profile))
     versions = ((library, importlib.metadata.version(library)) for library in ("sentence-transformers", "torch"))
     libraries = " | ".join(f"{library} {version.partition('+')[0]}" for library, version in versions)
     print(f"profile {profile.name} | {present_card().name.partition(',')[0]} | {libraries}")
@@ -60,17 +58,18 @@ def quiet_progress_bars() -> None:
     logging.getLogger("transformers.image_utils").setLevel(logging.ERROR)
 
 
-def build_random_weights(profile: Profile) -> None:
-    """Build the model of a ``rehearsal`` profile in ``profile.base_model`` (2B: 4.3 GB), unless it is there whole; else do nothing."""
+def with_random_weights(profile: Profile) -> Profile:
+    """The profile with the folder of its random weights, built on first use (2B: 4.3 GB); others come back as they are."""
     if not profile.random_weights:
-        return
+        return profile
     from tiny_vdr.model import SIZES, save_random_model
 
     def build(folder: Path) -> None:
         print(f"building the {profile.random_weights} architecture with random weights, once")
         save_random_model(folder, SIZES[profile.random_weights], like=assets_folder() / "tiny-base", seed=profile.seed)
 
-    make_once(Path(profile.base_model), {"version": 3, "model": profile.random_weights, "seed": profile.seed}, build)
+    settings = {"version": 3, "model": profile.random_weights, "seed": profile.seed}
+    return replace(profile, model_folder=str(cached(profile.output_dir, "random-weights", settings, build)))
 
 
 @dataclass(frozen=True)
@@ -162,10 +161,10 @@ def fit_to_card(profile: Profile, card: Card | None = None) -> Profile:
     ``tiny`` is returned as it is; else every reason is printed. Attention is PyTorch's own (SDPA), or what ``VDR_ATTENTION`` names: compiled
     code of the hub runs only when it is asked for. Where that cannot run, ``transformers`` says so as the model is loaded.
     """
-    if not profile.model_from_card:
+    if not profile.fitted_to_gpu:
         return profile
     card = card or present_card()
-    attention = os.environ.get("VDR_ATTENTION") or "sdpa"
+    attention = profile.attention
     autocast = card.capability and generation(card.capability)
     if card.capability is None:
         choice = {"lora": False, "dtype": "float32", "mini_batch_num_tokens": profile.mini_batch_num_tokens}
@@ -195,7 +194,7 @@ def disk_needs(profile: Profile) -> dict[str, float]:
     from_hub = not (profile.model_folder or profile.random_weights or profile.model_name.startswith("assets/"))
     kinds = {
         "downloaded models": from_hub * 2 * 2 * model["parameters"],  # base and published tuned model, two bytes a weight
-        "pages": (2 * profile.train_rows + 5 * profile.eval_rows) * COPIES * PNG_SHARE * 3 * profile.max_pixels,
+        "pages": (2 * profile.train_rows + 5 * profile.eval_rows) * PNG_SHARE * 3 * profile.max_pixels,
         "checkpoints": 2 * 3 * trained,  # two, each of the trained weights and two moments for them
         "tuned model": trained,
         "published model": whole,
@@ -269,7 +268,7 @@ def examine(profile: Profile) -> bool:
     checks = {"Python 3.11 or newer": python} | check_packages()
     checks["torchvision matches torch"] = check_torchvision()
     checks["base model of this profile"] = check_model(profile)
-    checks["outputs folder: writable, enough disk"] = check_disk(profile, outputs_folder())
+    checks["outputs folder: writable, enough disk"] = check_disk(profile, profile.outputs)
     for label, problem in checks.items():
         print(f"[OK]   {label}" if problem is None else f"[FAIL] {label}: {problem}")
     return not any(checks.values())

@@ -66,7 +66,9 @@ def run_notebook(number: str, device, report) -> None:
     for i, source in enumerate(cells.edited_sources(number), start=1):
         device.bytes_peak, error = device.bytes_now, ""
         try:
-            exec(compile(source, f"notebook {number}, code cell {i}", "exec"), space)
+            exec(
+                compile(cells.as_python(source), f"notebook {number}, code cell {i}", "exec"), space
+            )
         except Exception:
             error = traceback.format_exc()[-1500:]
         row = {"notebook": number, "cell": i, "source": source, "error": error}

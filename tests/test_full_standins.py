@@ -4,11 +4,11 @@ The model is the real architecture at the real width of 2,048 with one layer and
 step of ``full`` runs here except what needs the hub or a GPU, and no score means anything.
 """
 
-import hashlib
 import io
 import json
 import os
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import model_twins
@@ -22,7 +22,8 @@ from PIL import Image
 
 from tiny_vdr.model import Sizes, save_random_model
 from tools.prepare import prepare_preprocessed
-from vdr_helpers.pages import PageStore, page_fingerprint
+from vdr_helpers.cache import stage_folder
+from vdr_helpers.pages import PageStore, fingerprint, open_page
 from vdr_helpers.profiles import assets_folder, load_profile
 from vdr_helpers.source import Source, open_source
 from vdr_helpers.splits import load_prepared
@@ -225,12 +226,13 @@ def test_the_stand_in_has_the_published_widths(full):
 
 
 def keep_texts(table: pyarrow.Table, outputs: Path) -> None:
-    """A text for every page where notebook 04 keeps what OCR read before, so that it reads only its five pages here."""
-    settings = definitions("04", "ocr_settings")["ocr_settings"]
-    folder = outputs / "ocr" / hashlib.sha1(json.dumps(settings).encode()).hexdigest()[:8]
+    """A text for every page where appendix 5 keeps what OCR read before, so that it reads only its five pages here."""
+    settings = definitions("a5", "ocr_settings")["ocr_settings"]
+    folder = stage_folder(outputs, "ocr", settings)
     folder.mkdir(parents=True)
     for image in table.column("image").to_pylist():
-        if found := page_fingerprint(image["bytes"]):
+        with suppress(ValueError):  # some pages do not open
+            found = fingerprint(open_page(image["bytes"]))
             (folder / f"{found[:16]}.txt").write_text(f"page {found}")
 
 

@@ -132,7 +132,7 @@ def test_copies_on_the_card_would_be_noticed(edited):
     assert row["kept"] > 1.5 * planned("weights")
 
 
-@pytest.mark.parametrize("number", ["00", "01", "04", "05", "06", "07", "a3", "a4"])
+@pytest.mark.parametrize("number", ["00", "01", "04", "05", "06", "07", "a3", "a4", "a5"])
 def test_one_model_at_a_time_stays_on_the_card(course, number):
     """Python's collector is off here: what a cell does not let go itself counts."""
     kept = {row["cell"]: round(row["kept"] / planned("weights"), 2) for row in course if row["notebook"] == number}

@@ -1,6 +1,6 @@
-"""The text of the tiny eval pages by OCR, stored for notebook 04: ``python -m benchmarks.ocr`` (1,500 pages, half an hour on two cores).
+"""The text of the tiny eval pages by OCR, stored for appendix 5: ``python -m benchmarks.ocr`` (1,500 pages, half an hour on two cores).
 
-Reads the source pages at their own size, with notebook 04's settings and one thread per process, and writes
+Reads the source pages at their own size, with appendix 5's settings and one thread per process, and writes
 ``assets/measured/ocr_tiny.json.gz``: texts by the page's pixels, settings, versions, and the processor seconds that a page took.
 It can be interrupted and goes on from ``outputs/tiny/ocr_run.json``.
 """
@@ -28,7 +28,7 @@ SETTINGS = {
     "Det.limit_type": "max",
     "Det.limit_side_len": 960,
     "Rec.rec_batch_num": 1,
-}  # as in notebook 04
+}  # as in appendix 5
 ONE_THREAD = {f"EngineConfig.onnxruntime.{name}_op_num_threads": 1 for name in ("intra", "inter")}
 
 
@@ -45,7 +45,7 @@ def read(page: tuple[str, bytes]) -> tuple[str, str, float]:
     started = time.process_time()
     text = "\n".join(
         engine(numpy.asarray(open_page(content))[:, :, ::-1]).txts or ()
-    )  # as in notebook 04
+    )  # as in appendix 5
     return key, text, time.process_time() - started
 
 

@@ -9,13 +9,10 @@ from __future__ import annotations
 import ast
 import contextlib
 import gc
-import io
 import json
 import os
-import re
 import sys
 import traceback
-from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -42,7 +39,7 @@ def edited_sources(number: str, edits=(), below=(), more: str = "") -> list[str]
     a change that does not fit exactly one cell.
     """
     cells = nbformat.read(find_notebook(number), as_version=4).cells
-    sources = [without_magics(cell.source) for cell in cells if cell.cell_type == "code"]
+    sources = [cell.source for cell in cells if cell.cell_type == "code"]
     for kind, changes in (("edit", edits), ("below", below)):
         for there, new in changes:
             at = [i for i, source in enumerate(sources) if there in source]
@@ -54,12 +51,12 @@ def edited_sources(number: str, edits=(), below=(), more: str = "") -> list[str]
                 sources[at[0]] = sources[at[0]].replace(there, new)
             else:
                 sources.insert(at[0] + 1, new)
-    return sources + ([more] if more else [])
+    return [as_python(source) for source in [*sources, *([more] if more else [])]]
 
 
-def without_magics(source: str) -> str:
-    """A cell as plain Python: ``pass`` in place of a line such as ``%pip install``."""
-    return re.sub(r"^(\s*)%.*$", r"\1pass", source, flags=re.MULTILINE)
+def as_python(source: str) -> str:
+    """A cell's source with magics such as ``%pip`` in the form that plain Python reads."""
+    return TransformerManager().transform_cell(source) if "%pip" in source else source
 
 
 def printable(profile) -> dict:
@@ -69,11 +66,6 @@ def printable(profile) -> dict:
     return {name: value for name, value in vars(profile).items() if not name.endswith("_folder")}
 
 
-def as_python(source: str) -> str:
-    """A cell's source with magics such as ``%pip`` in the form that plain Python reads."""
-    return TransformerManager().transform_cell(source)
-
-
 def definitions(number: str, *names: str, **given) -> dict:
     """The functions and constants called ``names`` as a notebook's cells define them, executed
     alone: ``{name: object}``.
@@ -81,7 +73,7 @@ def definitions(number: str, *names: str, **given) -> dict:
     Imports at the top level of the cells are executed first; ``given``: what stands in other cells
     that the definitions read. ``ValueError`` for a name that no cell, or more than one, defines.
     """
-    tree = ast.parse("\n".join(as_python(source) for source in edited_sources(number)))
+    tree = ast.parse("\n".join(edited_sources(number)))
     defined = [made for node in tree.body for made in names_of(node)]
     for name in names:
         if defined.count(name) != 1:
@@ -113,18 +105,13 @@ def names_of(node: ast.stmt) -> list[str]:
     ]
 
 
-def tagged(number: str, tag: str) -> list[str]:
-    """The code cells of a notebook that carry this tag in their metadata, in order."""
-    cells = nbformat.read(find_notebook(number), as_version=4).cells
-    return [cell.source for cell in cells if tag in cell.metadata.get("tags", ())]
-
-
 def chooser(rows, **settings) -> dict:
     """Notebook 02's ``choose_negatives`` and ``choose_rows`` for these rows; ``settings``: the
     profile's fields that they read.
 
-    ``choose_rows(fingerprint_of)`` returns ``(train, eval, noise)``, lists of ``[row, its hard negatives...]`` and a counter; ``rows``
-    gives columns by name and rows by number.
+    ``choose_rows(fingerprint_of)`` returns ``(train, eval, noise)``: lists of ``[row, its hard
+    negatives...]``, and a counter of what was refused. ``rows`` gives columns by name and rows by
+    number.
     """
     usual = {
         "train_rows": 1,
@@ -132,24 +119,20 @@ def chooser(rows, **settings) -> dict:
         "negatives_per_train_row": 4,
         "distinct_eval_pages": True,
     }
-    space = {"rows": rows, "profile": SimpleNamespace(**(usual | settings)), "Counter": Counter}
-    with contextlib.redirect_stdout(io.StringIO()):
-        for source in tagged("02", "choose"):
-            exec(compile(source, "notebook 02", "exec"), space)
-    return space
+    names = ("row_of_id", "choose_negatives", "asked", "choose_rows")
+    return definitions("02", *names, rows=rows, profile=SimpleNamespace(**(usual | settings)))
 
 
 def prepare(profile) -> dict:
-    """The splits of ``profile``, by the cells of notebook 02 that are tagged "prepare"; returns their names: ``train_rows``, ``noise``,
-    ``store`` ... What a cell raises is raised here."""
-    space = {"profile": profile, "__name__": "__main__"}
-    plain = ast.parse("\n".join(as_python(source) for source in edited_sources("02")))
-    imports = [node for node in plain.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    exec(compile(ast.Module(imports, []), "imports of notebook 02", "exec"), space)
-    for source in tagged("02", "prepare"):
-        exec(compile(source, "notebook 02", "exec"), space)
-    return space
+    """The splits of ``profile``, by the cells of notebook 02 themselves; returns their names:
+    ``train_rows``, ``store`` and so on.
 
+    All cells run but the first, which chooses the profile. What a cell raises is raised here.
+    """
+    space = {"profile": profile, "__name__": "__main__", "display": lambda *shown, **settings: None}
+    for i, source in enumerate(edited_sources("02")[1:], start=2):
+        exec(compile(source, f"notebook 02, code cell {i}", "exec"), space)
+    return space
 
 
 class QuickReader:
@@ -193,7 +176,7 @@ def run_cells(number: str, outputs: Path, **changes) -> dict:
         contextlib.redirect_stderr(log),
     ):
         for i, source in enumerate(edited_sources(number, **changes)):
-            exec(compile(as_python(source), f"notebook {number}, code cell {i + 1}", "exec"), space)
+            exec(compile(source, f"notebook {number}, code cell {i + 1}", "exec"), space)
     return space
 
 

@@ -18,12 +18,13 @@ from safetensors.torch import save
 from benchmarks.recipe import load_base, matryoshka, score, train
 from benchmarks.where import where_measured
 from vdr_helpers.evaluation import control_settings, retrieval_inputs
-from vdr_helpers.machine import quiet_progress_bars, sizing
+from vdr_helpers.machine import quiet_progress_bars
 from vdr_helpers.profiles import Profile, assets_folder, load_profile
+from vdr_helpers.published import read_asset
 from vdr_helpers.splits import load_prepared
 from vdr_helpers.stamps import write_whole
 
-LORA = sizing()["lora"]
+LORA = read_asset("gpu_memory.json")["lora"]
 CONTROL = "measured/without_matryoshka.safetensors"  # under assets/, for notebook 05
 # name: (fields of the profile that differ, columns left out, how the contrastive loss is wrapped)
 CHOICES = {

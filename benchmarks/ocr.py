@@ -16,7 +16,7 @@ from multiprocessing import get_context
 
 import numpy
 
-from vdr_helpers.machine import present_card
+from vdr_helpers.gpu import present_gpu
 from vdr_helpers.pages import open_page, page_fingerprint
 from vdr_helpers.profiles import assets_folder, load_profile
 from vdr_helpers.source import open_source, source_path
@@ -68,7 +68,7 @@ def main() -> None:
         "what": "text of the eval pages of the tiny profile, read by OCR from the source pages at their own size",
         "command": "python -m benchmarks.ocr",
         "versions": {name: version(name) for name in ("rapidocr", "onnxruntime", "opencv-python-headless")},
-        "device": present_card().name,
+        "device": present_gpu().name,
         "settings": SETTINGS,
         "processor_seconds_per_page": round(sum(done[key][1] for key in pages) / len(pages), 3),
         "texts": {key: done[key][0] for key in sorted(pages)},

@@ -22,7 +22,8 @@ from pathlib import Path
 
 from benchmarks import recipe_data, recipe_runs
 from benchmarks.where import where_measured
-from vdr_helpers.machine import present_card, quiet_progress_bars
+from vdr_helpers.gpu import present_gpu
+from vdr_helpers.machine import quiet_progress_bars
 from vdr_helpers.profiles import load_profile
 from vdr_helpers.stamps import write_whole
 
@@ -122,7 +123,7 @@ def main() -> None:
                 print(repeat + 1, name, {part: round(value, 2) for part, value in runs[name][-1]["seconds"].items()}, flush=True)
         corpus_ram = run_worker("corpus", options, Path(folder))
     rows = table(runs)
-    device = present_card().name
+    device = present_gpu().name
     result = {
         "what": "the published recipe and the course's, same model, rows, seed and steps; medians over alternating runs",
         "profile": profile.name,

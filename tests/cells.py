@@ -139,7 +139,7 @@ class QuickReader:
     """In the place of ``rapidocr.RapidOCR`` where a page's text is not the subject: reads one
     number, which is the page's own.
 
-    Notebook 04 reads the few pages of a small corpus by OCR, more than a second each;
+    Appendix a5 reads the few pages of a small corpus by OCR, more than a second each;
     ``test_baselines.py`` does so in earnest.
     """
 

@@ -13,7 +13,6 @@ import gc
 import json
 import os
 import sys
-import time
 import traceback
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +36,7 @@ GPUS = {
 def run_course(numbers: list[str], outputs: Path, gpu: str, **environment: str) -> list[dict]:
     """Run notebooks in order; returns a dictionary for every cell that ran: ``notebook``, ``cell``
     (code cells from 1), ``source``, ``error`` (empty, or its last lines), ``kept`` and ``peak`` in
-    bytes on the device, ``seconds``.
+    bytes on the device.
 
     ``gpu``: a name in :data:`GPUS`. A notebook ends at its first error, the course goes on. Raises
     ``RuntimeError`` when the process itself fails.
@@ -65,14 +64,15 @@ def run_notebook(number: str, device, report) -> None:
     space = vars(sys.modules["__main__"])
     IPython.display.display = space["display"] = lambda *shown, **settings: None
     for i, source in enumerate(cells.edited_sources(number), start=1):
-        device.bytes_peak, started, error = device.bytes_now, time.monotonic(), ""
+        device.bytes_peak, error = device.bytes_now, ""
         try:
-            exec(compile(source, f"notebook {number}, code cell {i}", "exec"), space)
+            exec(
+                compile(cells.as_python(source), f"notebook {number}, code cell {i}", "exec"), space
+            )
         except Exception:
             error = traceback.format_exc()[-1500:]
         row = {"notebook": number, "cell": i, "source": source, "error": error}
         row |= {"kept": device.bytes_now, "peak": device.bytes_peak}
-        row["seconds"] = round(time.monotonic() - started, 1)
         print(json.dumps(row), file=report, flush=True)
         if error:
             return

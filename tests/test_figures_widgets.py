@@ -7,10 +7,9 @@ from itertools import pairwise
 
 import ipywidgets
 import nbformat
-import pandas
 import pytest
 import torch
-from cells import definitions, edited_sources
+from cells import edited_sources
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgb
@@ -22,8 +21,7 @@ from vdr_helpers import figures, widgets
 from vdr_helpers.profiles import PROFILES
 from vdr_helpers.published import measured, published
 
-model_sizes = definitions("04", "billions", "model_sizes")["model_sizes"]
-truncation_curve = definitions("05", "draw_panel", "truncation_curve")["truncation_curve"]
+truncation_curve = figures.truncation_curve
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -140,10 +138,12 @@ def test_a_ranking_shows_the_right_page_wherever_it_stands():
 
 SCORES = {"base": {256: 0.6, 64: 0.5, 8: 0.2}, "tuned": {256: 0.8, 64: 0.79, 8: 0.7}}
 THREE = SCORES | {"tuned, plain loss (stored)": {256: 0.79, 64: 0.7, 8: 0.5}}
-CARD = pandas.DataFrame(published()["dimensions"]).set_index("dimensions").rename(columns={"finetuned": "tuned"}).to_dict()
+CARD = {
+    name: {row["dimensions"]: row[column] for row in published()["dimensions"]}
+    for name, column in (("base", "base"), ("tuned", "finetuned"))
+}
 PANELS = {"measured here": THREE, "published (other data)": CARD}
 BANDS = {name: {dim: (score - 0.03, score + 0.02) for dim, score in curve.items()} for name, curve in THREE.items()}
-WAYS = {f"way {i}": {256: 0.8, 64: 0.79 - i / 10, 8: 0.5 - i / 10} for i in range(5)}
 
 
 def test_the_truncation_curve_shows_the_measured_beside_the_published():
@@ -163,7 +163,6 @@ def test_curves_can_be_told_apart_without_colour_and_keep_their_look_in_every_fi
     here, card = truncation_curve(PANELS).axes
     assert len({(line.get_marker(), line.get_linestyle()) for line in here.lines}) == 3
     assert len({line.get_marker() for line in here.lines}) == 3
-    assert len({line.get_marker() for line in truncation_curve({"tuned": WAYS}).axes[0].lines}) == 5
     tuned_first = truncation_curve({"measured here": dict(reversed(THREE.items()))}).axes[0]
     look = {line.get_label(): (line.get_marker(), line.get_color()) for line in tuned_first.lines}
     assert look == {line.get_label(): (line.get_marker(), line.get_color()) for line in here.lines}
@@ -183,14 +182,6 @@ def test_intervals_are_shades_around_their_own_curve_and_none_around_a_published
     assert here.get_ylim()[0] <= 0.17 - 0.05, "the lowest shade is inside"
 
 
-def test_many_curves_are_named_in_one_legend():
-    figure = truncation_curve({"base": WAYS, "tuned": WAYS}, ticks=[256, 8])
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(WAYS)
-    assert [text.get_text() for axis in figure.axes for text in axis.texts] == []
-    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["256", "8"]
-    assert truncation_curve(PANELS).legends == []
-
-
 def log(losses, scores, short_scores=()):
     """A trainer's log of these ``(step, value)`` pairs; the short scores are those of 8 dimensions."""
     named = {"loss": losses, "eval_x_cosine_ndcg@10": scores, "eval_x_cosine-8d_ndcg@10": short_scores}
@@ -204,36 +195,6 @@ def test_the_training_curve_shows_losses_and_scores():
     assert list(losses.lines[0].get_ydata()) == [9.5, 8.0]
     assert list(scores.lines[0].get_ydata()) == [0.7]
     assert figures.to_png(figures.training_curve([])).startswith(PNG)
-
-
-def test_the_model_sizes_are_marked_as_published_and_own_only_where_given():
-    figure = model_sizes()
-    points = [tuple(map(float, dots.get_offsets()[0])) for dots in figure.axes[0].collections]
-    assert len(points) == 20
-    assert (2.1, 0.947) in points
-    assert any(x == pytest.approx(0.15) and y == 0.335 for x, y in points)
-    assert "not measured here" in figure.axes[0].get_title()
-    assert "measured here" not in [text.get_text() for text in figure.axes[0].texts]
-    assert all(tuple(dots.get_facecolor()[0]) == (1, 1, 1, 1) for dots in figure.axes[0].collections), (
-        "published points are hollow"
-    )
-    own = model_sizes(own=(2.1, 0.94))
-    assert len(own.axes[0].collections) == 21
-    assert tuple(own.axes[0].collections[-1].get_facecolor()[0]) != (1, 1, 1, 1)
-    assert "measured here" in labels(own)
-    assert "not measured here" not in own.axes[0].get_title()
-    assert figures.to_png(own).startswith(PNG)
-
-
-def test_tuned_and_base_stand_out_among_the_published():
-    dots = model_sizes().axes[0].collections
-    looks = {
-        tuple(map(float, one.get_offsets()[0])): (tuple(one.get_edgecolor()[0]), one.get_paths()[0].vertices.shape)
-        for one in dots
-    }
-    tuned, base, other = looks[2.1, 0.947], looks[2.1, 0.888], looks[8.1, 0.923]
-    assert len({tuned[0], base[0], other[0]}) == 3
-    assert tuned[1] != base[1], "in grey their shapes tell them apart"
 
 
 # labels
@@ -263,9 +224,6 @@ def test_a_covered_label_is_noticed():
         lambda: truncation_curve(PANELS, BANDS),
         lambda: truncation_curve({"measured here": {"base": SCORES["base"], "tuned": {256: 0.6, 64: 0.52, 8: 0.25}}}),
         lambda: truncation_curve({"measured here": THREE | {"tuned": {256: 0.99, 64: 0.99, 8: 0.98}}}, BANDS),
-        lambda: model_sizes(),
-        lambda: model_sizes((2.1, 0.93)),
-        lambda: model_sizes((2.1, 0.90)),
         lambda: figures.training_curve(log([(2, 9.5)], [(4, 0.7), (8, 0.8)], [(4, 0.6), (8, 0.79)]), 8),
         lambda: figures.training_curve(log([(2, 9.5)], [(4, 0.7)], [(4, 0.7)]), 8),
     ],

@@ -16,7 +16,7 @@ from PIL import Image
 from stand_ins import CONFIG, README, read_source, variables, write_shards
 
 from tools.prepare import prepare_preprocessed
-from vdr_helpers.pages import PageStore, page_fingerprint
+from vdr_helpers.pages import PageStore
 from vdr_helpers.profiles import load_profile
 from vdr_helpers.source import Source, open_source
 from vdr_helpers.splits import load_prepared

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 
 TUNED, BASE, PUBLISHED = (
@@ -236,3 +237,49 @@ def training_curve(log_history: list[dict], dim: int | None = None):
         [(label, list(points), TUNED) for axis, points, _, _, label in lines if label and points],
     )
     return figure
+
+
+def truncation_curve(panels: dict, bands: dict | None = None):
+    """NDCG@10 against the number of dimensions, a panel for each title (notebook 05).
+
+    ``panels``: ``{title: {curve: {width: score}}}``; a title that starts with "published" makes dashed
+    grey lines. ``bands``: ``{curve: {width: (low, high)}}``, shaded in the other panels. "tuned" and
+    "base" look alike in every figure.
+    """
+    figure, axes = new_figure(1, len(panels), height=3.6, squeeze=False, sharey=True)
+    for axis, (title, curves) in zip(axes[0], panels.items(), strict=True):
+        is_published = title.startswith("published")
+        draw_widths(axis, curves, {} if is_published else bands or {}, is_published)
+        axis.set_title(title, fontsize=10)
+    heights = [score for axis in axes[0] for line in axis.lines for score in line.get_ydata()]
+    heights += [low for band in (bands or {}).values() for low, _ in band.values()]
+    bottom = max(0, math.floor(10 * min(heights) - 0.5) / 10)
+    axes[0][0].set(ylabel="NDCG@10", ylim=(bottom, 1))
+    for axis in axes[0]:
+        labels = [
+            (line.get_label(), line.get_xydata()[::-1].tolist(), LETTERS[line.get_color()])
+            for line in axis.lines
+        ]
+        label_points(axis, labels)
+    return figure
+
+
+def draw_widths(axis, curves: dict, bands: dict, is_published: bool) -> None:
+    """Draw ``{curve: {width: score}}`` with their bands, and name the widths on the axis."""
+    others = [name for name in curves if name not in ("tuned", "base")]
+    place = {"tuned": 0, "base": 1} | {name: 2 + i for i, name in enumerate(others)}
+    for name, curve in curves.items():
+        colour, marker, style = LINES[place[name]]
+        if is_published:
+            colour, style = PUBLISHED, "--"
+        look = {"color": colour, "marker": marker, "linestyle": style, "markersize": 5}
+        filled = colour if place[name] < 2 else "white"
+        axis.plot(list(curve), list(curve.values()), label=name, markerfacecolor=filled, **look)
+        if name in bands:
+            lows, highs = zip(*bands[name].values(), strict=True)
+            axis.fill_between(list(bands[name]), lows, highs, color=colour, alpha=0.16, linewidth=0)
+    widths = list(next(iter(curves.values())))
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(widths, [f"{width:,}" for width in widths], rotation=45)
+    axis.minorticks_off()
+    axis.set_xlabel("dimensions kept")

@@ -180,10 +180,10 @@ def resume_point(trainer, root: str | Path) -> str | None:
     """
     settings = run_settings(trainer)
     folder = Path(root) / f"checkpoints-{settings_key(settings)}"
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic_write(
-        folder / MANIFEST, json.dumps({"settings": settings, "files": {}}, indent=1, default=str)
-    )
+    if trainer.is_world_process_zero():  # one of several processes
+        folder.mkdir(parents=True, exist_ok=True)
+        manifest = {"settings": settings, "files": {}}
+        atomic_write(folder / MANIFEST, json.dumps(manifest, indent=1, default=str) + "\n")
     trainer.args.output_dir = str(folder)
     return last_checkpoint(folder)
 

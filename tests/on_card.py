@@ -22,7 +22,7 @@ import warm
 
 from vdr_helpers.profiles import PROFILES
 
-# What is made small in a profile after fit_to_card has decided for the real one: widths of the tiny model, pages of nine tokens.
+# What is made small in a profile after fit_to_gpu has decided for the real one: widths of the tiny model, pages of nine tokens.
 SMALL = {name: getattr(PROFILES["tiny"], name) for name in ("matryoshka_dims", "truncate_dim")}
 SMALL |= {"max_pixels": 96 * 96, "mini_batch_num_tokens": 120, "dataloader_num_workers": 0}
 
@@ -33,7 +33,7 @@ def run_course(
     """Run notebooks in order; returns a dictionary for every cell that ran: ``notebook``, ``cell`` (code cells from 1), ``source``,
     ``error`` (empty, or its last lines), ``kept`` and ``peak`` in bytes on the card, ``seconds``.
 
-    ``card``: name, compute capability and GiB of the card that ``fit_to_card`` finds; :data:`SMALL` makes the profile small after it has
+    ``card``: name, compute capability and GiB of the card that ``fit_to_gpu`` finds; :data:`SMALL` makes the profile small after it has
     decided. ``changes``: see ``cells.edited_sources``, by
     notebook. A notebook ends at its first error, the course goes on. Raises ``RuntimeError`` when the process itself fails.
     """
@@ -65,14 +65,14 @@ def run_notebook(number: str, changes: dict, card, report) -> None:
 def main() -> None:
     from off_cpu import insert_card
 
-    from vdr_helpers import machine
+    from vdr_helpers import gpu, machine
 
     cells.go_quickly()
     job, card = json.loads(sys.argv[1]), insert_card()
     if job["card"]:
         name, capability, memory_gib = job["card"]
-        found, decide = machine.Card(name, tuple(capability), memory_gib), machine.fit_to_card
-        machine.fit_to_card = lambda profile: replace(decide(profile, found), **SMALL)
+        found = gpu.Gpu(name, tuple(capability), memory_gib)
+        machine.fit_to_gpu = lambda profile: replace(gpu.fit_to_gpu(profile, found), **SMALL)
     outputs = Path(job["outputs"])
     outputs.mkdir(parents=True, exist_ok=True)
     os.chdir(outputs)

@@ -1,7 +1,7 @@
-"""Notebooks 03 to 06 as three cards would run them, cell by cell: nothing is refused, and no cell needs more than the planner counts.
+"""Notebooks 03 to 06 as three GPUs would run them, cell by cell: nothing is refused, and no cell needs more than the table counts.
 
-``fit_to_card`` decides for the real model on a card that is only pretended; then model and pages are small (``on_card.SMALL``), and the
-planner's own terms are asked about what is really there.
+``fit_to_gpu`` decides for the real model on a GPU that is only pretended; then model and pages are small (``on_card.SMALL``), and the
+terms of ``tools.gpu_memory`` are compared with what is really there.
 """
 
 import shutil
@@ -12,7 +12,9 @@ import pytest
 from cells import edited_sources
 from on_card import SMALL, run_course
 
-from tools.sizing import GIB, PAGE_SIZE, PAGE_TEXT_TOKENS, TINY, activation_bytes, image_tokens, state_terms
+from tiny_vdr.model import TINY
+from tools.gpu_memory import PAGE_SIZE, TEXT_TOKENS, image_tokens, memory
+from vdr_helpers.gpu import GIB
 
 pytestmark = pytest.mark.slow
 
@@ -52,11 +54,11 @@ def course(request, courses):
 
 
 def planned(card: str) -> dict[str, float]:
-    """The planner's terms in bytes, for the tiny architecture and the pages at hand."""
+    """The table's terms in bytes, for the tiny architecture and the pages at hand; CUDA's own share is left out."""
     _, lora, weights, _ = CARDS[card]
-    terms = {term.name: term.gib * GIB for term in state_terms(TINY, ROWS, TOKENS, lora, weights)}
-    pages = max(1, SMALL["mini_batch_num_tokens"] // (TOKENS + PAGE_TEXT_TOKENS))
-    return terms | {"activations": pages * activation_bytes(TINY, TOKENS, lora, weights)}
+    pages = max(1, SMALL["mini_batch_num_tokens"] // (TOKENS + TEXT_TOKENS))
+    terms = memory(TINY, "LoRA" if lora else "all weights", weights, pages, rows=ROWS, tokens=TOKENS)
+    return {name: gib * GIB for name, gib in terms.items() if name != "CUDA (assumed)"}
 
 
 def beyond(rows: list[dict], what: str, limit: float) -> list[str]:
@@ -69,16 +71,16 @@ def test_every_cell_runs(course):
     assert len(rows) == sum(len(edited_sources(number)) for number in ("02", *CARDS[card][3]))
 
 
-def test_the_card_trains_what_the_planner_says(course):
+def test_the_gpu_trains_what_the_table_says(course):
     """Adam's two moments lie on the card after training, for all weights or for the adapters, in the format of what is trained."""
     card, rows = course
     terms = planned(card)
     [after] = [row["kept"] for row in rows if "trainer.train(" in row["source"]]
-    expected = terms["weights"] + terms.get("adapters", 0) + terms["Adam states"]
+    expected = terms["weights"] + terms["Adam's two moments"]
     assert after == pytest.approx(expected, rel=0.05)
 
 
-def test_no_cell_that_computes_a_gradient_needs_more_than_the_planner_counts(course):
+def test_no_cell_that_computes_a_gradient_needs_more_than_the_table_counts(course):
     card, rows = course
     assert beyond([row for row in rows if row["notebook"] in ("03", "a1")], "peak", sum(planned(card).values())) == []
 
@@ -86,7 +88,7 @@ def test_no_cell_that_computes_a_gradient_needs_more_than_the_planner_counts(cou
 def test_one_model_is_kept_and_never_more_than_two_are_loaded(course):
     card, rows = course
     terms = planned(card)
-    model, small = terms["weights"] + terms.get("adapters", 0), terms["pixels of a batch"]
+    model, small = terms["weights"], terms["pixels of a batch"]
     later = [row for row in rows if row["notebook"] in ("04", "05", "06", "a3")]
     assert beyond(later, "kept", model + small) == []
     assert beyond([row for row in later if row["notebook"] in ("04", "05", "a3")], "kept", small) == [], (
@@ -94,7 +96,7 @@ def test_one_model_is_kept_and_never_more_than_two_are_loaded(course):
     )
 
 
-# What the notebook had before, and what it would cost: bytes that the planner does not count.
+# What the notebook had before, and what it would cost: bytes that the table does not count.
 COPIES = {
     "all weights before training": ("03", [('weight.detach().to("cpu", copy=True)', "weight.detach().clone()")]),
     "two gradients in float32": ("a1", [
@@ -107,7 +109,7 @@ COPIES = {
 
 
 @pytest.mark.parametrize("copy", COPIES)
-def test_a_copy_that_the_planner_does_not_count_is_found(courses, source, tmp_path, copy):
+def test_a_copy_that_the_table_does_not_count_is_found(courses, source, tmp_path, copy):
     number, edits = COPIES[copy]
     shutil.copytree(courses("A100")[0] / "full" / "data", tmp_path / "full" / "data")
     rows = run("A100", source, tmp_path, [number], changes={number: {"edits": edits}})

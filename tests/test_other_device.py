@@ -10,7 +10,9 @@ from cells import NOTEBOOKS, edited_sources
 from on_card import run_course
 
 from tiny_vdr.documents import draw_documents
-from tools.sizing import GIB, TINY, state_terms
+from tiny_vdr.model import TINY
+from tools.gpu_memory import memory
+from vdr_helpers.gpu import GIB
 
 pytestmark = pytest.mark.slow
 # Without 11: its subject is other processes, and they do not know a device that was made in this one.
@@ -85,13 +87,13 @@ def test_a_line_that_stops_on_a_card_stops_here(edited, what):
     assert len(rows) < len(edited_sources(number))
 
 
-# Memory: what a cell leaves on the card, held against the planner's terms for the same architecture.
+# Memory: what a cell leaves on the card, held against the terms of tools.gpu_memory for the same architecture.
 
 
 def planned(*names: str) -> float:
-    """Bytes of these terms of the planner for the tiny architecture in float32, all weights trained."""
-    terms = state_terms(TINY, batch=24, tokens_per_page=35, lora=False, weights="float32")
-    return sum(term.gib for term in terms if term.name in names) * GIB
+    """Bytes of these terms for the tiny architecture in float32, all weights trained."""
+    terms = memory(TINY, "all weights", "float32", pages=1, rows=24, tokens=35)
+    return sum(terms[name] for name in names) * GIB
 
 
 def left_by(course, number: str, text: str) -> dict:
@@ -104,15 +106,15 @@ def too_much(rows) -> list[str]:
     """Cells of notebook 03 that leave more on the card than training needs: the weights before it, Adam's moments beside them after it."""
     started, ended = (next(i for i, row in enumerate(rows) if text in row["source"]) for text in ("trainer.train(", "reloaded ="))
     small = 0.5 * planned("weights")  # eight pages' pixels and vectors, which the demonstrations keep
-    limits = [planned("weights", "Adam states") if started <= i < ended else planned("weights") for i in range(len(rows))]
+    limits = [planned("weights", "Adam's two moments") if started <= i < ended else planned("weights") for i in range(len(rows))]
     return [f"cell {row['cell']}" for row, limit in zip(rows, limits, strict=True) if row["kept"] > limit + small]
 
 
-def test_training_leaves_what_the_planner_counts(course):
+def test_training_leaves_what_is_counted(course):
     rows = [row for row in course if row["notebook"] == "03"]
     assert too_much(rows) == []
     after = left_by(course, "03", "trainer.train(")["kept"]
-    assert after == pytest.approx(planned("weights", "Adam states"), rel=0.03)
+    assert after == pytest.approx(planned("weights", "Adam's two moments"), rel=0.03)
     assert left_by(course, "03", "reloaded =")["kept"] < 1.1 * planned("weights"), (
         "the trained model went before it was read again"
     )

@@ -10,7 +10,7 @@ from cells import prepare
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
 
-from tools.sizing import LORA
+from tools.gpu_memory import LORA
 from vdr_helpers.profiles import load_profile
 from vdr_helpers.splits import load_prepared
 

@@ -22,7 +22,7 @@ from cells import definitions, edited_sources
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import LocalTokenNotFoundError
 
-from tools.sizing import LORA
+from tools.gpu_memory import LORA
 from vdr_helpers.profiles import PROFILES, load_profile
 from vdr_helpers.stamps import data_settings, write_stamp
 

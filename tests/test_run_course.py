@@ -13,7 +13,7 @@ import pytest
 
 from tools import run_course, run_pages
 from vdr_helpers.evaluation import save_results
-from vdr_helpers.machine import Card
+from vdr_helpers.gpu import Gpu
 from vdr_helpers.profiles import load_profile
 
 
@@ -30,7 +30,7 @@ def course(tmp_path, monkeypatch):
     save_results(profile, "truncation", scores)
     save_results(profile, "training", {"train_seconds": 98.5})
     monkeypatch.setattr(run_course, "load_profile", lambda: profile)
-    monkeypatch.setattr("benchmarks.where.present_card", lambda: Card("CPU, 2 cores"))
+    monkeypatch.setattr("benchmarks.where.present_gpu", lambda: Gpu("CPU, 2 cores"))
     notebooks = tmp_path / "notebooks"
     notebooks.mkdir()
     return notebooks, profile

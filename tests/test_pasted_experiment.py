@@ -127,6 +127,7 @@ def test_on_full_its_arguments_are_the_published_ones(experiment, monkeypatch):
     """All 97 that the card prints, but those that decide only where and how the run is shown."""
     from sentence_transformers import SentenceTransformerTrainingArguments
 
+    monkeypatch.setattr("transformers.training_args.is_torch_bf16_gpu_available", lambda: True)
     full = PROFILES["full"]
     [node] = [
         node

@@ -22,9 +22,9 @@ from tiny_vdr.corpus import changed_facts, plan_rows, query_kind
 from tiny_vdr.pages import CHART_LAYOUTS, ITEM_LAYOUTS, TABLE_LAYOUTS
 from vdr_helpers import figures
 from vdr_helpers.evaluation import retrieval_inputs
+from vdr_helpers.pages import PageStore, fingerprint
 from vdr_helpers.profiles import load_profile
-from vdr_helpers.splits import load_prepared
-from vdr_helpers.training import key_of, page_paths
+from vdr_helpers.splits import load_split
 
 # The audit's own functions, as notebook 04 defines them
 
@@ -108,17 +108,18 @@ def test_the_hash_finds_what_was_saved_again_and_takes_another_word_for_the_same
 
 def test_planted_pages_are_found_by_their_content(tmp_path, sheets):
     """The first cell's way to count: a page saved under two ids, or in train too, is one file."""
-    from datasets import Dataset, Features, Value
-    from datasets import Image as ImageColumn
+    from datasets import Dataset
+
+    store = PageStore(tmp_path / "pages")
 
     def split(*pages):
-        for number, page in enumerate(pages):
-            page.save(tmp_path / f"in{number}.png")
-        files = [str(tmp_path / f"in{number}.png") for number in range(len(pages))]
-        columns = {"query": ["a"], "image": files[:1], "negative_0": files[1:]}
-        features = Features({name: Value("string") if name == "query" else ImageColumn() for column, name in enumerate(columns)})
-        Dataset.from_dict(columns, features=features).save_to_disk(str(tmp_path / "split"))
-        return page_paths(Dataset.load_from_disk(str(tmp_path / "split")), tmp_path / "pages")
+        files = []
+        for row, page in enumerate(pages):
+            content = io.BytesIO()
+            page.save(content, "PNG")
+            store.add(row, fingerprint(page.convert("RGB")), content.getvalue())
+            files.append(store.path(row))
+        return Dataset.from_dict({"query": ["a"], "image": files[:1], "negative_0": files[1:]})
 
     first, other, third = sheets
     trained = split(first, third)
@@ -396,8 +397,7 @@ def prepared(source, tmp_path_factory):
     )
     patch.setattr("tiny_vdr.corpus.build_source", lambda folder, **settings: shutil.copytree(source, folder, dirs_exist_ok=True))
     space = prepare(profile)
-    split, _ = load_prepared(profile, "eval")
-    inputs = retrieval_inputs(page_paths(split, profile.output_dir / "data" / "pages"))
+    inputs = retrieval_inputs(load_split(profile, "eval")[0])
     yield profile, inputs, space["eval_rows"], profile.output_dir.parent
     patch.undo()
 
@@ -411,8 +411,8 @@ def drawn_set(prepared, monkeypatch):
 
 def facts_of(profile, queries, corpus, relevant_docs, hard_negatives):
     """``(facts, changes)`` as appendix 4's cells find them."""
-    files = sorted((profile.output_dir / "data").glob("pages-*/*.png"), key=lambda file: int(file.stem), reverse=True)
-    numbers = {key_of(file.read_bytes()): int(file.stem) for file in files}
+    store = PageStore(Path(next(iter(corpus.values()))).parent)
+    numbers = {page: row for row, page in sorted(store.fingerprints.items(), reverse=True)}
     names = ("planned_rows", "known_facts", "known_changes", "QUESTION_WORDS")
     cells = a4(*names, plan=plan_rows(**profile.corpus) if profile.corpus is not None else [], numbers=numbers)
     planned = cells["planned_rows"](corpus)

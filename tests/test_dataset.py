@@ -14,12 +14,18 @@ import pytest
 import torch
 from cells import chooser, definitions, edited_sources, prepare
 from PIL import Image
+from vdr_helpers.stamps import (
+    CORPUS_VERSION,
+    damaged_files,
+    data_settings,
+    read_stamp,
+    whole_folder,
+)
 
 from vdr_helpers.pages import open_page, page_fingerprint, presize
 from vdr_helpers.profiles import load_profile
 from vdr_helpers.source import check_columns, source_path
 from vdr_helpers.splits import load_prepared, save_splits, stored_choice
-from vdr_helpers.stamps import CORPUS_VERSION, damaged_files, data_settings, read_stamp, whole_folder
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:

@@ -15,7 +15,13 @@ from sentence_transformers.sentence_transformer.losses import (
     MultipleNegativesRankingLoss,
 )
 
-from vdr_helpers.training import PixelsInFormat, cosine_at, page_keys, page_paths, use_matrix_product
+from vdr_helpers.training import (
+    PixelsInFormat,
+    cosine_at,
+    page_keys,
+    page_paths,
+    use_matrix_product,
+)
 
 pytestmark = pytest.mark.slow
 

@@ -4,11 +4,11 @@ from collections import Counter
 
 from cells import chooser
 from datasets import Dataset
+from vdr_helpers.stamps import read_stamp
 
 from tiny_vdr.corpus import plan_rows
 from vdr_helpers.profiles import load_profile
 from vdr_helpers.splits import stored_choice
-from vdr_helpers.stamps import read_stamp
 
 
 def test_the_shipped_model_was_trained_on_no_question_of_the_second_half():

@@ -8,9 +8,15 @@ import pytest
 import torch
 from cells import definitions
 from PIL import Image
+from pymilvus import MilvusClient
 from sentence_transformers import MultiVectorEncoder
-from sentence_transformers.multi_vector_encoder.evaluation import MultiVectorInformationRetrievalEvaluator
-from sentence_transformers.multi_vector_encoder.interpretability import get_n_patches, real_query_token_slice
+from sentence_transformers.multi_vector_encoder.evaluation import (
+    MultiVectorInformationRetrievalEvaluator,
+)
+from sentence_transformers.multi_vector_encoder.interpretability import (
+    get_n_patches,
+    real_query_token_slice,
+)
 from sentence_transformers.multi_vector_encoder.losses import (
     CachedMultiVectorMultipleNegativesRankingLoss,
     MultiVectorMultipleNegativesRankingLoss,
@@ -22,7 +28,6 @@ from benchmarks import late_interaction
 from vdr_helpers.evaluation import ranks
 from vdr_helpers.profiles import load_profile
 from vdr_helpers.published import published, read_asset
-from vdr_helpers.stamps import open_store
 
 QUERIES = [  # long enough that no two pages below are equally similar to one
     "Who sells lamps at Vesper Optics?",
@@ -170,7 +175,7 @@ def test_a_page_takes_the_bytes_that_the_notebook_says():
 
 @pytest.fixture
 def client(tmp_path):
-    made = open_store(tmp_path / "store" / "late.db")
+    made = MilvusClient(str(tmp_path / "late.db"))
     yield made
     made.close()
 

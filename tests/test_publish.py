@@ -21,10 +21,10 @@ import torch
 from cells import definitions, edited_sources
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import LocalTokenNotFoundError
+from vdr_helpers.stamps import data_settings, write_stamp
 
 from tools.gpu_memory import LORA
 from vdr_helpers.profiles import PROFILES, load_profile
-from vdr_helpers.stamps import data_settings, write_stamp
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "hf_" + "S" * 34  # the shape of a token, and none
@@ -453,7 +453,10 @@ def make_card(monkeypatch, folder, profile, stamp, results=None):
 def loss_of(profile):
     """The course's loss on a model that does nothing."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss, MatryoshkaLoss
+    from sentence_transformers.sentence_transformer.losses import (
+        CachedMultipleNegativesRankingLoss,
+        MatryoshkaLoss,
+    )
 
     model = SentenceTransformer(modules=[torch.nn.Identity()], device="cpu")
     return MatryoshkaLoss(model, CachedMultipleNegativesRankingLoss(model), list(profile.matryoshka_dims))

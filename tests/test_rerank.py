@@ -192,7 +192,10 @@ def test_training_a_reranker_leaves_the_embedding_model_alone(start, page):
 
 def test_a_twin_of_the_published_reranker_reads_and_learns(start, page, processor, tmp_path):
     from datasets import Dataset
-    from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
+    from sentence_transformers.cross_encoder import (
+        CrossEncoderTrainer,
+        CrossEncoderTrainingArguments,
+    )
     from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 
     twin = start(str(model_twins.save_reranker_twin(tmp_path)))

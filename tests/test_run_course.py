@@ -12,8 +12,10 @@ import nbformat
 import pytest
 
 from tools import run_course, run_pages
+from vdr_helpers.cache import MANIFEST
 from vdr_helpers.evaluation import save_results
 from vdr_helpers.gpu import Gpu
+from vdr_helpers.models import tuned_folder
 from vdr_helpers.profiles import load_profile
 
 
@@ -27,8 +29,10 @@ def course(tmp_path, monkeypatch):
     """A folder for notebooks and a profile whose results 03 and 05 are there already."""
     profile = load_profile("tiny")
     scores = {"base": {"8": 0.21, "256": 0.614}, "finetuned": {"8": 0.72, "256": 0.75}}
+    folder = tuned_folder(profile)
+    folder.mkdir(parents=True)
+    (folder / MANIFEST).write_text(json.dumps({"settings": {}, "files": {}, "train_seconds": 98.5}))
     save_results(profile, "truncation", scores)
-    save_results(profile, "training", {"train_seconds": 98.5})
     monkeypatch.setattr(run_course, "load_profile", lambda: profile)
     monkeypatch.setattr("benchmarks.where.present_gpu", lambda: Gpu("CPU, 2 cores"))
     notebooks = tmp_path / "notebooks"

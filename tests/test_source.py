@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -18,10 +19,11 @@ from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 from PIL import Image
 
 from vdr_helpers import pages
+from vdr_helpers.cache import atomic_write
 from vdr_helpers.pages import LARGEST_PAGE, PageStore, fetch_pages, open_page, read_page
-from vdr_helpers.source import Source, open_source
-from vdr_helpers.splits import open_store
-from vdr_helpers.stamps import write_whole
+from vdr_helpers.profiles import load_profile
+from vdr_helpers.source import Source, open_files
+from vdr_helpers.splits import page_store
 
 ROWS = 23
 USAGE = namedtuple("USAGE", "total used free")
@@ -171,14 +173,14 @@ def test_a_missing_column_and_a_broken_file_are_named(tmp_path, folder, small_so
 
 
 def test_open_source_finds_what_load_dataset_would_load(folder, tmp_path):
-    found = open_source(str(folder), "en")
+    found = open_files(str(folder), "en")
     assert [Path(shard).name for shard in found.shards] == [f"train-{i:05d}-of-00003.parquet" for i in range(3)]
     assert found.num_rows == ROWS
     with pytest.raises(ValueError, match="en"):  # datasets' own message lists the configs
-        open_source(str(folder), "fr")
+        open_files(str(folder), "fr")
     (tmp_path / "train.json").write_text('{"id": 1}\n')
     with pytest.raises(ValueError, match="no parquet files for split 'train'"):
-        open_source(str(tmp_path), "default")
+        open_files(str(tmp_path), "default")
 
 
 # pages: opened, shrunk, kept
@@ -264,8 +266,8 @@ def test_a_killed_fetch_goes_on_where_it_stopped(tmp_path, small_source, process
 
     def dies_at_row_10(self, number, fingerprint, content):
         if number == 10:  # killed between the page and the line that makes it count
-            write_whole(self.folder / "000010.png", b"half a page")
-            (self.folder / "000011.png.partial").write_bytes(b"half a file")
+            atomic_write(self.folder / f"{fingerprint}.png", content)
+            (self.folder / "0123.png.partial").write_bytes(b"half a file")
             with (self.folder / "index.jsonl").open("a") as index:
                 index.write('\n[10, "ab')
         if number >= 10:
@@ -290,16 +292,18 @@ def test_a_killed_fetch_goes_on_where_it_stopped(tmp_path, small_source, process
 
 
 def test_an_index_names_only_pages_that_are_on_the_disk(tmp_path, small_source, processor, monkeypatch):
-    there, real = [], pages.write_whole
+    there, real = [], pages.atomic_write
 
     def written(file, content):
         index = tmp_path / "index.jsonl"
         there.append((file.name, index.read_text().count("\n") if index.exists() else 0))
         real(file, content)
 
-    monkeypatch.setattr(pages, "write_whole", written)
-    fetch_pages(small_source, [0, 1], PageStore(tmp_path), processor)
-    assert there == [("000000.png", 0), ("000001.png", 1)]
+    monkeypatch.setattr(pages, "atomic_write", written)
+    store = PageStore(tmp_path)
+    fetch_pages(small_source, [0, 1], store, processor)
+    names = [Path(store.path(row)).name for row in (0, 1)]
+    assert there == [(names[0], 0), (names[1], 1)]
     assert [json.loads(line)[0] for line in (tmp_path / "index.jsonl").read_text().splitlines()[1:]] == [0, 1]
     assert not list(tmp_path.glob("*.partial"))
 
@@ -309,13 +313,14 @@ def test_another_column_of_images_is_fetched_on_its_own(tmp_path, processor):
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "train.parquet", row_group_size=2)
     two = Source([str(tmp_path / "train.parquet")])
     for column, more in (("image", 1), ("negative_0", 2)):
-        store = open_store(tmp_path, two, processor, column)
+        profile = replace(load_profile("tiny"), outputs=tmp_path)
+        store = page_store(profile, two, processor, column)
         fetch_pages(two, [1, 5], store, processor, column)
         assert set(store.fingerprints) == {1, 5}
         for number in (1, 5):
             with Image.open(store.path(number)) as kept:
                 assert kept.getpixel((0, 0))[0] == 10 * number + more
-    assert len(list(tmp_path.glob("pages-*"))) == 2
+    assert len(list(tmp_path.glob("tiny/pages-*"))) == 2
 
 
 def test_a_disk_that_is_too_small_stops_the_fetch_before_most_of_it(tmp_path, small_source, processor, monkeypatch):
@@ -368,6 +373,7 @@ FETCH_AND_TELL = """
 import resource, sys
 from pathlib import Path
 from vdr_helpers import pages
+from vdr_helpers.cache import atomic_write
 from vdr_helpers import source
 pages.read_page = lambda image, processor: (str(len(image["bytes"])), b"a small page")
 pages.BYTES_AT_ONCE, source.PIECE_BYTES = 2**20, 4 * 2**20
@@ -396,7 +402,7 @@ def test_a_row_group_is_read_in_pieces(source, monkeypatch):
     """The chosen rows are the same whatever the size of a piece."""
     from vdr_helpers import source as module
 
-    opened = open_source(str(source), "en")
+    opened = open_files(str(source), "en")
     group = max(range(len(opened.groups)), key=lambda i: opened.groups[i].rows)
     first, rows = opened.groups[group].first_row, opened.groups[group].rows
     chosen = [first, first + rows // 2, first + rows - 1]

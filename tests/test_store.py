@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy
 import pytest
 from pymilvus import DataType, MilvusClient
-
 from vdr_helpers.stamps import open_store
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -49,7 +49,7 @@ def block_of(text: str) -> str:
 # What each item asks for, in the words of its text: "edits" and "below" as in ``cells.edited_sources``; "block": its fenced block is run
 # as a last cell; "typed": questions for the search box. "more" is this test's own last cell, which leaves ``found``.
 PIXELS = 'processor_kwargs={"size": {"shortest_edge": 64 * 64, "longest_edge": 96 * 96}}'
-TRAINED = "from vdr_helpers.stamps import read_stamp\nfound = read_stamp(folder)['training']"
+TRAINED = "from vdr_helpers.cache import read_manifest\nfound = read_manifest(folder)['trained']"
 VARIATIONS: dict[tuple[str, int], dict] = {
     ("00", 1): {
         "below": [("search_box(search, query", 'search_box(search, "pallets sold by Umber Paper in Seville, 1950")')],
@@ -81,16 +81,16 @@ VARIATIONS: dict[tuple[str, int], dict] = {
         "more": TRAINED,
     },
     ("03", 2): {
-        "below": [
+        "edits": [
             (
-                "matryoshka_weights=[1] * len(profile.matryoshka_dims)",
-                "loss = CachedMultipleNegativesRankingLoss(model, mini_batch_size=profile.mini_batch_size)",
+                "loss = losses.MatryoshkaLoss(model, loss, matryoshka_dims=matryoshka_dims)",
+                "loss = loss",
             )
         ],
         "more": TRAINED,
     },
     ("03", 4): {
-        "edits": [("learning_rate=profile.learning_rate", "learning_rate=2 * profile.learning_rate")],
+        "edits": [("learning_rate=learning_rate", "learning_rate=2 * learning_rate")],
         "more": TRAINED,
     },
     ("04", 1): {

@@ -202,10 +202,10 @@ def test_half_a_folder_is_not_taken_for_a_model(files):
 
 
 def test_dimensions_must_fit_the_model():
-    model = KnownModel(VECTORS)  # two numbers
+    model = KnownModel(VECTORS)  # two dimensions
     check_dims = definitions("01", "check_dims")["check_dims"]
     assert check_dims(model, (2, 1)) is None
-    with pytest.raises(ValueError, match="dimension 3 does not fit: this model's embeddings have 2 numbers, choose 1 to 2"):
+    with pytest.raises(ValueError, match="dimension 3 does not fit: this model's embeddings have 2 dimensions, choose 1 to 2"):
         check_dims(model, (2, 3))
     with pytest.raises(ValueError, match="dimension 0"):
         check_dims(model, (0,))

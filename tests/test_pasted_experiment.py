@@ -85,7 +85,11 @@ def pasted(random_model, experiment, tmp_path):
     }
     assigned = "\n".join(f"{name} = {value!r}" for name, value in values.items())
     program = "\n".join([CLOSED, assigned, WITHOUT_THE_COURSE, experiment, TOLD])
-    environment = {"HF_HOME": str(tmp_path / "cache"), "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+    environment = {
+        "HF_HOME": str(tmp_path / "cache"),
+        "CUDA_VISIBLE_DEVICES": "",
+        "HF_HUB_OFFLINE": "1",
+    }
     run = subprocess.run(
         [sys.executable, "-I", "-c", program],
         cwd=tmp_path,

@@ -19,9 +19,12 @@ from vdr_helpers.training import add_adapters
 
 pytestmark = pytest.mark.slow
 
+
 def load(dtype="float32"):
     profile = load_profile("tiny")
-    return SentenceTransformer(profile.base_model, model_kwargs={"dtype": dtype}, processor_kwargs=profile.processor_kwargs)
+    return SentenceTransformer(
+        profile.base_model, model_kwargs={"dtype": dtype}, processor_kwargs=profile.processor_kwargs
+    )
 
 
 @pytest.fixture
@@ -43,7 +46,9 @@ def test_only_float32_matrices_of_the_language_model_are_trained(with_adapters):
     assert len(trained) == 2 * len(LORA["target_modules"]) * 2  # layers x modules x (A, B)
     assert all("lora_" in name and "language_model" in name for name in trained)
     assert {weight.dtype for weight in trained.values()} == {torch.float32}
-    assert {weight.dtype for name, weight in model.named_parameters() if name not in trained} == {torch.float16}
+    assert {weight.dtype for name, weight in model.named_parameters() if name not in trained} == {
+        torch.float16
+    }
 
 
 def test_a_trained_adapter_saves_and_reloads_as_the_tuned_model(with_adapters, tmp_path):
@@ -60,9 +65,13 @@ def test_a_trained_adapter_saves_and_reloads_as_the_tuned_model(with_adapters, t
     SentenceTransformerTrainer(model=model, args=args, train_dataset=rows, loss=loss).train()
     model.save_pretrained(str(tmp_path / "tuned"), create_model_card=False)
     assert (tmp_path / "tuned" / "adapter_model.safetensors").exists()
-    assert not (tmp_path / "tuned" / "model.safetensors").exists()  # two million weights are not saved twice
+    assert not (
+        tmp_path / "tuned" / "model.safetensors"
+    ).exists()  # two million weights are not saved twice
     texts = ["Alder Energy revenue 2020", "Which page gives the wages of Birch Rail?"]
-    reloaded = SentenceTransformer(str(tmp_path / "tuned"), device="cpu", model_kwargs={"dtype": "float32"})
+    reloaded = SentenceTransformer(
+        str(tmp_path / "tuned"), device="cpu", model_kwargs={"dtype": "float32"}
+    )
     tuned = torch.from_numpy(model.encode_query(texts))
     assert torch.allclose(torch.from_numpy(reloaded.encode_query(texts)), tuned, atol=1e-5)
     assert (torch.from_numpy(base.encode_query(texts)) - tuned).abs().max() > 1e-3

@@ -23,9 +23,16 @@ ROOT = Path(__file__).resolve().parent.parent
 def runs(source, tmp_path_factory):
     """What ``interrupted_run.py`` prints, by the name of the run."""
     folder = tmp_path_factory.mktemp("runs")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}  # a forked thread pool would hang
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }  # a forked thread pool would hang
     environment.pop("VDR_PROFILE", None)
-    done = warm.run([str(ROOT / "tests" / "interrupted_run.py"), str(source), str(folder)], env=environment, cwd=ROOT)
+    done = warm.run(
+        [str(ROOT / "tests" / "interrupted_run.py"), str(source), str(folder)],
+        env=environment,
+        cwd=ROOT,
+    )
     logs = "\n".join(log.read_text()[-2000:] for log in folder.glob("*/log.txt"))
     assert done.returncode == 0, done.stderr[-3000:] + logs
     lines = {line["run"]: line for line in map(json.loads, done.stdout.splitlines())}
@@ -73,7 +80,9 @@ def write_checkpoint(folder, step, state=True):
     checkpoint.mkdir(parents=True)
     (checkpoint / "model.safetensors").write_bytes(b"weights")
     if state:
-        (checkpoint / "trainer_state.json").write_text(json.dumps({"global_step": step}) if state is True else state)
+        (checkpoint / "trainer_state.json").write_text(
+            json.dumps({"global_step": step}) if state is True else state
+        )
     return str(checkpoint)
 
 
@@ -112,9 +121,16 @@ def start(random_model, tmp_path):
         rows = Dataset.from_dict({"query": [f"shade {shade}" for shade in shades], "image": pages})
         loss = CachedMultipleNegativesRankingLoss(random_model, **(inner or {}))
         loss = MatryoshkaLoss(random_model, loss, matryoshka_dims=list(dims)) if wrapped else loss
-        settings = {"output_dir": str(folder), "learning_rate": 1e-3, "batch_sampler": "no_duplicates", "report_to": "none"} | arguments
+        settings = {
+            "output_dir": str(folder),
+            "learning_rate": 1e-3,
+            "batch_sampler": "no_duplicates",
+            "report_to": "none",
+        } | arguments
         args = SentenceTransformerTrainingArguments(use_cpu=True, **settings)
-        return SentenceTransformerTrainer(model=random_model, args=args, train_dataset=rows, loss=loss)
+        return SentenceTransformerTrainer(
+            model=random_model, args=args, train_dataset=rows, loss=loss
+        )
 
     return build
 
@@ -151,7 +167,13 @@ def folder_of(trainer, root):
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"logging_steps": 7}, {"eval_on_start": True}, {"output_dir": "elsewhere"}, {"inner": {"mini_batch_size": 1}}],
+    [
+        {},
+        {"logging_steps": 7},
+        {"eval_on_start": True},
+        {"output_dir": "elsewhere"},
+        {"inner": {"mini_batch_size": 1}},
+    ],
     ids=str,
 )
 def test_a_run_that_only_looks_or_waits_differently_goes_on(start, tmp_path, monkeypatch, change):
@@ -170,14 +192,25 @@ def test_a_checkpoint_of_this_run_is_found_and_one_of_another_run_is_not(start, 
 
 def key_of_a_run() -> str:
     """The key of training arguments, as :func:`training.run_settings` reads them."""
-    args = SentenceTransformerTrainingArguments("run", use_cpu=True, report_to="none", batch_sampler="no_duplicates")
-    kept = {name: value for name, value in args.to_dict().items() if not name.startswith(training.NOT_THE_RESULT)}
+    args = SentenceTransformerTrainingArguments(
+        "run", use_cpu=True, report_to="none", batch_sampler="no_duplicates"
+    )
+    kept = {
+        name: value
+        for name, value in args.to_dict().items()
+        if not name.startswith(training.NOT_THE_RESULT)
+    }
     return settings_key(kept)
 
 
 def test_a_run_is_the_same_in_another_process():
     """Python's hashes have another seed in every process; the key does not depend on them."""
     program = "from test_resume import key_of_a_run; print(key_of_a_run())"
-    environment = os.environ | {"PYTHONHASHSEED": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-    there = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    environment = os.environ | {
+        "PYTHONHASHSEED": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+    }
+    there = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
     assert there.stdout.split()[-1] == key_of_a_run()

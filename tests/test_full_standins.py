@@ -211,7 +211,7 @@ def test_a_split_that_would_be_empty_is_an_error(full, tmp_path):
         README.format(CONFIG.format("train") + CONFIG.format("eval"))
     )
     with pytest.raises(
-        ValueError, match="train would be empty: none of its 24 rows .* paths instead of images"
+        ValueError, match=r"train would be empty: none of its 24 rows .* paths instead of images"
     ):
         prepare_published(replace(full, split="published"), str(tmp_path / "paths"))
 

@@ -85,7 +85,11 @@ def pasted(random_model, experiment, tmp_path):
     }
     assigned = "\n".join(f"{name} = {value!r}" for name, value in values.items())
     program = "\n".join([CLOSED, assigned, WITHOUT_THE_COURSE, experiment, TOLD])
-    environment = {"HF_HOME": str(tmp_path / "cache"), "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+    environment = {
+        "HF_HOME": str(tmp_path / "cache"),
+        "CUDA_VISIBLE_DEVICES": "",
+        "HF_HUB_OFFLINE": "1",
+    }
     run = subprocess.run(
         [sys.executable, "-I", "-c", program],
         cwd=tmp_path,
@@ -127,6 +131,7 @@ def test_on_full_its_arguments_are_the_published_ones(experiment, monkeypatch):
     """All 97 that the card prints, but those that decide only where and how the run is shown."""
     from sentence_transformers import SentenceTransformerTrainingArguments
 
+    monkeypatch.setattr("transformers.training_args.is_torch_bf16_gpu_available", lambda: True)
     full = PROFILES["full"]
     [node] = [
         node

@@ -134,14 +134,17 @@ class LiveCurve(TrainerCallback):
     def show(self, log_history: list[dict]) -> None:
         """Display the whole curve as a figure, with alt text that tells its first and last values."""
         losses, scores = figures.read_log(log_history)
-        alt = (
-            f"Training loss goes from {losses[0][1]:.1f} to {losses[-1][1]:.1f} while NDCG@10 on the monitored eval pages "
-            f"goes from {scores[0][1]:.2f} to {scores[-1][1]:.2f}"
+        validation = [entry["eval_loss"] for entry in log_history if "eval_loss" in entry]
+        told = [f"Training loss goes from {losses[0][1]:.1f} to {losses[-1][1]:.1f}"]
+        if validation:
+            told.append(f"validation loss from {validation[0]:.1f} to {validation[-1]:.1f}")
+        told.append(
+            f"NDCG@10 on the monitored eval pages from {scores[0][1]:.2f} to {scores[-1][1]:.2f}"
         )
         if self.dim:
             short = figures.read_log(log_history, dim=self.dim)[1]
-            alt += f", and at the smallest width from {short[0][1]:.2f} to {short[-1][1]:.2f}"
-        figures.show(figures.training_curve(log_history, self.dim), alt=f"{alt}.")
+            told.append(f"and at the smallest width from {short[0][1]:.2f} to {short[-1][1]:.2f}")
+        figures.show(figures.training_curve(log_history, self.dim), alt=", ".join(told) + ".")
 
     def on_evaluate(self, args, state, control, **kwargs) -> None:
         self.picture.value = figures.to_png(figures.training_curve(state.log_history, self.dim))

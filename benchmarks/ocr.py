@@ -17,7 +17,7 @@ from multiprocessing import get_context
 import numpy
 
 from vdr_helpers.cache import atomic_write
-from vdr_helpers.machine import present_card
+from vdr_helpers.gpu import present_gpu
 from vdr_helpers.pages import fingerprint, open_page
 from vdr_helpers.profiles import assets_folder, load_profile
 from vdr_helpers.source import open_source
@@ -77,7 +77,7 @@ def main() -> None:
         "versions": {
             name: version(name) for name in ("rapidocr", "onnxruntime", "opencv-python-headless")
         },
-        "device": present_card().name,
+        "device": present_gpu().name,
         "settings": SETTINGS,
         "processor_seconds_per_page": round(sum(done[key][1] for key in pages) / len(pages), 3),
         "texts": {key: done[key][0] for key in sorted(pages)},

@@ -19,12 +19,11 @@ import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
-import nbformat
-
 from tools import slides
 from tools.run_course import find_notebooks
 from tools.run_pages import write_html, write_index
 from tools.tables import ROOT
+from vdr_helpers.extras import needs
 from vdr_helpers.profiles import load_profile
 from vdr_helpers.published import measured
 from vdr_helpers.source import source_path
@@ -69,6 +68,8 @@ def copy_drawn_pages(target: Path) -> None:
 
 def write_pages(target: Path) -> Path:
     """Every notebook with its stored outputs as a web page, and the page that links them, which is returned."""
+    import nbformat
+
     (target / "notebooks").mkdir(parents=True)
     for file in find_notebooks():
         write_html(nbformat.read(file, as_version=4), file.parent, target / "notebooks" / f"{file.stem}.html")
@@ -93,6 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     end = given.index("--") if "--" in given else len(given)
     options = parser.parse_args(given[:end])
+    needs("run")
     if options.folder.exists():
         print(f"{options.folder} is there already: name a new folder, or remove it first", file=sys.stderr)
         return 2

@@ -16,11 +16,10 @@ import re
 import sys
 from pathlib import Path
 
-import nbformat
-
 from tools.run_course import find_notebooks
 from tools.run_pages import image_descriptions, without_controls
 from tools.tables import ROOT
+from vdr_helpers.extras import needs
 
 SHORT = 5  # lines of code that may stand below a text
 STYLES, SCRIPTS = ("dist/reveal.css", "dist/theme/white.css"), ("dist/reveal.js", "plugin/notes/notes.js")
@@ -132,6 +131,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--reveal", type=Path, metavar="FOLDER", help="an unpacked reveal.js 4, which goes into the pages")
     parser.add_argument("--folder", type=Path, default=ROOT / "outputs" / "slides")
     options = parser.parse_args(arguments)
+    needs("run")
+    import nbformat
+
     try:
         files = find_notebooks(only=options.numbers or None)
         pages = {file: as_page(nbformat.read(file, as_version=4), options.reveal) for file in files}

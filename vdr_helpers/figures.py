@@ -213,29 +213,34 @@ def read_log(
 
 
 def training_curve(log_history: list[dict], dim: int | None = None):
-    """Training loss and NDCG@10 against the step, in two panels, from ``trainer.state.log_history`` (:func:`read_log`).
+    """Losses and NDCG@10 against the step, in two panels, from ``trainer.state.log_history``.
 
-    ``dim``: a second, shorter width whose NDCG@10 is drawn beside the full one.
+    The validation loss is drawn beside the training loss where it was logged. ``dim``: a second,
+    shorter width whose NDCG@10 is drawn beside the full one (:func:`read_log`).
     """
-    (losses, scores), short_scores = (
-        read_log(log_history),
-        read_log(log_history, dim)[1] if dim else [],
-    )
-    figure, axes = new_figure(1, 2, height=2.8)
-    lines = [
-        (axes[0], losses, "o", "-", ""),
-        (axes[1], scores, "o", "-", "full width" if short_scores else ""),
+    losses, scores = read_log(log_history)
+    short_scores = read_log(log_history, dim)[1] if dim else []
+    validation = [
+        (entry["step"], entry["eval_loss"]) for entry in log_history if "eval_loss" in entry
     ]
-    lines.append((axes[1], short_scores, "s", ":", f"first {dim} dims"))
-    for axis, points, marker, style, _ in lines:
-        steps, values = [step for step, _ in points], [value for _, value in points]
-        axis.plot(steps, values, color=TUNED, marker=marker, linestyle=style, markersize=4)
-    axes[0].set(xlabel="step", title="training loss (sum over dimensions)")
+    panels = [
+        [("training" if validation else "", losses, "-"), ("validation", validation, ":")],
+        [
+            ("full width" if short_scores else "", scores, "-"),
+            (f"first {dim} dims", short_scores, ":"),
+        ],
+    ]
+    figure, axes = new_figure(1, 2, height=2.8)
+    for axis, lines in zip(axes, panels, strict=True):
+        for _, points, style in lines:
+            marker = "o" if style == "-" else "s"
+            steps, values = [step for step, _ in points], [value for _, value in points]
+            axis.plot(steps, values, color=TUNED, marker=marker, linestyle=style, markersize=4)
+    axes[0].set(xlabel="step", title="loss (sum over dimensions)")
     axes[1].set(xlabel="step", title="NDCG@10 on eval")
-    label_points(
-        axes[1],
-        [(label, list(points), TUNED) for axis, points, _, _, label in lines if label and points],
-    )
+    for axis, lines in zip(axes, panels, strict=True):
+        named = [(label, list(points), TUNED) for label, points, _ in lines if label and points]
+        label_points(axis, named)
     return figure
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from pathlib import Path
 
@@ -81,12 +82,14 @@ def tuned_folder(profile: Profile) -> Path:
 def save_tuned(profile: Profile, model, trainer) -> Path:
     """Save notebook 03's tuned model, whole or not at all, and remove its checkpoints; returns the folder.
 
-    The manifest says what it was made from, and what the trainer really did, for the model card. A model that was trained before with
-    the same profile settings is replaced.
+    The manifest says what it was made from, and what the trainer really did. The library writes its model card, ``README.md`` with
+    pictures in ``assets/``, beside the weights; notebook 06 completes it. A model that was trained before with the same profile
+    settings is replaced.
     """
 
     def write(folder: Path) -> None:
-        model.save_pretrained(str(folder), create_model_card=False)
+        fill_model_card(model, trainer, notes["model"], notes["dataset"])
+        model.save_pretrained(str(folder))
 
     log_history = trainer.state.log_history
     notes = {
@@ -104,6 +107,72 @@ def save_tuned(profile: Profile, model, trainer) -> Path:
     ):  # the run is over: the next one starts from the base again
         shutil.rmtree(checkpoints, ignore_errors=True)
     return folder
+
+
+def fill_model_card(model, trainer, base: dict, dataset: dict) -> None:
+    """Give the library's model card pages instead of paths, names with commits, and the whole training log.
+
+    Left alone it prints paths of this machine as samples, asks the hub for a repository named like the base's folder, leaves out
+    the steps before a resume, and calls the time until saving training time. ``base`` and ``dataset``: ``{"name", "revision"}`` of
+    :func:`~vdr_helpers.splits.resolve_revision`; one that is not on the hub gets no link.
+    """
+    card = model.model_card_data
+    card.local_files_only, card.widget, card._training_start_time = True, [], None
+    if is_commit(base["revision"]):
+        card.base_model, card.base_model_revision = base["name"], base["revision"]
+    source = {"name": dataset["name"]}
+    if is_commit(dataset["revision"]):
+        source |= {"id": dataset["name"], "revision": dataset["revision"]}
+        card.datasets = [dataset["name"]]
+    for which in ("train", "eval"):
+        rows = getattr(trainer, f"{which}_dataset")
+        if rows is not None:
+            found = card.extract_dataset_metadata(
+                opened_pages(rows), [dict(source)], trainer.loss, which
+            )
+            setattr(card, f"{which}_datasets", found)
+    first = opened_pages(trainer.eval_dataset or trainer.train_dataset)[:3]
+    card.generate_widget_examples = True  # the scores of the usage example
+    card.usage_examples = [first["query"][0], *first["image"]]
+    card.training_logs = whole_log(card.training_logs, trainer.state.log_history)
+
+
+def is_commit(revision: str | None) -> bool:
+    """Whether ``revision`` is a whole commit of the hub."""
+    return re.fullmatch(r"[0-9a-f]{40}", revision or "") is not None
+
+
+def opened_pages(dataset):
+    """The dataset with its columns of page files as pictures, which are opened where a row is read."""
+    from datasets import Image
+
+    for name in dataset.column_names:
+        if name != "query":
+            dataset = dataset.cast_column(name, Image())
+    return dataset
+
+
+def whole_log(card_log: list[dict], log_history: list[dict]) -> list[dict]:
+    """The card's log rows with those that the trainer logged before a resume, in the order of their steps.
+
+    ``card_log``: rows with ``Epoch``, ``Step`` and columns of the library; step -1 stands before or after the training.
+    """
+    known = {row["Step"] for row in card_log}
+    earlier: dict[int, dict] = {}
+    for entry in log_history:
+        if entry["step"] not in known:
+            row = earlier.setdefault(
+                entry["step"], {"Epoch": entry["epoch"], "Step": entry["step"]}
+            )
+            for name, value in entry.items():
+                if name == "loss":
+                    row["Training Loss"] = value
+                elif name == "eval_loss":
+                    row["Validation Loss"] = value
+                elif name.endswith("cosine_ndcg@10"):
+                    row[name.removeprefix("eval_")] = value
+    first = 1 if card_log and card_log[0]["Step"] == -1 else 0
+    return card_log[:first] + list(earlier.values()) + card_log[first:]
 
 
 def train_seconds(log_history: list[dict]) -> float | None:

@@ -63,6 +63,20 @@ def use_matrix_product(model) -> bool:
     return True
 
 
+def add_adapters(model, adapters: Sequence[dict]) -> None:
+    """Add LoRA with these arguments of ``peft.LoraConfig`` and keep its matrices in 32 bits.
+
+    PyTorch's gradient scaler, which saves small 16-bit gradients from vanishing, refuses anything less.
+    """
+    from peft import LoraConfig
+
+    for adapter in adapters:
+        model.add_adapter(LoraConfig(**adapter))
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight.data = weight.data.float()
+
+
 def cosine_at(dims: Sequence[int]) -> dict[str, Callable]:
     """``score_functions`` with which one ``InformationRetrievalEvaluator`` scores the first numbers of its vectors at several widths.
 
@@ -120,14 +134,17 @@ class LiveCurve(TrainerCallback):
     def show(self, log_history: list[dict]) -> None:
         """Display the whole curve as a figure, with alt text that tells its first and last values."""
         losses, scores = figures.read_log(log_history)
-        alt = (
-            f"Training loss goes from {losses[0][1]:.1f} to {losses[-1][1]:.1f} while NDCG@10 on the monitored eval pages "
-            f"goes from {scores[0][1]:.2f} to {scores[-1][1]:.2f}"
+        validation = [entry["eval_loss"] for entry in log_history if "eval_loss" in entry]
+        told = [f"Training loss goes from {losses[0][1]:.1f} to {losses[-1][1]:.1f}"]
+        if validation:
+            told.append(f"validation loss from {validation[0]:.1f} to {validation[-1]:.1f}")
+        told.append(
+            f"NDCG@10 on the monitored eval pages from {scores[0][1]:.2f} to {scores[-1][1]:.2f}"
         )
         if self.dim:
             short = figures.read_log(log_history, dim=self.dim)[1]
-            alt += f", and at the smallest width from {short[0][1]:.2f} to {short[-1][1]:.2f}"
-        figures.show(figures.training_curve(log_history, self.dim), alt=f"{alt}.")
+            told.append(f"and at the smallest width from {short[0][1]:.2f} to {short[-1][1]:.2f}")
+        figures.show(figures.training_curve(log_history, self.dim), alt=", ".join(told) + ".")
 
     def on_evaluate(self, args, state, control, **kwargs) -> None:
         self.picture.value = figures.to_png(figures.training_curve(state.log_history, self.dim))
@@ -166,10 +183,10 @@ def resume_point(trainer, root: str | Path) -> str | None:
     """
     settings = run_settings(trainer)
     folder = Path(root) / f"checkpoints-{settings_key(settings)}"
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic_write(
-        folder / MANIFEST, json.dumps({"settings": settings, "files": {}}, indent=1, default=str)
-    )
+    if trainer.is_world_process_zero():  # one of several processes
+        folder.mkdir(parents=True, exist_ok=True)
+        manifest = {"settings": settings, "files": {}}
+        atomic_write(folder / MANIFEST, json.dumps(manifest, indent=1, default=str) + "\n")
     trainer.args.output_dir = str(folder)
     return last_checkpoint(folder)
 

@@ -15,7 +15,7 @@ from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).resolve().parent.parent
 LESSONS = tomllib.loads((ROOT / "notebooks" / "curriculum.toml").read_text(encoding="utf-8"))
-DOCS = ["teaching", "quiz", "handout", "glossary", "feedback", "free_card", "store", "models"]
+DOCS = ["teaching", "quiz", "handout", "glossary", "feedback", "free_gpu", "store", "models"]
 
 project = "Visual document retrieval, a course"
 html_title = project

@@ -20,6 +20,7 @@ from cells import fork, run_cells
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
 
 from vdr_helpers import profiles
+from vdr_helpers.cache import damage
 
 # Killed between the weights and the optimizer of a checkpoint, in a training step, or while the result is saved.
 MOMENTS = {
@@ -41,7 +42,7 @@ def arm(moment: str) -> None:
         save = SentenceTransformer.save_pretrained
 
         def half(model, path, **settings):
-            if not path.endswith("finetuned.partial"):
+            if not (Path(path).name.startswith("tuned-") and path.endswith(".partial")):
                 return save(model, path, **settings)
             (Path(path) / "modules.json").write_text("[]")
             die()
@@ -116,8 +117,8 @@ def main(source: str, folder: Path) -> None:
         steps = folder / f"steps {name}"
         line = {"run": name, "status": fork(outputs, partial(run, outputs, steps, moment))}
         line["steps"] = [int(step) for step in steps.read_text().split()]
-        line["left"] = sorted(path.name for path in outputs.glob("tiny/checkpoints/*/checkpoint-*"))
-        line["finetuned"] = (outputs / "tiny" / "finetuned").exists()
+        line["left"] = sorted(path.name for path in outputs.glob("tiny/checkpoints-*/checkpoint-*"))
+        line["finetuned"] = any(damage(path) == "" for path in outputs.glob("tiny/tuned-*"))
         line |= json.loads((outputs / "result.json").read_text()) if line["status"] == 0 else {}
         print(json.dumps(line), flush=True)
 

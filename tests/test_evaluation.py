@@ -20,8 +20,15 @@ from vdr_helpers.profiles import load_profile
 def eval_split(**changes):
     from datasets import Dataset
 
-    columns = {"query": ["first", "second"], "image": ["P0", "P1"], "negative_0": ["A0", "A1"], "negative_1": ["B0", "B1"]}
-    return Dataset.from_dict({name: values for name, values in (columns | changes).items() if values is not None})
+    columns = {
+        "query": ["first", "second"],
+        "image": ["P0", "P1"],
+        "negative_0": ["A0", "A1"],
+        "negative_1": ["B0", "B1"],
+    }
+    return Dataset.from_dict(
+        {name: values for name, values in (columns | changes).items() if values is not None}
+    )
 
 
 def test_retrieval_inputs_by_hand():
@@ -32,7 +39,10 @@ def test_retrieval_inputs_by_hand():
         "q1-positive": "P1", "q1-negative_0": "A1", "q1-negative_1": "B1",
     }  # fmt: skip
     assert relevant == {"q0": {"q0-positive"}, "q1": {"q1-positive"}}
-    assert hard_negatives == {"q0": {"q0-negative_0", "q0-negative_1"}, "q1": {"q1-negative_0", "q1-negative_1"}}
+    assert hard_negatives == {
+        "q0": {"q0-negative_0", "q0-negative_1"},
+        "q1": {"q1-negative_0", "q1-negative_1"},
+    }
 
 
 def test_ranks_by_hand():
@@ -74,7 +84,9 @@ class KnownModel:
 
     def encode_query(self, texts, truncate_dim=None, **settings):
         self.calls.append(list(texts))
-        return torch.stack([torch.as_tensor(self.vectors[text], dtype=torch.float32) for text in texts])[:, :truncate_dim]
+        return torch.stack(
+            [torch.as_tensor(self.vectors[text], dtype=torch.float32) for text in texts]
+        )[:, :truncate_dim]
 
     encode_document = encode_query
 
@@ -92,8 +104,12 @@ VECTORS = {
 def test_ndcg_by_hand_is_the_evaluators():
     # angles to "first" (x axis): P0 5.7, P1 26.6, A0 45 ... its page is first; to "second" (y axis): A1, A0, then P1: third
     *inputs, _ = evaluation.retrieval_inputs(eval_split())
-    measured = InformationRetrievalEvaluator(*inputs, name="vdr-eval-hard", write_csv=False)(KnownModel(VECTORS))
-    assert measured["vdr-eval-hard_cosine_ndcg@10"] == pytest.approx((1 / math.log2(2) + 1 / math.log2(4)) / 2)  # 0.75
+    measured = InformationRetrievalEvaluator(*inputs, name="vdr-eval-hard", write_csv=False)(
+        KnownModel(VECTORS)
+    )
+    assert measured["vdr-eval-hard_cosine_ndcg@10"] == pytest.approx(
+        (1 / math.log2(2) + 1 / math.log2(4)) / 2
+    )  # 0.75
     assert measured["vdr-eval-hard_cosine_mrr@10"] == pytest.approx((1 + 1 / 3) / 2)
     assert measured["vdr-eval-hard_cosine_accuracy@1"] == 0.5
     assert measured["vdr-eval-hard_cosine_recall@3"] == 1.0
@@ -139,7 +155,9 @@ def test_an_interrupted_encoding_is_not_kept(random_model, monkeypatch, tmp_path
         patch.setattr(Path, "replace", die)
         evaluation.embed_once(random_model, ["first"], pages, profile)
     assert evaluation.embed_once(random_model, ["first"], pages, profile)[1].shape == (1, 256)
-    assert len(list((profile.output_dir / "embeddings").iterdir())) == 1, "half a file has another name and was written over"
+    assert len(list((profile.output_dir / "embeddings").iterdir())) == 1, (
+        "half a file has another name and was written over"
+    )
 
 
 def test_the_key_holds_weights_and_settings(model_folder):
@@ -197,7 +215,9 @@ def test_half_a_folder_is_not_taken_for_a_model(files):
     own.mkdir(parents=True)
     for name in files:
         (own / name).write_text("[]")
-    with pytest.raises(ValueError, match=r"there is no note of what it was made from.*run notebook 03 again"):
+    with pytest.raises(
+        ValueError, match=r"there is no note of what it was made from.*run notebook 03 again"
+    ):
         evaluation.finetuned_model(load_profile("tiny"))
 
 
@@ -205,7 +225,10 @@ def test_dimensions_must_fit_the_model():
     model = KnownModel(VECTORS)  # two dimensions
     check_dims = definitions("01", "check_dims")["check_dims"]
     assert check_dims(model, (2, 1)) is None
-    with pytest.raises(ValueError, match="dimension 3 does not fit: this model's embeddings have 2 dimensions, choose 1 to 2"):
+    with pytest.raises(
+        ValueError,
+        match="dimension 3 does not fit: this model's embeddings have 2 dimensions, choose 1 to 2",
+    ):
         check_dims(model, (2, 3))
     with pytest.raises(ValueError, match="dimension 0"):
         check_dims(model, (0,))
@@ -218,7 +241,10 @@ def test_bands_say_in_or_out_and_never_stop(capsys):
         evaluation.check_band("base NDCG@10", edge, 0.5, 0.92, "Train longer.")
         assert capsys.readouterr().out.startswith("[in band]")
     evaluation.check_band("base NDCG@10", 0.41234, 0.5, 0.92, "Train longer.")
-    assert capsys.readouterr().out == "[out of band] base NDCG@10 = 0.412, expected 0.5 to 0.92. Train longer.\n"
+    assert (
+        capsys.readouterr().out
+        == "[out of band] base NDCG@10 = 0.412, expected 0.5 to 0.92. Train longer.\n"
+    )
     evaluation.check_band("gain", float("nan"), 0.05, 0.45, "Look at the loss.")
     assert capsys.readouterr().out.startswith("[out of band] gain = nan")
 
@@ -233,7 +259,9 @@ def test_results_come_back_and_nothing_half_stays():
     assert evaluation.load_results(profile, "truncation") == {"base": {}}
     with pytest.raises(TypeError):
         evaluation.save_results(profile, "truncation", {"tensor": torch.zeros(1)})
-    assert evaluation.load_results(profile, "truncation") == {"base": {}}  # the old ones are still whole
+    assert evaluation.load_results(profile, "truncation") == {
+        "base": {}
+    }  # the old ones are still whole
     folder = profile.output_dir / "results"
     assert [path.name for path in folder.iterdir()] == ["truncation.json"]
     assert list(json.loads((folder / "truncation.json").read_text())) == ["base", "made_from"]

@@ -5,7 +5,7 @@ The notebooks run on them in ``test_on_device.py``.
 """
 
 import io
-from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow
@@ -15,15 +15,23 @@ from datasets import Dataset
 from PIL import Image
 from stand_ins import CONFIG, README, read_source, variables, write_shards
 
-from tools.prepare import prepare_preprocessed
-from vdr_helpers.pages import PageStore
+from tools.prepare import prepare_published
+from vdr_helpers.pages import PageStore, fingerprint, open_page
 from vdr_helpers.profiles import load_profile
 from vdr_helpers.source import Source, open_source
-from vdr_helpers.splits import load_prepared
+from vdr_helpers.splits import load_split
 
 pytestmark = pytest.mark.slow
 
 TRAIN, EVAL = 24, 6
+
+
+def fingerprint_of(image: dict) -> str | None:
+    """The fingerprint of an image file's page, ``None`` where it does not open."""
+    try:
+        return fingerprint(open_page(image["bytes"]))
+    except ValueError:
+        return None
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +47,7 @@ def folders(table, stand_ins, tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("stand-ins") / "split-already"
     rows = table.drop_columns("image").to_pylist()
     images = table.column("image").to_pylist()
-    prints = [page_fingerprint(image["bytes"]) for image in images]
+    prints = [fingerprint_of(image) for image in images]
     settings = {"train_rows": TRAIN, "eval_rows": EVAL, "distinct_eval_pages": False}
     choose_rows = chooser(Dataset.from_list(rows), **settings)["choose_rows"]
     chosen = choose_rows(prints.__getitem__)[:2]
@@ -63,7 +71,7 @@ def full(folders, monkeypatch):
 
 
 def load_splits(profile) -> dict:
-    return {name: load_prepared(profile, name)[0] for name in ("train", "eval", "full")}
+    return {name: load_split(profile, name)[0] for name in ("train", "eval", "full")}
 
 
 def test_full_with_stand_ins_keeps_every_published_setting(full, folders):
@@ -95,7 +103,7 @@ def test_the_source_is_read_in_pieces(full, folders, monkeypatch, table):
 
     monkeypatch.setattr(Source, "read_pieces", noted)
     prepare(full)
-    opened = open_source(str(folders["source"]), "en")
+    opened = open_source(full)
     assert len(opened.shards) == 4
     assert len(opened.groups) > 12
     groups = {group for group, _ in read}
@@ -114,37 +122,37 @@ def test_train_and_eval_are_the_published_selection(full, table):
     splits = load_splits(full)
     ids, usable = set(table.column("id").to_pylist()), []
     for row in table.to_pylist():
-        if row["query"] and row["language"] == "en" and page_fingerprint(row["image"]["bytes"]):
+        if row["query"] and row["language"] == "en" and fingerprint_of(row["image"]):
             assert sum(negative in ids for negative in row["negatives"]) >= 4
             usable.append(row["query"])
     assert list(splits["train"]["query"]) == usable[:TRAIN]
     assert list(splits["eval"]["query"]) == usable[TRAIN : TRAIN + EVAL]
 
 
+def fingerprints(split) -> list[dict]:
+    """The rows of a split with a page's name in place of its path."""
+    return [
+        {
+            name: Path(value).stem if value and name != "query" else value
+            for name, value in row.items()
+        }
+        for row in split
+    ]
+
+
 def test_both_ways_end_in_the_same_data(full, folders):
     prepare(full)
     from_source = load_splits(full)
-    features = {name: split.features for name, split in from_source.items()}
-    pages = {
-        name: [
-            [page.tobytes() if page else None for page in split[column]]
-            for column in split.column_names[1:]
-        ]
-        for name, split in from_source.items()
-    }
-    queries = {name: list(split["query"]) for name, split in from_source.items()}
-
-    dirt = prepare_preprocessed(full, str(folders["preprocessed"]))
-    assert not dirt
-    shortcut = load_splits(full)
+    published = replace(full, split="published")
+    assert not prepare_published(published, str(folders["preprocessed"]))
+    shortcut = load_splits(published)
     for name, split in shortcut.items():
-        assert split.features == features[name]
-        assert list(split["query"]) == queries[name]
-        got = [
-            [page.tobytes() if page else None for page in split[column]]
-            for column in split.column_names[1:]
-        ]
-        assert got == pages[name], name
+        assert split.features == from_source[name].features
+        assert fingerprints(split) == fingerprints(from_source[name]), name
+    assert load_split(full, "train")[1] == "your own notebook 02", "both are kept side by side"
+    assert (
+        load_split(published, "train")[1] == "local folder split-already, as its publisher split it"
+    )
     assert shortcut["train"].column_names == ["query", "image", "negative_0"]
     assert shortcut["eval"].column_names == ["query", "image", *(f"negative_{i}" for i in range(4))]
     assert len(shortcut["full"]) == TRAIN + EVAL
@@ -171,22 +179,46 @@ def test_the_shortcut_drops_and_counts_rows_that_do_not_open(full, tmp_path):
     (tmp_path / "other" / "README.md").write_text(
         README.format(CONFIG.format("train") + CONFIG.format("eval"))
     )
-    dirt = prepare_preprocessed(full, str(tmp_path / "other"))
-    assert dirt == {
+    published = replace(full, split="published")
+    noise = prepare_published(published, str(tmp_path / "other"))
+    assert noise == {
         "train row without a query or with a page that does not open": 2,
         "eval row without a query or with a page that does not open": 2,
     }
-    assert len(load_prepared(full, "train")[0]) == TRAIN - 2
-    stores = [PageStore(folder) for folder in (full.output_dir / "data").glob("pages-*")]
+    assert len(load_split(published, "train")[0]) == TRAIN - 2
+    stores = [PageStore(folder) for folder in full.output_dir.glob("pages-*")]
     assert len(stores) == 5, (
         "a store per column, kept beside the splits; here both splits are one file"
     )
     assert sorted(len(store.problems) for store in stores) == [0, 0, 0, 1, 1]
 
 
+def test_a_split_that_would_be_empty_is_an_error(full, tmp_path):
+    """Images kept as paths, without their bytes: nothing of the reader's is replaced in silence."""
+    page = {"bytes": None, "path": "pages/1.png"}
+    rows = [
+        {"query": f"query {i}", "image": page} | {f"negative_{k}": page for k in range(4)}
+        for i in range(TRAIN)
+    ]
+    schema = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
+    fields = {"query": pyarrow.string(), "image": schema} | {
+        f"negative_{k}": schema for k in range(4)
+    }
+    table = pyarrow.Table.from_pylist(rows, schema=pyarrow.schema(fields))
+    for config in ("train", "eval"):
+        write_shards(table, tmp_path / "paths" / config, shards=1, group_rows=10)
+    (tmp_path / "paths" / "README.md").write_text(
+        README.format(CONFIG.format("train") + CONFIG.format("eval"))
+    )
+    with pytest.raises(
+        ValueError, match=r"train would be empty: none of its 24 rows .* paths instead of images"
+    ):
+        prepare_published(replace(full, split="published"), str(tmp_path / "paths"))
+
+
 def test_a_profile_without_a_preprocessed_dataset_says_so():
-    with pytest.raises(ValueError, match="no preprocessed dataset: run notebook 02 instead"):
-        prepare_preprocessed(load_profile("tiny"))
+    with pytest.raises(ValueError, match="no preprocessed dataset: run notebook 02"):
+        prepare_published(load_profile("tiny"))
 
 
 def test_the_stand_in_has_the_published_widths(full):

@@ -361,8 +361,13 @@ def test_the_readme_lists_every_notebook_in_order():
     assert linked == [f"notebooks/{file.name}" for file in NOTEBOOK_FILES]
 
 
-def test_the_readme_names_every_profile_and_no_other():
-    table = (ROOT / "README.md").read_text().partition("## Profiles")[2].partition("\n## ")[0]
+def test_the_table_of_profiles_names_every_profile_and_no_other():
+    table = (
+        (ROOT / "docs" / "profiles.md")
+        .read_text()
+        .partition("## Profiles")[2]
+        .partition("\n## ")[0]
+    )
     assert re.findall(r"^\| `([\w-]+)`", table, re.MULTILINE) == list(PROFILES)
 
 

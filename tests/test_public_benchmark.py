@@ -65,7 +65,11 @@ print(json.dumps({"class": isinstance(task, AbsTaskRetrieval), "category": task.
     "modalities": sorted(task.metadata.modalities), "smallest": min(sizes, key=sizes.get), "size": min(sizes.values())}))
 """
     (name,) = PROFILES["full"].benchmark_tasks
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HOME": str(tmp_path), "MTEB_CACHE": str(tmp_path / "mteb")}
+    environment = os.environ | {
+        "HF_HUB_OFFLINE": "1",
+        "HOME": str(tmp_path),
+        "MTEB_CACHE": str(tmp_path / "mteb"),
+    }
     done = warm.run(["-c", code.replace("NAME", name)], env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads(done.stdout.splitlines()[-1]) == {
@@ -76,14 +80,23 @@ print(json.dumps({"class": isinstance(task, AbsTaskRetrieval), "category": task.
         "smallest": name,
         "size": 350,
     }
-    assert not any(profile.benchmark_tasks for profile in PROFILES.values() if profile.dataset_name.startswith("generated"))
+    assert not any(
+        profile.benchmark_tasks
+        for profile in PROFILES.values()
+        if profile.dataset_name.startswith("generated")
+    )
 
 
 @pytest.mark.slow
 def test_the_cells_run_without_a_network_and_agree_with_the_evaluator(tmp_path):
     outputs, home = tmp_path / "outputs", tmp_path / "home"
     home.mkdir()
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HOME": str(home), "VDR_OUTPUTS": str(outputs), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "HF_HUB_OFFLINE": "1",
+        "HOME": str(home),
+        "VDR_OUTPUTS": str(outputs),
+        "OMP_NUM_THREADS": "1",
+    }
     done = warm.run(["-c", RUN, str(ROOT / "tests")], env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.rpartition("FOUND ")[2])
@@ -91,7 +104,9 @@ def test_the_cells_run_without_a_network_and_agree_with_the_evaluator(tmp_path):
     assert 0 < found["ours"] < 1, "a score of 0 or 1 would agree with nearly anything"
     assert found["theirs"] == pytest.approx(found["ours"], abs=1e-4)
     assert "[in band] NDCG@10 by MTEB against the evaluator" in done.stdout
-    assert "VidoreTabfquadRetrieval was not run: " in done.stdout, "a task that cannot be fetched is named, and the cell ends"
+    assert "VidoreTabfquadRetrieval was not run: " in done.stdout, (
+        "a task that cannot be fetched is named, and the cell ends"
+    )
     assert "supports ['text']" in found["untold"], "why the wrapper is told what the model reads"
     assert any(name.endswith("CoursePages.json") for name in found["kept"])
     assert not list(home.rglob("*mteb*")), "nothing of MTEB's in the home folder"

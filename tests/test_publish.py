@@ -21,15 +21,26 @@ import torch
 from cells import definitions, edited_sources
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import LocalTokenNotFoundError
-
-from tools.sizing import LORA
-from vdr_helpers.profiles import PROFILES, load_profile
 from vdr_helpers.stamps import data_settings, write_stamp
+
+from tools.gpu_memory import LORA
+from vdr_helpers.profiles import PROFILES, load_profile
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "hf_" + "S" * 34  # the shape of a token, and none
-CARD_CELLS = ("training_facts(", "load_results(", "ModelCardData(", "model_card = ")  # what they hold, in order
-SCAN_CELLS = ("def names_a_path", "def private_details", "def merge_adapters", "def hub_token", "def reason")
+CARD_CELLS = (
+    "training_facts(",
+    "load_results(",
+    "ModelCardData(",
+    "model_card = ",
+)  # what they hold, in order
+SCAN_CELLS = (
+    "def names_a_path",
+    "def private_details",
+    "def merge_adapters",
+    "def hub_token",
+    "def reason",
+)
 OWNERS = {"no-right": 403, "bad-token": 401, "taken": 409}
 
 # Runs cells of notebook 06 (the profile first, publishing last), the last one with another name each time.
@@ -80,13 +91,26 @@ class StandIn(http.server.BaseHTTPRequestHandler):
             self.server.created.append(asked)
             status = OWNERS.get(asked["organization"], 200)
             name = f"{asked['organization']}/{asked['name']}"
-            self.answer(status, {"url": f"{here}/{name}"} if status == 200 else {"error": "refused by the stand-in"})
+            self.answer(
+                status,
+                {"url": f"{here}/{name}"}
+                if status == 200
+                else {"error": "refused by the stand-in"},
+            )
         elif path == "/api/validate-yaml":
             self.answer(200, {"errors": [], "warnings": []})
         elif "/preupload/" in path:
             files = [file["path"] for file in json.loads(data)["files"]]
             modes = {name: "lfs" if name.endswith(".safetensors") else "regular" for name in files}
-            self.answer(200, {"files": [{"path": n, "uploadMode": m, "shouldIgnore": False} for n, m in modes.items()]})
+            self.answer(
+                200,
+                {
+                    "files": [
+                        {"path": n, "uploadMode": m, "shouldIgnore": False}
+                        for n, m in modes.items()
+                    ]
+                },
+            )
         elif path.endswith("/info/lfs/objects/batch"):
             objects = json.loads(data)["objects"]
             for entry in objects:
@@ -95,7 +119,14 @@ class StandIn(http.server.BaseHTTPRequestHandler):
         elif "/commit/" in path:
             self.server.commits.append([json.loads(line) for line in data.splitlines()])
             repository = path.partition("/models/")[2].partition("/commit/")[0]
-            self.answer(200, {"commitUrl": f"{here}/{repository}/commit/abc", "commitOid": "abc", "pullRequestUrl": None})
+            self.answer(
+                200,
+                {
+                    "commitUrl": f"{here}/{repository}/commit/abc",
+                    "commitOid": "abc",
+                    "pullRequestUrl": None,
+                },
+            )
         else:
             self.server.unexpected.append(f"POST {path}")
             self.answer(404)
@@ -103,7 +134,13 @@ class StandIn(http.server.BaseHTTPRequestHandler):
 
 def start_stand_in():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), StandIn)
-    server.uploads, server.created, server.commits, server.authorizations, server.unexpected = {}, [], [], [], []
+    server.uploads, server.created, server.commits, server.authorizations, server.unexpected = (
+        {},
+        [],
+        [],
+        [],
+        [],
+    )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 
@@ -122,7 +159,16 @@ def pushed(tmp_path_factory):
     home.mkdir()
     cells = [
         "from vdr_helpers.profiles import load_profile\nprofile = load_profile()",
-        *(cell(text) for text in ("finetuned_model(profile)", *CARD_CELLS, *SCAN_CELLS, "save_pretrained(", "push_to_hub(")),
+        *(
+            cell(text)
+            for text in (
+                "finetuned_model(profile)",
+                *CARD_CELLS,
+                *SCAN_CELLS,
+                "save_pretrained(",
+                "push_to_hub(",
+            )
+        ),
     ]
     (home / "cells.json").write_text(json.dumps(cells))
     server = start_stand_in()
@@ -137,9 +183,23 @@ def pushed(tmp_path_factory):
         "VDR_OUTPUTS": str(home / "outputs"),
         "PYTHONPATH": str(ROOT),
     }
-    for name in ("HF_HUB_OFFLINE", "VDR_PROFILE", "VDR_MODEL", "VDR_FINETUNED", "VDR_DATASET", "COLAB_RELEASE_TAG"):
+    for name in (
+        "HF_HUB_OFFLINE",
+        "VDR_PROFILE",
+        "VDR_MODEL",
+        "VDR_FINETUNED",
+        "VDR_DATASET",
+        "COLAB_RELEASE_TAG",
+    ):
         environment.pop(name, None)
-    names = ["me/model", "no-right/model", "bad-token/model", "taken/model", "not a name", "no-token/model"]
+    names = [
+        "me/model",
+        "no-right/model",
+        "bad-token/model",
+        "taken/model",
+        "not a name",
+        "no-token/model",
+    ]
     run = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(home / "cells.json"), *names],
         env=environment,
@@ -151,7 +211,9 @@ def pushed(tmp_path_factory):
     server.shutdown()
     assert run.returncode == 0, run.stderr
     printed = dict(part.split("\n", 1) for part in run.stdout.split("== ")[1:])
-    return types.SimpleNamespace(server=server, printed=printed, run=run, home=home, folder=home / "outputs/tiny/published")
+    return types.SimpleNamespace(
+        server=server, printed=printed, run=run, home=home, folder=home / "outputs/tiny/published"
+    )
 
 
 def committed(server):
@@ -172,13 +234,20 @@ def test_a_push_creates_a_private_repository(pushed):
     assert len(asked) == 1
     assert asked[0].get("private") is True or asked[0].get("visibility") == "private"
     assert pushed.server.unexpected == []
-    assert pushed.printed["me/model"] == f"published: http://127.0.0.1:{pushed.server.server_port}/me/model/commit/abc\n"
+    assert (
+        pushed.printed["me/model"]
+        == f"published: http://127.0.0.1:{pushed.server.server_port}/me/model/commit/abc\n"
+    )
 
 
 @pytest.mark.slow
 def test_a_push_holds_the_folder_on_disk_with_its_card(pushed):
     files = committed(pushed.server)
-    on_disk = {p.relative_to(pushed.folder).as_posix(): p.read_bytes() for p in pushed.folder.rglob("*") if p.is_file()}
+    on_disk = {
+        p.relative_to(pushed.folder).as_posix(): p.read_bytes()
+        for p in pushed.folder.rglob("*")
+        if p.is_file()
+    }
     assert files == on_disk
     card = files["README.md"].decode()
     assert ModelCard(card).data.library_name == "sentence-transformers"
@@ -191,18 +260,33 @@ def test_a_push_holds_the_folder_on_disk_with_its_card(pushed):
 @pytest.mark.slow
 def test_the_token_goes_to_the_hub_and_nowhere_else(pushed):
     assert f"Bearer {TOKEN}" in pushed.server.authorizations
-    everything = [pushed.run.stdout.encode(), pushed.run.stderr.encode(), *committed(pushed.server).values()]
+    everything = [
+        pushed.run.stdout.encode(),
+        pushed.run.stderr.encode(),
+        *committed(pushed.server).values(),
+    ]
     assert not [part[:60] for part in everything if TOKEN.encode() in part]
-    written = [path for path in pushed.home.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
+    written = [
+        path
+        for path in pushed.home.rglob("*")
+        if path.is_file() and TOKEN.encode() in path.read_bytes()
+    ]
     assert not written
 
 
 @pytest.mark.slow
 def test_neither_the_user_nor_the_home_folder_is_published_or_printed(pushed):
-    small = {name: data for name, data in committed(pushed.server).items() if name != "tokenizer.json"}
-    private = re.compile(rb"\bada\b|/root/|/home/|/tmp/|/work/|" + re.escape(str(pushed.home.parent)).encode())
+    small = {
+        name: data for name, data in committed(pushed.server).items() if name != "tokenizer.json"
+    }
+    private = re.compile(
+        rb"\bada\b|/root/|/home/|/tmp/|/work/|" + re.escape(str(pushed.home.parent)).encode()
+    )
     assert not [name for name, data in small.items() if private.search(data)]
-    for printed in (pushed.run.stdout, pushed.run.stderr):  # some releases of transformers print where they are installed
+    for printed in (
+        pushed.run.stdout,
+        pushed.run.stderr,
+    ):  # some releases of transformers print where they are installed
         assert not re.search(r"\bada\b", printed)
         assert str(pushed.home.parent) not in printed
     assert str(pushed.home).encode() not in committed(pushed.server)["tokenizer.json"]
@@ -293,7 +377,9 @@ def test_the_platforms_secret_is_read(no_token, monkeypatch, capsys, variable):
 
 @pytest.mark.parametrize("variable", ["COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"])
 def test_a_refused_secret_is_no_token(no_token, monkeypatch, variable):
-    platform(monkeypatch, variable, secrets_of({}.__getitem__)[variable])  # raises KeyError, as a store without the secret
+    platform(
+        monkeypatch, variable, secrets_of({}.__getitem__)[variable]
+    )  # raises KeyError, as a store without the secret
     with pytest.raises(LocalTokenNotFoundError) as problem:
         HfApi(token=hub_token()).create_repo("me/model", private=True)
     assert "HF_TOKEN" in reason(problem.value) and "\n" not in reason(problem.value)
@@ -354,7 +440,10 @@ def user(monkeypatch):
         ("in file:///opt/models/mine", [PATH]),
         ("in " + os.sep + "tmp", [PATH]),  # a single word counts because this machine has it
         ("say /no_think to the model", []),
-        *((f"in {top}/my run/model", [PATH]) for top in ("/root", "/content", "/tmp", "/mnt", "/workspace", "/scratch", "/data")),
+        *(
+            (f"in {top}/my run/model", [PATH])
+            for top in ("/root", "/content", "/tmp", "/mnt", "/workspace", "/scratch", "/data")
+        ),
         ("by lovelace", ["your user name"]),
         ("by lovelaces", []),
         ("token " + TOKEN, ["a token"]),
@@ -363,7 +452,9 @@ def user(monkeypatch):
 )
 def test_private_details_are_found(tmp_path, user, text, found):
     (tmp_path / "README.md").write_text("# Title\n" + text)
-    (tmp_path / "tokenizer.json").write_text('{"model": {"vocab": {"lovelace": 1, "/home/x/y": 2}, "merges": ["/usr/ lib/x"]}}')
+    (tmp_path / "tokenizer.json").write_text(
+        '{"model": {"vocab": {"lovelace": 1, "/home/x/y": 2}, "merges": ["/usr/ lib/x"]}}'
+    )
     found = [what + " (line 2)" if what == PATH else what for what in found]
     assert private_details(tmp_path) == [f"README.md: {what}" for what in found]
 
@@ -372,7 +463,9 @@ def test_a_path_in_json_is_named_by_its_line(tmp_path, user):
     (tmp_path / "adapter_config.json").write_text(
         json.dumps({"base": [{"base_model_name_or_path": "/scratch/u1/base"}], "r": 32}, indent=1)
     )
-    (tmp_path / "config.json").write_text(json.dumps({"_name_or_path": "owner/model", "dir": "\\\\server\\share\\model"}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"_name_or_path": "owner/model", "dir": "\\\\server\\share\\model"})
+    )
     (tmp_path / "broken.json").write_text('{"a": "/mnt/disk/model", ')
     assert private_details(tmp_path) == [
         f"adapter_config.json: {PATH} (line 4)",
@@ -383,12 +476,19 @@ def test_a_path_in_json_is_named_by_its_line(tmp_path, user):
 
 def test_what_a_real_model_folder_holds_is_no_path(tmp_path, user):
     expression = r"(?i:'s|'t|'re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|i:\s|/\S+/"
-    tokenizer = {"pre_tokenizer": {"pattern": {"Regex": expression}}, "added_tokens": [{"content": "</tool_call>"}]}
+    tokenizer = {
+        "pre_tokenizer": {"pattern": {"Regex": expression}},
+        "added_tokens": [{"content": "</tool_call>"}],
+    }
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
     (tmp_path / "merges.txt").write_text("/home /ada\n/usr/lib /x\n")
     (tmp_path / "vocab.json").write_text('{"/home/ada": 3}')
-    (tmp_path / "chat_template.jinja").write_text("{{- '</tools>\\n' }}{% if x / 2 %}{{ '/think' }}{% endif %}<|im_end|>")
-    (tmp_path / "config.json").write_text('{"url": "https://huggingface.co/owner/model/blob/main/x", "dtype": "float16"}')
+    (tmp_path / "chat_template.jinja").write_text(
+        "{{- '</tools>\\n' }}{% if x / 2 %}{{ '/think' }}{% endif %}<|im_end|>"
+    )
+    (tmp_path / "config.json").write_text(
+        '{"url": "https://huggingface.co/owner/model/blob/main/x", "dtype": "float16"}'
+    )
     assert private_details(tmp_path) == []
     for shipped_model in (ROOT / "assets").glob("tiny-*"):
         assert private_details(shipped_model) == []
@@ -407,7 +507,11 @@ def test_lora_is_merged_so_that_no_path_leaves(tmp_path, monkeypatch):
     from sentence_transformers import SentenceTransformer
 
     profile = load_profile("tiny")
-    settings = {"model_kwargs": profile.model_kwargs, "processor_kwargs": profile.processor_kwargs, "device": "cpu"}
+    settings = {
+        "model_kwargs": profile.model_kwargs,
+        "processor_kwargs": profile.processor_kwargs,
+        "device": "cpu",
+    }
     model = SentenceTransformer(profile.base_model, **settings)
     space = definitions("06", "merge_adapters")
     merge_adapters = space["merge_adapters"]
@@ -430,7 +534,9 @@ def test_lora_is_merged_so_that_no_path_leaves(tmp_path, monkeypatch):
     merge_adapters(tuned).save_pretrained(str(folder), create_model_card=False)
     assert private_details(folder) == []
     assert not list(folder.glob("adapter*"))
-    published = SentenceTransformer(str(folder), device="cpu")  # as a stranger: no settings, no peft, no base
+    published = SentenceTransformer(
+        str(folder), device="cpu"
+    )  # as a stranger: no settings, no peft, no base
     assert not getattr(published[0].auto_model, "peft_config", None)
     assert abs(published.encode_query(["Alder Energy revenue 2020"]) - expected).max() < 1e-5
 
@@ -443,7 +549,9 @@ def make_card(monkeypatch, folder, profile, stamp, results=None):
     folder.mkdir()
     if stamp:
         write_stamp(folder, stamp)
-    monkeypatch.setattr("vdr_helpers.evaluation.load_results", lambda profile, name: (results or {}).get(name))
+    monkeypatch.setattr(
+        "vdr_helpers.evaluation.load_results", lambda profile, name: (results or {}).get(name)
+    )
     space = {"profile": profile, "finetuned_path": str(folder), "width": profile.truncate_dim}
     for text in CARD_CELLS:
         exec(cell(text), space)
@@ -453,10 +561,15 @@ def make_card(monkeypatch, folder, profile, stamp, results=None):
 def loss_of(profile):
     """The course's loss on a model that does nothing."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss, MatryoshkaLoss
+    from sentence_transformers.sentence_transformer.losses import (
+        CachedMultipleNegativesRankingLoss,
+        MatryoshkaLoss,
+    )
 
     model = SentenceTransformer(modules=[torch.nn.Identity()], device="cpu")
-    return MatryoshkaLoss(model, CachedMultipleNegativesRankingLoss(model), list(profile.matryoshka_dims))
+    return MatryoshkaLoss(
+        model, CachedMultipleNegativesRankingLoss(model), list(profile.matryoshka_dims)
+    )
 
 
 def in_words(loss):
@@ -464,20 +577,39 @@ def in_words(loss):
     from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 
     rows = types.SimpleNamespace(column_names=["query", "image", "negative_0"])
-    settings = {"learning_rate": 2e-4, "num_train_epochs": 1.0, "train_batch_size": 64, "seed": 42, "bf16": False, "fp16": True}
+    settings = {
+        "learning_rate": 2e-4,
+        "num_train_epochs": 1.0,
+        "train_batch_size": 64,
+        "seed": 42,
+        "bf16": False,
+        "fp16": True,
+    }
     space = {
         "profile": replace(PROFILES["full"], adapters=(LORA,)), "args": types.SimpleNamespace(**settings), "loss": loss,
         "trainer": types.SimpleNamespace(train_dataset=rows), "train_dataset": range(8991), "MatryoshkaLoss": MatryoshkaLoss,
         "model": types.SimpleNamespace(dtype=torch.float16),
     }  # fmt: skip
     exec(cell("training = {", "03"), space)
-    return {name: value for name, value in space["training"].items() if name != "not the published setting"}
+    return {
+        name: value
+        for name, value in space["training"].items()
+        if name != "not the published setting"
+    }
 
 
 def note(**training):
     """What notebook 03 would have kept of a LoRA run on a T4 with the split of its publisher."""
-    split = {"name": "tomaarsen/llamaindex-vdr-en-train-preprocessed", "config": "train and eval", "revision": None}
-    data = data_settings(PROFILES["full"]) | {"dataset": split, "split": "by its publisher", "train_rows": 9000}
+    split = {
+        "name": "tomaarsen/llamaindex-vdr-en-train-preprocessed",
+        "config": "train and eval",
+        "revision": None,
+    }
+    data = data_settings(PROFILES["full"]) | {
+        "dataset": split,
+        "split": "by its publisher",
+        "train_rows": 9000,
+    }
     return {
         "model": {"name": "Qwen/Qwen3-VL-Embedding-2B", "revision": "9f2f7e"},
         "data": data | {"resolved": {"name": split["name"], "revision": "abc123"}},
@@ -485,7 +617,10 @@ def note(**training):
     }
 
 
-METRICS = {f"vdr-eval-hard_cosine_{name}": value for name, value in (("ndcg@10", 0.93711), ("mrr@10", 0.9), ("accuracy@1", 0.85))}
+METRICS = {
+    f"vdr-eval-hard_cosine_{name}": value
+    for name, value in (("ndcg@10", 0.93711), ("mrr@10", 0.9), ("accuracy@1", 0.85))
+}
 RESULTS = {
     "evaluation": {"base": METRICS, "finetuned": METRICS},
     "truncation": {"base": {"2048": 0.8, "64": 0.6}, "finetuned": {"2048": 0.93711, "64": 0.9}},
@@ -509,20 +644,39 @@ def test_the_card_says_what_was_really_trained(tmp_path, monkeypatch):
 
 
 def test_deviations_are_those_of_the_training_machine(tmp_path, monkeypatch):
-    said = ["LoRA on the language model instead of all weights", "float16 weights instead of bfloat16"]
-    card = make_card(monkeypatch, tmp_path / "tuned", PROFILES["full"], note(**{"not the published setting": "; ".join(said)}))
+    said = [
+        "LoRA on the language model instead of all weights",
+        "float16 weights instead of bfloat16",
+    ]
+    card = make_card(
+        monkeypatch,
+        tmp_path / "tuned",
+        PROFILES["full"],
+        note(**{"not the published setting": "; ".join(said)}),
+    )
     assert f"| not the published setting | {'; '.join(said)} |" in card.text
-    here = make_card(monkeypatch, tmp_path / "older", replace(PROFILES["full"], train_rows=96), note())
-    assert "published setting" not in here.text  # a note that does not say them: today's settings are not theirs
+    here = make_card(
+        monkeypatch, tmp_path / "older", replace(PROFILES["full"], train_rows=96), note()
+    )
+    assert (
+        "published setting" not in here.text
+    )  # a note that does not say them: today's settings are not theirs
     assert "96" not in here.text.partition("## Training")[2].partition("## Evaluation")[0]
 
 
 def test_the_head_is_what_the_hub_reads(tmp_path, monkeypatch):
     card = make_card(monkeypatch, tmp_path / "tuned", PROFILES["full"], note(), RESULTS)
     data = card.data
-    assert (data.base_model, data.license, data.language) == ("Qwen/Qwen3-VL-Embedding-2B", "apache-2.0", "en")
+    assert (data.base_model, data.license, data.language) == (
+        "Qwen/Qwen3-VL-Embedding-2B",
+        "apache-2.0",
+        "en",
+    )
     assert data.datasets == "tomaarsen/llamaindex-vdr-en-train-preprocessed"
-    assert (data.library_name, data.pipeline_tag) == ("sentence-transformers", "visual-document-retrieval")
+    assert (data.library_name, data.pipeline_tag) == (
+        "sentence-transformers",
+        "visual-document-retrieval",
+    )
     scores = {result.metric_type: result.metric_value for result in data.eval_results}
     assert scores == {"ndcg@10": 0.9371, "mrr@10": 0.9, "accuracy@1": 0.85}
     assert "| 64 | 0.600 | 0.900 |" in card.text

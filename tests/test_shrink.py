@@ -10,7 +10,9 @@ from benchmarks import latency
 
 @pytest.fixture(scope="module")
 def own():
-    return definitions("07", "to_int8", "hamming_similarity", "rescore", "made_up", "brute_force", "cut")
+    return definitions(
+        "07", "to_int8", "hamming_similarity", "rescore", "made_up", "brute_force", "cut"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,9 @@ def scorer(right_pages, pages):
     """``ndcg_per_query`` with the names that it reads."""
     places = numpy.arange(1, pages + 1)
     space = definitions("07", "ndcg_per_query")["ndcg_per_query"]
-    gains = numpy.concatenate([[0.0], numpy.cumsum(numpy.where(places <= 10, 1 / numpy.log2(1 + places), 0))])
+    gains = numpy.concatenate(
+        [[0.0], numpy.cumsum(numpy.where(places <= 10, 1 / numpy.log2(1 + places), 0))]
+    )
     space.__globals__.update(right_pages=right_pages, gains=gains)
     return space
 
@@ -44,7 +48,9 @@ def test_hamming_is_the_number_of_signs_that_differ(own, vectors):
 
 
 def test_without_ties_the_score_is_the_plain_one(vectors):
-    similarities = vectors[:40] @ vectors.T + numpy.random.default_rng(0).normal(size=(40, 300), scale=0.6)
+    similarities = vectors[:40] @ vectors.T + numpy.random.default_rng(0).normal(
+        size=(40, 300), scale=0.6
+    )
     found = scorer(list(range(40)), 300)(similarities)
     ranks = (similarities > similarities[range(40), range(40)][:, None]).sum(axis=1) + 1
     assert found == pytest.approx(numpy.where(ranks <= 10, 1 / numpy.log2(1 + ranks), 0))
@@ -56,24 +62,34 @@ def test_equal_pages_share_the_places_they_take():
     alone, four = numpy.zeros((1, 20)), numpy.zeros((1, 20))
     alone[0, 0], four[0, :4] = 1, 1
     assert ndcg_per_query(alone) == pytest.approx([1.0])
-    assert ndcg_per_query(four) == pytest.approx([sum(1 / numpy.log2(1 + place) for place in (1, 2, 3, 4)) / 4])
+    assert ndcg_per_query(four) == pytest.approx(
+        [sum(1 / numpy.log2(1 + place) for place in (1, 2, 3, 4)) / 4]
+    )
     everything = ndcg_per_query(numpy.zeros((1, 20)))
-    assert everything == pytest.approx([sum(1 / numpy.log2(1 + place) for place in range(1, 11)) / 20])
+    assert everything == pytest.approx(
+        [sum(1 / numpy.log2(1 + place) for place in range(1, 11)) / 20]
+    )
 
 
 def test_a_shortlist_finds_only_what_is_on_it(own, vectors):
     full = vectors[:30] @ vectors.T
     wrong_way_round = own["rescore"](-full, full, 20)
-    assert (wrong_way_round[range(30), range(30)] == -2).all(), "the right page came last and is not on the list"
+    assert (wrong_way_round[range(30), range(30)] == -2).all(), (
+        "the right page came last and is not on the list"
+    )
     right = own["rescore"](full, full, 20)
-    assert (right.argmax(axis=1) == numpy.arange(30)).all() and ((right > -2).sum(axis=1) == 20).all()
+    assert (right.argmax(axis=1) == numpy.arange(30)).all() and (
+        (right > -2).sum(axis=1) == 20
+    ).all()
 
 
 def test_the_benchmark_measures_what_the_notebook_shows(own, vectors):
     assert (own["made_up"](vectors, 500) == latency.made_up(vectors, 500)).all()
     made = own["made_up"](vectors, 500)
     assert numpy.linalg.norm(made, axis=1) == pytest.approx(1, abs=1e-5)
-    assert set(own["brute_force"](vectors[0], vectors)) == set(numpy.argsort(-(vectors @ vectors[0]))[:10])
+    assert set(own["brute_force"](vectors[0], vectors)) == set(
+        numpy.argsort(-(vectors @ vectors[0]))[:10]
+    )
     row = latency.measure(vectors[:40], latency.made_up(vectors, 4000))
     assert row["vectors"] == 4000 and 0 < row["ivf_recall_at_10"] <= 1 and row["lists"] <= 100
 
@@ -83,7 +99,9 @@ def test_stored_measurements_say_what_they_are():
 
     times, stores = measured("latency"), measured("stores")
     assert [row["vectors"] for row in times["rows"]] == list(latency.SIZES)
-    assert all(row["ivf_ms"] < row["numpy_ms"] for row in times["rows"] if row["vectors"] >= 100_000)
+    assert all(
+        row["ivf_ms"] < row["numpy_ms"] for row in times["rows"] if row["vectors"] >= 100_000
+    )
     assert times["device"] and stores["device"] and times["versions"]["numpy"]
     for store in stores["stores"].values():
         assert store["queries_with_numpys_ten_best"] == store["queries_compared"]

@@ -60,8 +60,8 @@ class Exercise:
 
     number: str
     check: Callable
-    mistakes: dict | Callable
-    another: object
+    mistakes: dict | Callable = field(default_factory=dict)
+    another: object = None
 
     def __call__(self, answer, *given) -> None:
         """Print "Exercise 4.1 · right", "· not yet: <hint>" or "· not answered yet"."""

@@ -63,4 +63,4 @@ def judge(check: Callable, case: int, runs: dict) -> None:
 
     ``runs``: the sound run under 0, and each case made so far under its number.
     """
-    Exercise(f"12.{case}", hint)(check, case, runs)
+    Exercise(number=f"12.{case}", check=hint)(check, case, runs)

@@ -28,6 +28,7 @@ def start(name: str | None = None) -> Profile:
 
     Raises what :func:`vdr_helpers.profiles.load_profile` and :func:`vdr_helpers.gpu.use_first_gpu` raise.
     """
+    check_loaded_packages()
     quiet_progress_bars()
     profile = load_profile(name)
     use_first_gpu()
@@ -36,6 +37,18 @@ def start(name: str | None = None) -> Profile:
     libraries = " | ".join(f"{library} {version.partition('+')[0]}" for library, version in versions)
     print(f"profile {profile.name} | {present_gpu().name.partition(',')[0]} | {libraries}")
     return profile
+
+
+def check_loaded_packages() -> None:
+    """Raise ``RuntimeError`` where a package was replaced after this kernel had loaded it, as an install on Colab can do."""
+    for package in ("numpy", "torch", "torchvision", "transformers", "sentence-transformers"):
+        loaded = getattr(sys.modules.get(package.replace("-", "_")), "__version__", None)
+        installed = importlib.metadata.version(package)
+        if loaded and loaded.partition("+")[0] != installed.partition("+")[0]:
+            raise RuntimeError(
+                f"{package} {loaded} is loaded and {installed} is installed: restart the session (menu Runtime or Run), "
+                "then run this cell first"
+            )
 
 
 def quiet_progress_bars() -> None:

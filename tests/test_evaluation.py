@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 from sentence_transformers.util import cos_sim
+
 from vdr_helpers import evaluation
 from vdr_helpers.cache import replace_folder
 from vdr_helpers.models import model_key, tuned_folder, tuned_settings

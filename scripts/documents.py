@@ -3,12 +3,12 @@
     python documents.py my_pdfs --data my_data --model owner/model
     python documents.py my_pdfs --query-models                 # without a model that writes queries
 
-Queries come from questions.csv in the folder (columns file, page, query), from headings, captions and
-table lines of the text layer, and from vision-language models. All of them are listed in
+Queries come from questions.csv in the folder (columns file, page, query), from headings, captions
+and table lines of the text layer, and from vision-language models. All of them are listed in
 my_data/queries_to_check.csv: write "no" into the column keep, save, and run the same line again.
 
 Written is what prepare.py writes: pages/<key>.png, train.jsonl, eval.jsonl, manifest.json; beside
-them pages.jsonl, which page of which file each one is. A third of the documents is for evaluation.
+them pages.jsonl, which page of which file each one is. A third of the files is for evaluation.
 
 Needs: pip install "sentence-transformers[image,train]" pandas pypdfium2
 """
@@ -24,7 +24,6 @@ import re
 import statistics
 import unicodedata
 from collections import Counter, defaultdict
-from importlib.metadata import version
 from pathlib import Path
 
 import pandas
@@ -156,18 +155,6 @@ def read_document(file, processor, data):
 # The folder
 
 
-def read_once(file, digest, processor, data):
-    """What read_document returns, from an earlier run if its pages are still there."""
-    note = data / "documents" / f"{digest}.json"
-    if note.exists():
-        found = json.loads(note.read_text(encoding="utf-8"))
-        if all((data / "pages" / row["image"]).exists() for row in found["rows"]):
-            return found
-    found = read_document(file, processor, data)
-    write_whole(note, json.dumps(found))
-    return found
-
-
 def read_folder(folder, processor, data):
     """A row for each page of the folder's PDF files; what happened to a file is printed."""
     rows, names = [], {}
@@ -181,7 +168,7 @@ def read_folder(folder, processor, data):
             digest = hashlib.sha256(file.read_bytes()).hexdigest()[:20]
             if names.setdefault(digest, name) != name:
                 raise ValueError(f"is a copy of {names[digest]}, and left out")
-            found = read_once(file, digest, processor, data)
+            found = read_document(file, processor, data)
         except (ValueError, OSError) as error:
             print(f"{name} {error}")
             continue
@@ -195,44 +182,38 @@ def read_folder(folder, processor, data):
     return rows
 
 
-def write_whole(file, text, encoding="utf-8"):
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(text, encoding=encoding)
-    partial.replace(file)
-
-
 # Queries: rows of query, id of the page that answers, and the way they were made
 
 
-def read_table(file, columns):
-    """The lines of a CSV file as dictionaries, whatever spreadsheet saved it. ValueError names it."""
+def decode(file):
+    """The text of a file that a spreadsheet saved. ValueError names one that cannot be read."""
     content = file.read_bytes()
-    for encoding in (
-        "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig",
-        "cp1252",
-    ):
+    is_utf16 = content[:2] in (b"\xff\xfe", b"\xfe\xff")
+    for encoding in ["utf-16"] if is_utf16 else ["utf-8-sig", "cp1252"]:
         try:
-            text = content.decode(encoding)
-            break
+            return content.decode(encoding)
         except UnicodeDecodeError:
             continue
-    else:
-        raise ValueError(
-            f"{file.name} is neither UTF-8 nor UTF-16 nor Windows-1252: save it as UTF-8"
-        )
+    raise ValueError(f"{file.name} is neither UTF-8 nor UTF-16 nor Windows-1252: save it as UTF-8")
+
+
+def read_table(file, columns):
+    """The lines of a CSV file, each a dictionary of texts; ValueError where a column is missing."""
+    text = decode(file)
     header = text.partition("\n")[0]
-    reader = csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=header.count))
+    reader = csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=header.count), restval="")
     reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or []]
-    if missing := [name for name in columns if name not in reader.fieldnames]:
-        raise ValueError(f"{file.name} has no column {', '.join(missing)}; expected {columns}")
+    missing = [name for name in columns if name not in reader.fieldnames]
+    if missing:
+        raise ValueError(
+            f"{file.name} has no column {', '.join(missing)}; found {header.strip()!r}"
+        )
     lines = []
     for line in reader:
         if None in line:
-            print(f"line {reader.line_num} of {file.name} has too many fields: quote its text")
-        elif any(line.values()):
-            lines.append(
-                {name: value or "" for name, value in line.items()} | {"line": reader.line_num}
-            )
+            print(f"line {reader.line_num} of {file.name} is left out: quote a text with commas")
+        elif any(value.strip() for value in line.values()):
+            lines.append(line | {"line": reader.line_num})
     return lines
 
 
@@ -242,18 +223,18 @@ def is_text(query):
     return bool(query.strip()) and not address and not os.path.isfile(query)
 
 
-def queries_from_table(file, page_of):
+def queries_from_table(file, pages):
     """Questions of people; a line that names no page, or asks nothing, is named and left out."""
     found = []
     for line in read_table(file, ("file", "page", "query")) if file.exists() else []:
         number = re.fullmatch(r"0*(\d+)(\.0*)?", line["page"].strip())
         name = unicodedata.normalize("NFC", line["file"].strip())
         page = f"{name}#{number[1] if number else line['page']}"
-        if page in page_of and is_text(line["query"]):
+        if page in pages and is_text(line["query"]):
             found.append({"query": line["query"].strip(), "id": page, "way": "table"})
         else:
-            reason = "no page that was read" if page not in page_of else "no question"
-            print(f"line {line['line']} of {file.name} is left out: {page}, {reason}")
+            what = "asks nothing" if page in pages else f"{page} is no page that was read"
+            print(f"line {line['line']} of {file.name} is left out: {what}")
     return found
 
 
@@ -289,8 +270,8 @@ person would who has never seen it.
 general: about the subject of the page, in at most eight words.
 specific: about one fact on the page, naming what a reader must know to find it among many similar \
 documents, not the answer.
-Reply with JSON only: {"general": "...", "specific": "..."}. If the page says nothing worth asking, \
-reply {}."""
+Reply with JSON only: {"general": "...", "specific": "..."}. If the page says nothing worth \
+asking, reply {}."""
 
 
 def read_reply(reply):
@@ -317,9 +298,9 @@ def ask_model(image, model, processor):
     return processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
-def queries_from_model(name, rows, size, data):
+def queries_from_model(name, rows, args):
     """A query for each page whose reply can be read; replies are kept, and not asked for again."""
-    file, replies = data / "replies.jsonl", {}
+    file, replies = args.data / "replies.jsonl", {}
     if file.exists():
         lines = file.read_text(encoding="utf-8").split("\n")
         kept = [json.loads(line) for line in lines if line.endswith("]")]  # half a line is none
@@ -327,10 +308,10 @@ def queries_from_model(name, rows, size, data):
     todo = dict.fromkeys(row["image"] for row in rows if row["image"] not in replies)
     if todo:
         model = AutoModelForImageTextToText.from_pretrained(name, dtype="auto", device_map="auto")
-        processor = AutoProcessor.from_pretrained(name, size=size)
+        processor = AutoProcessor.from_pretrained(name, size=page_size(args))
         with file.open("a", encoding="utf-8") as lines:
             for image in todo:
-                replies[image] = ask_model(data / "pages" / image, model, processor)
+                replies[image] = ask_model(args.data / "pages" / image, model, processor)
                 lines.write("\n" + json.dumps([name, image, replies[image]]))
                 lines.flush()
     read = [(row["id"], read_reply(replies[row["image"]])) for row in rows]
@@ -365,7 +346,7 @@ def checked(queries, file):
         marked = {(line["query"], line["id"]): line["keep"] for line in marks}
         pairs = zip(fresh["query"], fresh["id"], strict=True)
         fresh["keep"] = [marked.get(pair, "yes") for pair in pairs]
-    write_whole(file, fresh.to_csv(index=False), encoding="utf-8-sig")
+    fresh.to_csv(file, index=False, encoding="utf-8-sig")
     return fresh[fresh["keep"].str.strip().str.lower() != "no"].drop(columns="keep")
 
 
@@ -373,7 +354,7 @@ def checked(queries, file):
 
 
 def side_of(file, eval_files):
-    """ "eval" or "train", by the file's name alone, so that it stays there when others are added."""
+    """The split of a file, by its name alone, so that it stays there when others are added."""
     if eval_files:
         return "eval" if file in eval_files else "train"
     return "eval" if int(hashlib.sha256(file.encode()).hexdigest(), 16) % 3 == 0 else "train"
@@ -405,25 +386,39 @@ def split_by_file(rows, kept, eval_files):
     return split
 
 
-def mine_train(table, rows, model, settings, margin):
+def mine(table, corpus, model, args, **rules):
+    """What mine_hard_negatives finds for a table of queries, however deep it has to look."""
+    pages = args.data / "pages"
+    pairs = {"query": list(table["query"]), "image": [str(pages / x) for x in table["image"]]}
+    return mine_hard_negatives(
+        Dataset.from_dict(pairs),
+        model,
+        corpus=[str(pages / image) for image in corpus],
+        range_max=len(corpus) - 1,
+        batch_size=args.encode_batch_size,
+        verbose=False,
+        **rules,
+    )
+
+
+def mine_train(table, corpus, rows, model, args):
     """Rows of query, image and negative_0, one a page: the most similar page of another file."""
-    first_come = {"table": 0, "text layer": 2}  # questions, then what a model wrote, then phrases
-    order = table["way"].map(first_come).fillna(1)
+    order = table["way"].map({"table": 0, "text layer": 2}).fillna(1)  # a model's stand between
     table = table.loc[order.sort_values(kind="stable").index].groupby("id", sort=False).head(1)
     files_of = defaultdict(set)
     for row in rows:
         files_of[row["image"]].add(row["file"])
-    mined = mine(table, model, settings, num_negatives=50, relative_margin=margin)
-    found = {}
-    for row in mined:
+    found, rules = {}, {"relative_margin": args.relative_margin}
+    rules["num_negatives"] = min(50, len(corpus) - 1)
+    for row in mine(table, corpus, model, args, **rules):
         image, negative = Path(row["image"]).name, Path(row["negative"]).name
         if not files_of[image] & files_of[negative]:
             found.setdefault((row["query"], image), negative)
-    print(f"{len(found)} of {len(table)} queries have a hard negative; the others are left out")
+    print(f"{len(found)} of {len(table)} pages have a hard negative; the others are left out")
     if not found:
         raise ValueError(
-            "no query has a hard negative that is safely less similar than its own page: "
-            "try --relative-margin 0, or a --model that knows such pages better"
+            "no page has a hard negative, a page of another file that is safely less similar to "
+            "the query: add PDF files, or set --relative-margin 0, or another --model"
         )
     return [
         {"query": query, "image": image, "negative_0": negative}
@@ -431,37 +426,19 @@ def mine_train(table, rows, model, settings, margin):
     ]
 
 
-def mine(table, model, settings, **rules):
-    """What mine_hard_negatives finds among settings["corpus"], or as much as there is."""
-    pages = settings["pages"]
-    pairs = [
-        {"query": query, "image": str(pages / image)}
-        for query, image in zip(table["query"], table["image"], strict=True)
-    ]
-    corpus = [str(pages / image) for image in settings["corpus"]]
-    rules["num_negatives"] = min(rules["num_negatives"], len(corpus) - 1)
-    return mine_hard_negatives(
-        Dataset.from_list(pairs),
-        model,
-        corpus=corpus,
-        range_max=len(corpus) - 1,
-        batch_size=settings["batch_size"],
-        verbose=False,
-        **rules,
-    )
-
-
-def mine_eval(table, model, settings):
+def mine_eval(table, corpus, model, args):
     """Rows of query, image and negative_0 to negative_3: the four most similar other pages."""
-    if len(settings["corpus"]) < 5:
+    if len(corpus) < 5:
         raise ValueError(
-            f"the files for evaluation have {len(settings['corpus'])} different pages, expected at "
-            "least 5: add PDF files, or name longer ones with --eval-files"
+            f"the files for evaluation have {len(corpus)} different pages, expected 5 at least: "
+            "add PDF files, or name longer ones with --eval-files"
         )
     rows = []
-    for row in mine(table, model, settings, num_negatives=4, output_format="n-tuple"):
-        negatives = {f"negative_{i}": Path(row[f"negative_{i + 1}"]).name for i in range(4)}
-        rows.append({"query": row["query"], "image": Path(row["image"]).name} | negatives)
+    for row in mine(table, corpus, model, args, num_negatives=4, output_format="n-tuple"):
+        names = {"image": row["image"]}
+        names |= {f"negative_{i}": row[f"negative_{i + 1}"] for i in range(4)}
+        names = {column: Path(path).name for column, path in names.items()}
+        rows.append({"query": row["query"]} | names)
     return rows
 
 
@@ -511,75 +488,73 @@ def read_arguments():
     return args
 
 
+def page_size(args):
+    return {"shortest_edge": args.min_pixels, "longest_edge": args.max_pixels}
+
+
 def open_data(data, settings):
-    """The folder --data, new or of an earlier run with the same pages; ValueError for any other."""
-    manifest = data / "manifest.json"
-    if manifest.exists():
-        there = json.loads(manifest.read_text(encoding="utf-8"))["settings"]
-        different = [name for name, value in settings.items() if there.get(name) != value]
-        if different:
-            different = ", ".join(different)
-            raise ValueError(f"{data} was made with another {different}: name another with --data")
-    elif data.exists() and any(data.iterdir()):
-        raise ValueError(f"{data} is not empty and was not made here: name another with --data")
+    """The folder --data, new or of an earlier run of this script; ValueError for any other."""
+    settings, note = json.dumps(settings, indent=1), data / "documents.json"
+    if note.exists() and note.read_text(encoding="utf-8") != settings:
+        raise ValueError(f"{data} was made with other settings, see {note}: name another --data")
+    if not note.exists() and data.exists() and any(data.iterdir()):
+        raise ValueError(f"{data} is not empty and was not made here: name another --data")
     (data / "pages").mkdir(parents=True, exist_ok=True)
-    (data / "documents").mkdir(exist_ok=True)
-    write_whole(manifest, json.dumps({"settings": settings, "rows": None}, indent=1))
+    note.write_text(settings, encoding="utf-8")
+    (data / "manifest.json").unlink(missing_ok=True)  # until everything is whole again
 
 
 def write_lines(file, rows):
-    write_whole(file, "".join(json.dumps(row) + "\n" for row in rows))
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def main():
-    args = read_arguments()
-    size = {"shortest_edge": args.min_pixels, "longest_edge": args.max_pixels}
-    model = SentenceTransformer(
-        args.model,
-        revision=args.revision,
-        model_kwargs={"dtype": args.dtype},
-        processor_kwargs={"size": size},
-    )
-    model.truncate_dim = None
-    image_processor = model.processor.image_processor
-    settings = {"dataset": args.folder.resolve().name, "pypdfium2": version("pypdfium2")}
-    settings |= {"min_pixels": args.min_pixels, "max_pixels": args.max_pixels}
-    settings["patch"] = image_processor.patch_size * image_processor.merge_size
-    open_data(args.data, settings)
-
-    rows = read_folder(args.folder, model.processor, args.data)
-    write_lines(args.data / "pages.jsonl", rows)
-    for file in set((args.data / "pages").iterdir()) - {
-        args.data / "pages" / row["image"] for row in rows
-    }:
-        file.unlink()  # of a document that is gone
-    print(f"{len(rows)} pages of {len({row['file'] for row in rows})} files")
-
-    queries = queries_from_table(args.folder / "questions.csv", {row["id"]: row for row in rows})
+def all_queries(args, rows, model):
+    """The table of queries of all three ways that nobody has marked with "no"."""
+    queries = queries_from_table(args.folder / "questions.csv", {row["id"] for row in rows})
     queries += queries_from_text(rows)
     candidates = []
     for name in args.query_models:
-        candidates += queries_from_model(name, rows, size, args.data)
+        candidates += queries_from_model(name, rows, args)
     paths = [str(args.data / "pages" / row["image"]) for row in rows]
     queries += findable(candidates, rows, model, paths, args.encode_batch_size)
     kept = checked(queries, args.data / "queries_to_check.csv")
     print(f"{len(kept)} queries kept:", dict(Counter(kept["way"])))
+    return kept
 
-    split = split_by_file(rows, kept, args.eval_files)
-    made = {}
-    for side in ("train", "eval"):
-        of_side = [row for row in rows if side_of(row["file"], args.eval_files) == side]
-        mining = {"pages": args.data / "pages", "batch_size": args.encode_batch_size}
-        mining["corpus"] = list(dict.fromkeys(row["image"] for row in of_side))
-        if side == "train":
-            made[side] = mine_train(split[side], rows, model, mining, args.relative_margin)
-        else:
-            made[side] = mine_eval(split[side], model, mining)
-        write_lines(args.data / f"{side}.jsonl", made[side])
-        print(f"{side}: {len(made[side])} rows")
+
+def main():
+    args = read_arguments()
+    settings = {"dataset": args.folder.resolve().name, "hub": False}
+    settings |= {"min_pixels": args.min_pixels, "max_pixels": args.max_pixels}
+    open_data(args.data, settings)
+    model = SentenceTransformer(
+        args.model,
+        revision=args.revision,
+        model_kwargs={"dtype": args.dtype},
+        processor_kwargs={"size": page_size(args)},
+    )
+    model.truncate_dim = None
+    rows = read_folder(args.folder, model.processor, args.data)
+    write_lines(args.data / "pages.jsonl", rows)
+    for file in (args.data / "pages").iterdir():
+        if not any(file.name == row["image"] for row in rows):
+            file.unlink()  # of a file that is gone
+    print(f"{len(rows)} pages of {len({row['file'] for row in rows})} files")
+
+    split = split_by_file(rows, all_queries(args, rows, model), args.eval_files)
+    corpus = {side: {} for side in split}
+    for row in rows:
+        corpus[side_of(row["file"], args.eval_files)][row["image"]] = row
+    made = {
+        "train": mine_train(split["train"], list(corpus["train"]), rows, model, args),
+        "eval": mine_eval(split["eval"], list(corpus["eval"]), model, args),
+    }
+    for side, some in made.items():
+        write_lines(args.data / f"{side}.jsonl", some)
+        print(f"{side}: {len(some)} rows")
     counts = {side: len(some) for side, some in made.items()}
-    manifest = {"settings": settings, "rows": counts, "model": args.model}
-    write_whole(args.data / "manifest.json", json.dumps(manifest, indent=1))
+    manifest = json.dumps({"settings": settings, "rows": counts}, indent=1)
+    (args.data / "manifest.json").write_text(manifest, encoding="utf-8")
 
 
 if __name__ == "__main__":

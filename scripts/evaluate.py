@@ -3,9 +3,9 @@
     python evaluate.py --data data --finetuned finetuned
     python evaluate.py --finetuned tomaarsen/Qwen3-VL-Embedding-2B-vdr    # the published model
 
-Both models are asked every query of eval.jsonl against all pages that it names. The scores are those
-of Sentence Transformers' InformationRetrievalEvaluator, the interval is a bootstrap over queries.
-Written to --results/evaluation.json, from where publish.py takes the scores.
+Both models are asked every query of eval.jsonl against all pages that it names. The scores are
+those of Sentence Transformers' InformationRetrievalEvaluator, the interval is a bootstrap over
+queries. Written to --results/evaluation.json, from where publish.py takes the scores.
 
 Needs: pip install "sentence-transformers[image]"
 """
@@ -28,9 +28,9 @@ DRAWS = 2000  # of the bootstrap
 
 def read_eval(data):
     """(queries, corpus, relevant pages, settings); a page that several rows name counts once."""
-    manifest = json.loads((data / "manifest.json").read_text(encoding="utf-8"))
-    if not manifest["rows"]:
-        raise ValueError(f"{data} is not finished: run the script that makes it again")
+    if not (data / "manifest.json").exists():
+        raise ValueError(f"no manifest.json in {data}: run prepare.py or documents.py to its end")
+    settings = json.loads((data / "manifest.json").read_text(encoding="utf-8"))["settings"]
     queries, corpus, relevant_docs = {}, {}, {}
     for i, line in enumerate((data / "eval.jsonl").open(encoding="utf-8")):
         row = json.loads(line)
@@ -42,7 +42,7 @@ def read_eval(data):
     missing = [name for name, path in corpus.items() if not Path(path).is_file()]
     if missing or not queries:
         raise ValueError(f"{data}: {len(queries)} queries; pages that are not there: {missing[:3]}")
-    return queries, corpus, relevant_docs, manifest["settings"]
+    return queries, corpus, relevant_docs, settings
 
 
 def model_key(source, revision):
@@ -129,16 +129,17 @@ def main():
         model = SentenceTransformer(
             source,
             revision=revision,
-            truncate_dim=args.truncate_dim,
             model_kwargs={"dtype": args.dtype},
             processor_kwargs={"size": size},
         )
+        model.truncate_dim = args.truncate_dim  # a tuned model may have been saved with fewer
         embeddings = encode(model, queries, corpus, args.encode_batch_size)
         evaluator = InformationRetrievalEvaluator(
             queries, corpus, relevant_docs, batch_size=args.encode_batch_size, name="vdr-eval-hard"
         )
         metrics[name] = evaluator(model, corpus_embeddings=embeddings[1].to(model.device))
         scores[name] = ndcg_per_query(*embeddings, right_pages)
+        dimensions = model.get_embedding_dimension()
         del model, evaluator  # one model in memory at a time; an evaluator holds on to the last one
         gc.collect()
         print(f"{name}: NDCG@10 {metrics[name]['vdr-eval-hard_cosine_ndcg@10']:.3f}")
@@ -151,6 +152,7 @@ def main():
         "gain": [gain.mean(), low, high],
         "queries": len(queries),
         "pages": len(corpus),
+        "dimensions": dimensions,
         "model": model_key(*sources["finetuned"]),
     }
     args.results.mkdir(parents=True, exist_ok=True)

@@ -8,13 +8,12 @@ The dataset has the columns id, query, image, negatives (ids of similar pages) a
 llamaindex/vdr-multilingual-train has, whose English part is a download of 19.7 GB; or it is split
 already, with configurations train and eval and columns query, image, negative_0 to negative_3.
 
-Written into the folder --data:
+Written into the folder --data, which must not be there yet:
 
     pages/<key>.png    a page at the size at which the model sees it; key: SHA-1 of size and pixels
     train.jsonl        a row a line: query, image and one hard negative, negative_0
     eval.jsonl         the same with four hard negatives
-    manifest.json      what all this was made from; written last
-    keys.jsonl         which page of the dataset became which file, so that a run can go on
+    manifest.json      what all this was made from
 
 Needs: pip install "sentence-transformers[image,train]"
 """
@@ -24,6 +23,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -45,7 +45,7 @@ LARGEST_PAGE = 50_000_000  # pixels; a larger picture is a mistake or a decompre
 
 
 def to_rgb(image):
-    """An upright RGB picture on white. 16-bit and float grey levels, which Pillow clips, are scaled."""
+    """An upright RGB picture on white; 16-bit and float greys, which Pillow clips, are scaled."""
     image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:
         paper = Image.new("RGBA", image.size, "white")
@@ -63,7 +63,7 @@ def to_rgb(image):
 
 
 def open_page(value, folder):
-    """The page of a dataset's cell: bytes, a path, a dictionary of both, or a list with one of these.
+    """The page in a cell of a dataset: bytes, a path, a dictionary of both, or a list of one.
 
     A path is looked up in `folder`. Raises ValueError with the reason, whatever the cell holds.
     """
@@ -111,55 +111,27 @@ def presize(page, processor):
     return functional.to_pil_image(pixels)
 
 
-class Pages:
-    """The pages folder. `keys`: {page of the dataset: its key, or None where it does not open}."""
+def write_page(value, folder, processor, pages):
+    """Write the page in a cell of a dataset; returns (its key, None) or (None, why not)."""
+    try:
+        page = presize(open_page(value, folder), processor)
+    except ValueError as error:
+        return None, str(error)
+    key = hashlib.sha1(str(page.size).encode() + page.tobytes()).hexdigest()
+    page.save(pages / f"{key}.png", "PNG", compress_level=1)  # a copy writes the same bytes
+    return key, None
 
-    def __init__(self, data, processor, folder):
-        self.data, self.processor, self.folder = data, processor, folder
-        self.keys, self.problems = {}, {}
-        (data / "pages").mkdir(exist_ok=True)
-        if (data / "keys.jsonl").exists():
-            for line in (data / "keys.jsonl").read_bytes().split(b"\n"):
-                self.note(line)
 
-    def note(self, line):
-        try:
-            name, key, problem = json.loads(line)
-        except ValueError:  # an empty line, or half a line of a run that was killed
-            return
-        if key is None:
-            self.problems[name] = problem
-        if key is None or (self.data / "pages" / f"{key}.png").exists():
-            self.keys[name] = key
-
-    def write(self, name, value):
-        """Write one page; returns its line of keys.jsonl."""
-        try:
-            page = presize(open_page(value, self.folder), self.processor)
-        except ValueError as error:
-            return json.dumps([name, None, str(error)])
-        key = hashlib.sha1(str(page.size).encode() + page.tobytes()).hexdigest()
-        file = self.data / "pages" / f"{key}.png"
-        if not file.exists():
-            partial = file.with_name(f"{key}-{name}.partial")
-            page.save(partial, "PNG", compress_level=1)
-            partial.replace(file)  # whole or not at all
-        return json.dumps([name, key, None])
-
-    def add(self, dataset, rows, column, split=""):
-        """Write the pages of these rows, several at a time."""
-        cells = dataset.select_columns(column).with_format("arrow")  # as stored, not decoded
-        names = {f"{split}{column}-{row}": row for row in sorted(rows)}
-        todo = {name: row for name, row in names.items() if name not in self.keys}
-
-        def write(name):
-            return self.write(name, cells[todo[name]][column][0].as_py())
-
-        with ThreadPoolExecutor() as threads, (self.data / "keys.jsonl").open("ab") as lines:
-            for line in tqdm(threads.map(write, todo), total=len(todo), desc=f"{split}{column}"):
-                lines.write(b"\n" + line.encode())
-                self.note(line)
-        return [self.keys[name] for name in names]
+def write_pages(source, rows, column, write):
+    """Write the pages of these rows, several at a time: {row: its key, None for a bad page}."""
+    cells, rows = source.select_columns(column).with_format("arrow"), sorted(rows)  # not decoded
+    with ThreadPoolExecutor() as threads:
+        made = threads.map(lambda row: write(cells[row][column][0].as_py()), rows)
+        made = dict(zip(rows, tqdm(made, total=len(rows), desc=column), strict=True))
+    problems = {row: problem for row, (_, problem) in made.items() if problem}
+    for row, problem in list(problems.items())[:3]:
+        print(f"skipped: {column} of row {row} {problem} ({len(problems)} such pages in all)")
+    return {row: key for row, (key, _) in made.items()}
 
 
 # Which rows
@@ -200,7 +172,7 @@ def choose_negatives(row, count, avoided, row_of_id, key_of, skipped):
 
 
 def choose_rows(texts, key_of, args, skipped):
-    """{split: [[row, its hard negatives...], ...]}: the first usable rows train, the next evaluate."""
+    """The first usable rows train, the next evaluate: {split: [[row, its negatives...], ...]}."""
     row_of_id = {row["id"]: number for number, row in enumerate(texts)}
     chosen, taken = {"train": [], "eval": []}, set()
     asked = (n for n, row in enumerate(texts) if is_wanted(row, args.language))
@@ -221,14 +193,9 @@ def choose_rows(texts, key_of, args, skipped):
     return chosen
 
 
-def rows_of_source(args, pages, skipped):
-    """{split: [(query, [key of its page, keys of its hard negatives...]), ...]} of a raw dataset."""
-    source = load_dataset(args.dataset, args.config, revision=args.dataset_revision, split="train")
-    check_columns(source, ("id", "query", "image", "negatives", "language"))
+def rows_of_source(args, source, write, skipped):
+    """{split: [(query, [key of its page, keys of its negatives...]), ...]} of a raw dataset."""
     texts = source.select_columns(["id", "query", "negatives", "language"]).to_list()
-    if not any(is_wanted(row, args.language) for row in texts):
-        there = dict(Counter(row["language"] for row in texts if is_text(row["query"])))
-        raise ValueError(f"no row has a query and language {args.language!r}; found {there}")
     found, unknown = {}, set()
 
     def key_of(number):  # a page that was not read yet counts as good and unlike all others
@@ -238,42 +205,63 @@ def rows_of_source(args, pages, skipped):
 
     chosen = choose_rows(texts, key_of, args, Counter())
     while unknown:
-        found |= dict(zip(sorted(unknown), pages.add(source, unknown, "image"), strict=True))
+        found |= write_pages(source, unknown, "image", write)
         unknown.clear()
         skipped.clear()
         chosen = choose_rows(texts, key_of, args, skipped)
-    skipped["query that is blank, an address or a file"] = sum(
-        bool(row["query"]) and not is_text(row["query"]) for row in texts
-    )
+    queries = [row["query"] for row in texts if row["query"]]
+    skipped["query blank, an address or a file"] = sum(not is_text(query) for query in queries)
     return {
         split: [(texts[row[0]]["query"], [found[number] for number in row]) for row in rows]
         for split, rows in chosen.items()
     }
 
 
-def rows_as_split(args, pages, skipped):
-    """The same of a dataset that its publisher has split: as many of its first rows as asked for."""
-    found = {}
-    for split, count, negatives in (("train", args.train_rows, 1), ("eval", args.eval_rows, 4)):
-        source = load_dataset(args.dataset, split, revision=args.dataset_revision, split="train")
-        columns = ["image", *(f"negative_{i}" for i in range(negatives))]
-        check_columns(source, ("query", *columns))
-        source = source.select(range(min(count, len(source))))
-        keys = [pages.add(source, range(len(source)), column, f"{split}-") for column in columns]
-        rows = list(zip(source["query"][:], map(list, zip(*keys, strict=True)), strict=True))
-        found[split] = [(query, row) for query, row in rows if is_text(query) and None not in row]
-        skipped[f"{split} row without a query, or with a page that does not open"] = len(
-            rows
-        ) - len(found[split])
-    return found
+def rows_as_split(split, source, write, skipped):
+    """[(query, [key of its page, keys of its negatives...]), ...] of one split of a dataset."""
+    columns = [name for name in source.column_names if name != "query"]
+    keys = [write_pages(source, range(len(source)), name, write) for name in columns]
+    usable = []
+    for number, query in enumerate(source["query"]):
+        row = [of_column[number] for of_column in keys]
+        if is_text(query) and None not in row:
+            usable.append((query, row))
+        else:
+            skipped[f"{split} row without a query or with a page that does not open"] += 1
+    return usable
 
 
-def check_columns(dataset, columns):
-    if missing := [name for name in columns if name not in dataset.column_names]:
+def load_columns(args, config, columns):
+    """These columns of the dataset; ValueError names those that it has not."""
+    source = load_dataset(args.dataset, config, revision=args.dataset_revision, split="train")
+    missing = [name for name in columns if name not in source.column_names]
+    if missing:
         raise ValueError(
-            f"the dataset has no column {', '.join(missing)}; it has {', '.join(dataset.column_names)}: "
-            "rename yours with dataset.rename_column(old, new)"
+            f"{args.dataset} has no column {', '.join(missing)}; found "
+            f"{', '.join(source.column_names)}: rename yours with dataset.rename_column(old, new)"
         )
+    return source.select_columns(columns)
+
+
+def load_sources(args):
+    """The dataset: one source, or train and eval where its publisher has split it."""
+    configs = get_dataset_config_names(args.dataset, revision=args.dataset_revision)
+    if {"train", "eval"} <= set(configs):
+        sources = {}
+        for split, count, negatives in (("train", args.train_rows, 1), ("eval", args.eval_rows, 4)):
+            names = ["query", "image", *(f"negative_{i}" for i in range(negatives))]
+            source = load_columns(args, split, names)
+            sources[split] = source.select(range(min(count, len(source))))
+        return sources
+    config = args.config if args.config in configs or configs != ["default"] else "default"
+    source = load_columns(args, config, ["id", "query", "image", "negatives", "language"])
+    texts = source.select_columns(["query", "language"])
+    if not any(is_wanted(row, args.language) for row in texts):
+        found = dict(Counter(row["language"] for row in texts if is_text(row["query"])))
+        raise ValueError(
+            f"no query has the language {args.language!r}: set --language; found {found}"
+        )
+    return {"source": source}
 
 
 # The command
@@ -289,28 +277,31 @@ def folder(text):
     return Path(os.path.expandvars(text)).expanduser()
 
 
+def model_source(text):
+    """A folder, with ~ and $HOME expanded, or the id of a model on the hub."""
+    if folder(text).is_dir():
+        return str(folder(text))
+    if text.count("/") != 1 or text.startswith(("~", ".", "/")):
+        raise argparse.ArgumentTypeError(f"no folder {text!r}, and no hub id such as owner/name")
+    return text
+
+
 def read_arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     option = parser.add_argument
     option("--dataset", default="llamaindex/vdr-multilingual-train", help="a hub id or a folder")
-    option("--config", default="en", help="its configuration; default: en")
     option("--dataset-revision", help="a commit, tag or branch of the hub")
-    option("--language", default="en", help="rows of this language, or any; default: en")
-    option("--data", type=folder, default=Path("data"), help="what is written; default: data")
+    option("--config", default="en", help="the dataset's configuration; default: en")
+    option("--language", default="en", help="of the queries, or any; default: en")
+    option("--data", type=folder, default="data", help="what is written; default: data")
     option("--train-rows", type=positive, default=10_000, help="default: 10000, as published")
     option("--eval-rows", type=positive, default=300, help="default: 300, as published")
-    option(
-        "--distinct-eval-pages", action="store_true", help="no page of train in eval, none twice"
-    )
-    option(
-        "--base-model", default="Qwen/Qwen3-VL-Embedding-2B", help="whose processor sets the size"
-    )
-    option(
-        "--base-revision",
-        help="a commit, tag or branch; default: for the published model, its commit",
-    )
+    option("--distinct-eval-pages", action="store_true", help="no page of eval stands elsewhere")
+    base = "Qwen/Qwen3-VL-Embedding-2B"
+    option("--base-model", type=model_source, default=base, help="its processor sets the sizes")
+    option("--base-revision", help="default: for the published base, its commit")
     option("--max-pixels", type=positive, default=360_000, help="per page; default: 360000")
     option("--min-pixels", type=positive, default=4_096, help="per page; default: 4096")
     args = parser.parse_args()
@@ -320,68 +311,57 @@ def read_arguments():
     return args
 
 
-def open_data(data, settings):
-    """The folder for these settings, new or from a run that was stopped. ValueError for any other."""
-    manifest = data / "manifest.json"
-    if manifest.exists():
-        there = json.loads(manifest.read_text(encoding="utf-8"))["settings"]
-        different = [name for name in settings if there.get(name) != settings[name]]
-        if different:
-            raise ValueError(
-                f"{data} was made with another {', '.join(different)}: name another folder with --data"
-            )
-    elif data.exists() and any(data.iterdir()):
-        raise ValueError(
-            f"{data} is not empty and was not made here: name another folder with --data"
-        )
-    data.mkdir(parents=True, exist_ok=True)
-    write_whole(manifest, json.dumps({"settings": settings, "rows": None}, indent=1))
-
-
-def write_whole(file, text):
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
+def write_split(file, rows):
+    """A line a row: the query and the names of its pages."""
+    lines = []
+    for query, keys in rows:
+        columns = ["image", *(f"negative_{i}" for i in range(len(keys) - 1))]
+        pages = {column: f"{key}.png" for column, key in zip(columns, keys, strict=True)}
+        lines.append(json.dumps({"query": query} | pages) + "\n")
+    file.write_text("".join(lines), encoding="utf-8")
 
 
 def main():
     args = read_arguments()
+    if args.data.exists():
+        raise ValueError(f"{args.data} is there already: name another folder with --data")
+    local = folder(args.dataset) if folder(args.dataset).is_dir() else None
     settings = {name: value for name, value in vars(args).items() if name != "data"}
-    open_data(args.data, settings)
+    settings |= {"dataset": local.resolve().name if local else args.dataset, "hub": not local}
+    if Path(args.base_model).is_dir():
+        settings["base_model"] = Path(args.base_model).name  # no path of this machine
+    args.dataset = str(local or args.dataset)
     size = {"shortest_edge": args.min_pixels, "longest_edge": args.max_pixels}
     processor = AutoProcessor.from_pretrained(
         args.base_model, revision=args.base_revision, size=size
     )
-    local = Path(args.dataset) if Path(args.dataset).is_dir() else Path()
-    pages, skipped = Pages(args.data, processor, local), Counter()
-    is_split = {"train", "eval"} <= set(get_dataset_config_names(args.dataset))
-    splits = (rows_as_split if is_split else rows_of_source)(args, pages, skipped)
+    sources, skipped = load_sources(args), Counter()
+    partial = args.data.with_name(args.data.name + ".partial")  # renamed when it is whole
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / "pages").mkdir(parents=True)
 
+    def write(cell):
+        return write_page(cell, local or Path(), processor, partial / "pages")
+
+    if "source" in sources:
+        splits = rows_of_source(args, sources["source"], write, skipped)
+    else:
+        splits = {name: rows_as_split(name, sources[name], write, skipped) for name in sources}
     for kind, count in (+skipped).most_common():
         print(f"{count:>6}  {kind}")
-    for name, problem in list(pages.problems.items())[:5]:
-        print(f"skipped: {name} {problem}")
-    asked = {"train": args.train_rows, "eval": args.eval_rows}
     found = {split: len(rows) for split, rows in splits.items()}
-    if found != asked and not (is_split and all(found.values())):
+    enough = found == {"train": args.train_rows, "eval": args.eval_rows}
+    if not all(found.values()) or ("source" in sources and not enough):
         raise ValueError(
-            f"found {found['train']} usable train rows and {found['eval']} usable eval rows, expected "
-            f"{asked['train']} and {asked['eval']}: ask for fewer with --train-rows and --eval-rows"
+            f"found {found['train']} usable train rows and {found['eval']} usable eval rows, "
+            f"expected {args.train_rows} and {args.eval_rows}: lower --train-rows and --eval-rows"
         )
     for split, rows in splits.items():
-        lines = [table_row(query, keys) for query, keys in rows]
-        write_whole(
-            args.data / f"{split}.jsonl", "".join(json.dumps(line) + "\n" for line in lines)
-        )
+        write_split(partial / f"{split}.jsonl", rows)
         print(f"{split}: {len(rows)} rows")
-    write_whole(
-        args.data / "manifest.json", json.dumps({"settings": settings, "rows": found}, indent=1)
-    )
-
-
-def table_row(query, keys):
-    columns = ["image", *(f"negative_{i}" for i in range(len(keys) - 1))]
-    return {"query": query} | {name: f"{key}.png" for name, key in zip(columns, keys, strict=True)}
+    manifest = json.dumps({"settings": settings, "rows": found}, indent=1)
+    (partial / "manifest.json").write_text(manifest, encoding="utf-8")
+    partial.rename(args.data)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Save a tuned model with the length of its vectors and its scores in the card; upload it on demand.
+"""Save a tuned model with the length of its vectors and its scores in the card; upload it.
 
     python publish.py --finetuned finetuned --output published
     python publish.py --truncate-dim 512 --upload-to your-name/your-model
 
 The card is the one that train.py saved, with the scores of evaluate.py and truncate.py if they were
-measured with this very model. LoRA adapters are added to the weights. Files that name a path of this
-machine, your user name or a token are listed, and nothing is uploaded while there is one. An upload
-is private until you change that on its page; the token is taken from `hf auth login` or HF_TOKEN.
+measured with this very model. LoRA adapters are added to the weights. Files that hold a path of
+this machine, your user name or a token are listed, and nothing is uploaded while there are any.
+An upload is private until you change that on its page; the token is that of `hf auth login`.
 
 Needs: pip install "sentence-transformers[image]"; for a model with adapters also peft
 """
@@ -63,21 +63,18 @@ def scores_section(width, evaluation, truncation):
         f"This model ships with `truncate_dim={width}`: its vectors have {width} dimensions.",
         "Pass another `truncate_dim` when loading it to override that.",
     ]
-    for results in (evaluation, truncation):
-        if results:
-            setting = f"{results['queries']} queries against {results['pages']} pages"
-            break
     if evaluation:
-        lines += ["", f"Base and tuned model, all dimensions, {setting}:", ""]
-        lines += ["| metric | base | tuned |", "|---|---|---|"]
+        asked = f"{evaluation['queries']} queries against {evaluation['pages']} pages"
+        lines += ["", f"Base and tuned model, {evaluation['dimensions']} dimensions, {asked}:"]
+        lines += ["", "| metric | base | tuned |", "|---|---|---|"]
         for name in SCORES:
-            base, tuned = (
-                evaluation[which][f"vdr-eval-hard_cosine_{name}"] for which in ("base", "finetuned")
-            )
+            metric = f"vdr-eval-hard_cosine_{name}"
+            base, tuned = evaluation["base"][metric], evaluation["finetuned"][metric]
             lines.append(f"| {name} | {base:.4f} | {tuned:.4f} |")
     if truncation:
-        lines += ["", f"NDCG@10 by dimensions, {setting}:", ""]
-        lines += ["| dimensions | base | tuned |", "|---|---|---|"]
+        asked = f"{truncation['queries']} queries against {truncation['pages']} pages"
+        lines += ["", f"NDCG@10 by dimensions, {asked}:"]
+        lines += ["", "| dimensions | base | tuned |", "|---|---|---|"]
         for dim, tuned in truncation["finetuned"].items():
             lines.append(f"| {dim} | {truncation['base'][dim]:.4f} | {tuned:.4f} |")
     return "\n".join(lines) + "\n\n"

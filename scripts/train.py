@@ -18,7 +18,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from datasets import Dataset, DatasetDict, Image
+from datasets import Dataset, Image
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerModelCardData,
@@ -32,30 +32,35 @@ from sentence_transformers.sentence_transformer.losses import (
 )
 
 PINNED = {"Qwen/Qwen3-VL-Embedding-2B": "9f2f7e710d6d81056aa5c0a4f04764fec6bb7bda"}
+EXAMPLES = "show queries and pages in the card; default: only if the data are on the hub"
 LORA = ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj", "gate_proj"]  # of the language model
 
 
+def read_settings(data):
+    """What the folder was made from."""
+    if not (data / "manifest.json").exists():
+        raise ValueError(f"no manifest.json in {data}: run prepare.py or documents.py to its end")
+    return json.loads((data / "manifest.json").read_text(encoding="utf-8"))["settings"]
+
+
 def read_split(data, split):
-    """The rows of a split as a Dataset of texts and paths of pages; ValueError where one is amiss."""
+    """The rows of a split as a Dataset of texts and paths; ValueError names what is amiss."""
     rows = [json.loads(line) for line in (data / f"{split}.jsonl").open(encoding="utf-8")]
     for number, row in enumerate(rows, start=1):
         if not row["query"].strip() or os.path.isfile(row["query"]):
-            raise ValueError(
-                f"line {number} of {split}.jsonl has no query, or the name of a file as one"
-            )
+            raise ValueError(f"line {number} of {split}.jsonl has no text as its query")
         for name in row.keys() - {"query"}:
-            row[name] = str((data / "pages" / row[name]).resolve())
-            if not Path(row[name]).is_file():
-                raise ValueError(
-                    f"line {number} of {split}.jsonl names a page that is not there: {row[name]}"
-                )
+            page = (data / "pages" / row[name]).resolve()
+            if not page.is_file():  # its path would be trained on as a text
+                raise ValueError(f"line {number} of {split}.jsonl: no page {page}")
+            row[name] = str(page)
     if not rows:
-        raise ValueError(f"{split}.jsonl has no rows")
+        raise ValueError(f"{data} has no rows in {split}.jsonl")
     return Dataset.from_list(rows)
 
 
 def retrieval_inputs(rows):
-    """Queries, corpus and relevant pages; a page that several rows name is one page of the corpus."""
+    """Queries, corpus and relevant pages; a page of several rows stands once in the corpus."""
     queries, corpus, relevant_docs = {}, {}, {}
     for i, row in enumerate(rows):
         queries[f"q{i}"] = row.pop("query")
@@ -70,25 +75,29 @@ def check_steps(rows, args, minimum):
     steps = math.ceil(math.ceil(rows / batch) * args.num_train_epochs)
     if steps < minimum:
         smaller = max(2, math.floor(rows * args.num_train_epochs / minimum))
-        longer = math.ceil(minimum / math.ceil(rows / batch))
+        epochs = math.ceil(minimum / math.ceil(rows / batch))
         raise ValueError(
-            f"{rows} rows in batches of {batch} make {steps} step{'s' * (steps > 1)}, which train next to "
-            f"nothing; expected at least {minimum}. Add rows, or set --per-device-train-batch-size to "
-            f"{smaller} or --num-train-epochs to {longer}, or go on all the same with --min-steps 1"
+            f"{rows} rows in batches of {batch} make {steps} steps, expected at least {minimum}: "
+            f"fewer leave the model almost as it was. Add rows, or set "
+            f"--per-device-train-batch-size {smaller} or --num-train-epochs {epochs}, "
+            f"or go on all the same with --min-steps {steps}"
         )
 
 
-def describe(model, loss, train_dataset, eval_dataset, name):
-    """The data in the model card: pages in place of the paths of this machine."""
-    card, described = model.model_card_data, {}
-    for split, rows in {"train": train_dataset, "eval": eval_dataset}.items():
-        for column in rows.column_names[1:]:
-            rows = rows.cast_column(column, Image())
-        described[split] = rows
-    metadata = [{"name": name, "split": "train"}]
-    card.train_datasets = card.extract_dataset_metadata(described["train"], metadata, loss, "train")
-    card.widget, card.usage_examples = [], None
-    card.set_widget_examples(DatasetDict(eval=described["eval"]))
+def describe(model, loss, train_dataset, settings, examples):
+    """Tell the model card of the data: pages, in place of the paths of this machine."""
+    for column in train_dataset.column_names[1:]:
+        train_dataset = train_dataset.cast_column(column, Image())
+    card, data = model.model_card_data, {"name": settings["dataset"], "split": "train"}
+    if settings["hub"]:
+        data["id"] = settings["dataset"]
+    [data] = card.extract_dataset_metadata(train_dataset, [data], loss, "train")
+    card.widget = []
+    if examples:
+        card.set_widget_examples(train_dataset)
+    else:
+        del data["examples"], data["examples_table"]
+    card.train_datasets = [data]
 
 
 # The command
@@ -108,71 +117,51 @@ def folder(text):
     return Path(os.path.expandvars(text)).expanduser()
 
 
+def model_source(text):
+    """A folder, with ~ and $HOME expanded, or the id of a model on the hub."""
+    if folder(text).is_dir():
+        return str(folder(text))
+    if text.count("/") != 1 or text.startswith(("~", ".", "/")):
+        raise argparse.ArgumentTypeError(f"no folder {text!r}, and no hub id such as owner/name")
+    return text
+
+
 def read_arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     option = parser.add_argument
-    option("--data", type=folder, default=Path("data"), help="default: data")
-    option(
-        "--output", type=folder, default=Path("finetuned"), help="new folder; default: finetuned"
-    )
-    option("--base-model", default="Qwen/Qwen3-VL-Embedding-2B", help="a hub id or a folder")
-    option(
-        "--base-revision",
-        help="a commit, tag or branch; default: for the published model, its commit",
-    )
+    option("--data", type=folder, default="data", help="default: data")
+    option("--output", type=folder, default="finetuned", help="new folder; default: finetuned")
+    base = "Qwen/Qwen3-VL-Embedding-2B"
+    option("--base-model", type=model_source, default=base, help=f"default: {base}")
+    option("--base-revision", help="default: for the published base, its commit")
     option("--license", help="of the base model, for the card, such as apache-2.0")
+    option("--card-examples", action=argparse.BooleanOptionalAction, help=EXAMPLES)
     dims = [2048, 1536, 1024, 512, 256, 128, 64]
     option("--matryoshka-dims", type=positive, nargs="+", default=dims, help="default: 2048 ... 64")
     option("--num-train-epochs", type=float, default=1, help="default: 1")
     option("--per-device-train-batch-size", type=positive, default=64, help="rows; default: 64")
     option("--learning-rate", type=float, default=2e-5, help="default: 2e-5")
-    option(
-        "--warmup-steps", type=float, default=0.1, help="a share of all when below 1; default: 0.1"
-    )
+    option("--warmup-steps", type=float, default=0.1, help="below 1, a share; default: 0.1")
     option("--seed", type=int, default=42, help="default: 42")
-    option(
-        "--dtype",
-        default="bfloat16",
-        choices=("bfloat16", "float16", "float32"),
-        help="of the weights",
-    )
-    option(
-        "--bf16", action=argparse.BooleanOptionalAction, default=True, help="compute in bfloat16"
-    )
-    option("--fp16", action="store_true", help="compute in float16, with --no-bf16 --dtype float32")
-    option("--lora-rank", type=positive, help="train LoRA adapters of this rank, not all weights")
-    option(
-        "--mini-batch-size",
-        type=positive,
-        default=64,
-        help="pages a forward pass at most; default: 64",
-    )
-    option(
-        "--mini-batch-num-tokens",
-        type=positive_or_none,
-        default=5600,
-        help="tokens a pass, or none",
-    )
+    option("--dtype", default="bfloat16", choices=("bfloat16", "float16", "float32"))
+    option("--bf16", action=argparse.BooleanOptionalAction, default=True, help="compute in it")
+    option("--fp16", action="store_true", help="compute in it, with --dtype float32")
+    option("--lora-rank", type=positive, help="train LoRA adapters, not all weights")
+    option("--mini-batch-size", type=positive, default=64, help="pages a pass; default: 64")
+    tokens = "tokens a pass, or none: no limit; default: 5600"
+    option("--mini-batch-num-tokens", type=positive_or_none, default=5600, help=tokens)
     option("--encode-batch-size", type=positive, default=16, help="default: 16")
     option("--dataloader-num-workers", type=int, default=4, help="default: 4")
-    option("--monitor-rows", type=positive, default=300, help="eval rows scored while training")
-    option("--resume", action="store_true", help="go on with a run that was stopped; same options")
+    option("--monitor-rows", type=positive, default=300, help="of eval, scored while training")
+    option("--resume", action="store_true", help="go on with a run that was stopped")
     option("--min-steps", type=positive, default=20, help="fewer are refused; default: 20")
     args = parser.parse_args()
     args.base_revision = args.base_revision or PINNED.get(args.base_model)
     args.bf16 = args.bf16 and not args.fp16
     args.matryoshka_dims = sorted(set(args.matryoshka_dims), reverse=True)
     return args
-
-
-def read_settings(data):
-    """What the folder was made from; ValueError where the script that makes it has not ended."""
-    manifest = json.loads((data / "manifest.json").read_text(encoding="utf-8"))
-    if not manifest["rows"]:
-        raise ValueError(f"{data} is not finished: run the script that makes it again")
-    return manifest["settings"]
 
 
 def training_arguments(options, checkpoints):
@@ -206,7 +195,7 @@ def load_model(options, settings):
     model = SentenceTransformer(
         options.base_model,
         revision=options.base_revision,
-        truncate_dim=widest,  # a model that was saved with fewer dimensions is trained at all of them
+        truncate_dim=widest,  # all dimensions, where fewer were saved with it
         model_kwargs={"dtype": options.dtype},
         processor_kwargs={"size": size},
         model_card_data=SentenceTransformerModelCardData(language="en", license=options.license),
@@ -236,11 +225,8 @@ def main():
     if checkpoints.exists() and not options.resume:
         raise ValueError(f"{checkpoints} holds a run that was stopped: add --resume, or delete it")
     settings = read_settings(options.data)
-    train_dataset, eval_dataset = (
-        read_split(options.data, "train"),
-        read_split(options.data, "eval"),
-    )
-    eval_dataset = eval_dataset.select(range(min(options.monitor_rows, len(eval_dataset))))
+    train_dataset = read_split(options.data, "train")
+    monitored = read_split(options.data, "eval").to_list()[: options.monitor_rows]
     args = training_arguments(options, checkpoints)
     check_steps(len(train_dataset), args, options.min_steps)
 
@@ -251,19 +237,18 @@ def main():
         mini_batch_num_tokens=options.mini_batch_num_tokens,
     )
     loss = MatryoshkaLoss(model, loss, matryoshka_dims=options.matryoshka_dims)
-    queries, corpus, relevant_docs = retrieval_inputs(eval_dataset.to_list())
+    queries, corpus, relevant_docs = retrieval_inputs(monitored)
     evaluator = InformationRetrievalEvaluator(
         queries, corpus, relevant_docs, batch_size=options.encode_batch_size, name="vdr-eval-hard"
     )
-    print(
-        f"{len(train_dataset)} rows to train on; {len(queries)} queries x {len(corpus)} pages to score"
-    )
+    print(f"{len(train_dataset)} rows to train on, {len(queries)} queries and {len(corpus)} pages")
 
     model.model_card_data.widget = [{"text": train_dataset[0]["query"]}]  # until describe()
     trainer = SentenceTransformerTrainer(
         model=model, args=args, train_dataset=train_dataset, loss=loss, evaluator=evaluator
     )
-    describe(model, loss, train_dataset, eval_dataset, Path(settings["dataset"]).name)
+    examples = settings["hub"] if options.card_examples is None else options.card_examples
+    describe(model, loss, train_dataset, settings, examples)
     trainer.train(resume_from_checkpoint=options.resume)
     model.save_pretrained(str(options.output))
     shutil.rmtree(checkpoints)

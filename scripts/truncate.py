@@ -31,9 +31,9 @@ LIMITS = (0.01, 0.03, 0.10)  # shares of NDCG@10 that one may be willing to lose
 
 def read_eval(data):
     """(queries, corpus, relevant pages, settings); a page that several rows name counts once."""
-    manifest = json.loads((data / "manifest.json").read_text(encoding="utf-8"))
-    if not manifest["rows"]:
-        raise ValueError(f"{data} is not finished: run the script that makes it again")
+    if not (data / "manifest.json").exists():
+        raise ValueError(f"no manifest.json in {data}: run prepare.py or documents.py to its end")
+    settings = json.loads((data / "manifest.json").read_text(encoding="utf-8"))["settings"]
     queries, corpus, relevant_docs = {}, {}, {}
     for i, line in enumerate((data / "eval.jsonl").open(encoding="utf-8")):
         row = json.loads(line)
@@ -45,7 +45,7 @@ def read_eval(data):
     missing = [name for name, path in corpus.items() if not Path(path).is_file()]
     if missing or not queries:
         raise ValueError(f"{data}: {len(queries)} queries; pages that are not there: {missing[:3]}")
-    return queries, corpus, relevant_docs, manifest["settings"]
+    return queries, corpus, relevant_docs, settings
 
 
 def model_key(source, revision):
@@ -86,21 +86,22 @@ def interval(values, draws):
 
 def steps_table(scores, draws):
     """For each step down: the change of NDCG@10 with its interval, and whether that is noise."""
-    dims = list(scores)
-    test = {"statistic": mean_difference, "permutation_type": "samples", "vectorized": True}
+    steps = list(pairwise(scores))
+    kind = {"permutation_type": "samples", "vectorized": True, "rng": 0}
     p_values = [
-        permutation_test((scores[wide], scores[narrow]), **test, rng=0).pvalue
-        for wide, narrow in pairwise(dims)
+        permutation_test((scores[wide], scores[narrow]), mean_difference, **kind).pvalue
+        for wide, narrow in steps
     ]
-    changes = [interval(scores[narrow] - scores[wide], draws) for wide, narrow in pairwise(dims)]
-    adjusted = [f"{p:.3f}" for p in false_discovery_control(p_values)]
-    names = [f"{wide:,} to {narrow:,}" for wide, narrow in pairwise(dims)]
-    return pandas.DataFrame({"change of NDCG@10": changes, "p, adjusted": adjusted}, index=names)
+    table = pandas.DataFrame(index=[f"{wide:,} to {narrow:,}" for wide, narrow in steps])
+    table["change of NDCG@10"] = [interval(scores[b] - scores[a], draws) for a, b in steps]
+    table["p, adjusted"] = [f"{p:.3f}" for p in false_discovery_control(p_values)]
+    return table
 
 
 def smallest_within(limit, losses):
-    """The last length before the first one that loses more than `limit`; the widest loses nothing."""
-    return list(takewhile(lambda dim: losses[dim] <= limit, losses))[-1]
+    """The last length before the first that loses more than `limit`; the widest loses nothing."""
+    widest, *dims = losses
+    return [widest, *takewhile(lambda dim: losses[dim] <= limit, dims)][-1]
 
 
 def choice_table(scores, draws):

@@ -63,7 +63,8 @@ def printable(profile) -> dict:
     """The settings of a profile that may be printed and published: all but the folders that stand
     in for hub ids.
     """
-    return {name: value for name, value in vars(profile).items() if not name.endswith("_folder")}
+    kept = {name: value for name, value in vars(profile).items() if name != "outputs"}
+    return {name: value for name, value in kept.items() if not name.endswith("_folder")}
 
 
 def definitions(number: str, *names: str, **given) -> dict:

@@ -51,10 +51,10 @@ def run_course(numbers: list[str], outputs: Path, gpu: str, **environment: str) 
 
 def pretend(name: str, capability: list[int], memory_gib: float) -> None:
     """Have the setup cell decide for this GPU, and make small what it decided."""
-    from vdr_helpers import machine
+    from vdr_helpers import gpu, machine
 
-    found, decide = machine.Card(name, tuple(capability), memory_gib), machine.fit_to_card
-    machine.fit_to_card = lambda profile: replace(decide(profile, found), **SMALL)
+    found, decide = gpu.Gpu(name, tuple(capability), memory_gib), machine.fit_to_gpu
+    machine.fit_to_gpu = lambda profile: replace(decide(profile, found), **SMALL)
 
 
 def run_notebook(number: str, device, report) -> None:

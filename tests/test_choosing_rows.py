@@ -185,8 +185,8 @@ def test_statistics_by_hand(processor, tmp_path):
     assert counts[0] - counts[1] >= 4  # one token per digit
     found = cells["statistics"](pages)
     mean = f"{sum(counts) / 3:.4g} tokens"
-    assert found["query"] == [f"{counts[1]} tokens", mean, f"{counts[2]} tokens"]
-    assert found["image"] == ["40x60 or 60x40 px", "67x43 px", "100x30 px"]
+    assert found["query"] == ["string", f"{counts[1]} tokens", mean, f"{counts[2]} tokens"]
+    assert found["image"] == ["image", "40x60 or 60x40 px", "67x43 px", "100x30 px"]
 
 
 # the steps of the notebook together

@@ -297,9 +297,8 @@ def test_notebook_00_answers_a_question_and_an_exercise(lab):
 
 
 def test_notebook_02_shows_one_row_after_the_other(lab):
-    from datasets import load_from_disk
-
-    queries = load_from_disk(str(lab.outputs / "tiny" / "data" / "eval"))["query"]
+    [file] = lab.outputs.glob("tiny/splits-*/eval.jsonl")
+    queries = [json.loads(line)["query"] for line in file.read_text().splitlines()]
     notebook, box = OpenNotebook(lab, "02"), "02-21"
     notebook.run(box)
     notebook.wait(
@@ -318,20 +317,21 @@ def test_notebook_02_shows_one_row_after_the_other(lab):
 
 
 def test_notebook_03_draws_its_curve_while_it_trains(lab):
-    usual = "per_device_train_batch_size=profile.per_device_train_batch_size"
-    notebook, curve = OpenNotebook(lab, "03", (usual, "per_device_train_batch_size=8")), "03-24"
+    usual = "batch_size = profile.per_device_train_batch_size"
+    notebook = OpenNotebook(lab, "03", (usual, "batch_size = 8"))
+    curve, experiment = "03-22b", "03-24"
     notebook.browser.execute_script(DRAWN + WATCH)
-    notebook.run(curve)
-    assert "trained to step 3 in" in notebook.output(curve).text
+    notebook.run(experiment)
+    assert "trained to step 3 of 3" in notebook.output(experiment).text
     notebook.wait(lambda: "3/3" in notebook.output(curve).text)
+    code = [cell.id for cell in notebook.sources if cell.cell_type == "code"]
+    prompt = f"[{code.index(curve) + 1}]:"
     seen = [
         picture
-        for prompt, picture in notebook.browser.execute_script("return window.seen")
-        if prompt == "[*]:"
+        for found, picture in notebook.browser.execute_script("return window.seen")
+        if found == prompt
     ]
-    assert len(set(seen)) >= 4, (
-        "an evaluation before the first step and after each of the three draws a curve of its own"
-    )
+    assert len(set(seen)) >= 4, "empty axes, and a curve of its own after each of the three steps"
 
 
 def test_notebook_05_cuts_a_query_s_vectors(lab):

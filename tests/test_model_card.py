@@ -14,7 +14,8 @@ from sentence_transformers.sentence_transformer.losses import (
     MatryoshkaLoss,
 )
 
-from vdr_helpers.models import save_tuned, whole_log
+from vdr_helpers.model_card import whole_log
+from vdr_helpers.models import save_tuned
 from vdr_helpers.profiles import load_profile
 
 HISTORY = [

@@ -89,9 +89,9 @@ def test_training_leaves_weights_and_moments(rows, weights):
     assert after == pytest.approx(3 * weights, rel=0.05)
 
 
-def test_training_needs_weights_gradients_and_moments(rows, weights):
+def test_training_needs_weights_gradients_moments_and_a_batch(rows, weights):
     trains = [row for row in rows if row["notebook"] in ("03", "a1")]
-    assert beyond(trains, "peak", 4.5 * weights) == []
+    assert beyond(trains, "peak", 5 * weights) == []
 
 
 @pytest.mark.parametrize("number", sorted(set(PART_1) - {"03"}))
@@ -102,11 +102,9 @@ def test_one_model_at_a_time_is_kept(rows, weights, number):
 def test_the_published_settings_were_used(course):
     """The widths are the published ones, and nothing published names a folder of this machine."""
     outputs, _ = course
-    published = outputs / "full" / "published"
-    settings = json.loads((published / "config_sentence_transformers.json").read_text())
-    assert settings["truncate_dim"] == PROFILES["full"].truncate_dim
-    texts = [file for file in published.rglob("*") if file.suffix in (".json", ".md")]
-    assert texts
+    [settings] = outputs.glob("full/published*/config_sentence_transformers.json")
+    assert json.loads(settings.read_text())["truncate_dim"] == PROFILES["full"].truncate_dim
+    texts = [file for file in settings.parent.rglob("*") if file.suffix in (".json", ".md")]
     private = (str(outputs.parent), str(Path.home()))
     assert not [file.name for file in texts if any(part in file.read_text() for part in private)]
 

@@ -227,7 +227,8 @@ def test_a_page_is_kept_with_the_fingerprint_of_the_original(processor):
 def test_every_bad_page_gives_its_reason(processor):
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
     assert read_page(None, processor) == (None, "has no image")
-    assert read_page({"bytes": None, "path": "x.png"}, processor) == (None, "has no image")
+    by_path = {"bytes": None, "path": "folder/x.png"}
+    assert read_page(by_path, processor) == (None, "has no image, only a path: x.png")
     assert read_page({"bytes": b"nothing"}, processor) == (
         None,
         "does not open (UnidentifiedImageError)",

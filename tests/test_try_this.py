@@ -216,7 +216,7 @@ VARIATIONS: dict[tuple[str, int], dict] = {
     },
     ("a1", 2): {
         "edits": [('"batch_size": 16', '"batch_size": 64')],
-        "more": "found = {'same': by_page == by_key}",
+        "more": "found = {'same': by_page == by_path}",
     },
     ("a2", 1): {
         "below": [

@@ -10,9 +10,8 @@ from __future__ import annotations
 import json
 from functools import cache
 
-from vdr_helpers.stamps import write_whole
-
 from tiny_vdr.model import QWEN3_VL_2B, SMALL, TINY, Sizes, build_config
+from vdr_helpers.cache import atomic_write
 from vdr_helpers.gpu import BYTES, GIB
 from vdr_helpers.profiles import MIN_PIXELS, PROFILES, assets_folder, shipped
 
@@ -190,7 +189,7 @@ def build() -> dict:
 def main() -> None:
     """Write ``assets/gpu_memory.json``."""
     path = assets_folder() / "gpu_memory.json"
-    write_whole(path, json.dumps(build(), indent=1) + "\n")
+    atomic_write(path, json.dumps(build(), indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -22,12 +22,12 @@ from dataclasses import replace
 import torch
 from datasets import Dataset, concatenate_datasets
 from transformers import AutoProcessor, TrainerCallback
-from vdr_helpers.stamps import write_whole
 
 from benchmarks.recipe import build_trainer, contrastive_loss, load_to_train, matryoshka
 from benchmarks.where import package_versions
 from tiny_vdr.corpus import enlarge, plan_rows
 from tiny_vdr.pages import draw_page
+from vdr_helpers.cache import atomic_write
 from vdr_helpers.gpu import GIB, compute_dtype, present_gpu, use_first_gpu, with_setting
 from vdr_helpers.machine import build_random_weights
 from vdr_helpers.pages import presize
@@ -136,7 +136,7 @@ def main(arguments: list[str] | None = None) -> None:
             run |= {"autocast": autocast, "rows": batch, "max_pixels": profile.max_pixels}
             run |= measure(fitted, dataset, asked["cap_gib"])
             receipt["runs"].append(run)
-            write_whole(path, json.dumps(receipt, indent=1) + "\n")
+            atomic_write(path, json.dumps(receipt, indent=1) + "\n")
             print(run)
     print(f"receipt: {path.name} in {path.parent.name}")
 

@@ -19,11 +19,12 @@ from benchmarks.recipe import load_base, matryoshka, score, train
 from benchmarks.where import where_measured
 from vdr_helpers.cache import atomic_write
 from vdr_helpers.evaluation import CONTROL, control_settings, retrieval_inputs
-from vdr_helpers.machine import quiet_progress_bars, sizing
+from vdr_helpers.machine import quiet_progress_bars
 from vdr_helpers.profiles import Profile, assets_folder, load_profile
+from vdr_helpers.published import read_asset
 from vdr_helpers.splits import load_split
 
-LORA = sizing()["lora"]
+LORA = read_asset("gpu_memory.json")["lora"]
 # name: (fields of the profile that differ, columns left out, how the contrastive loss is wrapped)
 CHOICES = {
     "as notebook 03 trains": ({}, (), matryoshka),

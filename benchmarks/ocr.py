@@ -1,6 +1,6 @@
-"""The text of the tiny eval pages by OCR, stored for notebook 04: ``python -m benchmarks.ocr`` (1,500 pages, half an hour on two cores).
+"""The text of the tiny eval pages by OCR, stored for appendix 5: ``python -m benchmarks.ocr`` (1,500 pages, half an hour on two cores).
 
-Reads the source pages at their own size, with notebook 04's settings and one thread per process, and writes
+Reads the source pages at their own size, with appendix 5's settings and one thread per process, and writes
 ``assets/measured/ocr_tiny.json.gz``: texts by the page's pixels, settings, versions, and the processor seconds that a page took.
 It can be interrupted and goes on from ``outputs/tiny/ocr_run.json``.
 """
@@ -17,7 +17,7 @@ from multiprocessing import get_context
 import numpy
 
 from vdr_helpers.cache import atomic_write
-from vdr_helpers.machine import present_card
+from vdr_helpers.gpu import present_gpu
 from vdr_helpers.pages import fingerprint, open_page
 from vdr_helpers.profiles import assets_folder, load_profile
 from vdr_helpers.source import open_source
@@ -28,7 +28,7 @@ SETTINGS = {
     "Det.limit_type": "max",
     "Det.limit_side_len": 960,
     "Rec.rec_batch_num": 1,
-}  # as in notebook 04
+}  # as in appendix 5
 ONE_THREAD = {f"EngineConfig.onnxruntime.{name}_op_num_threads": 1 for name in ("intra", "inter")}
 
 
@@ -45,7 +45,7 @@ def read(page: tuple[str, bytes]) -> tuple[str, str, float]:
     started = time.process_time()
     text = "\n".join(
         engine(numpy.asarray(open_page(content))[:, :, ::-1]).txts or ()
-    )  # as in notebook 04
+    )  # as in appendix 5
     return key, text, time.process_time() - started
 
 
@@ -77,7 +77,7 @@ def main() -> None:
         "versions": {
             name: version(name) for name in ("rapidocr", "onnxruntime", "opencv-python-headless")
         },
-        "device": present_card().name,
+        "device": present_gpu().name,
         "settings": SETTINGS,
         "processor_seconds_per_page": round(sum(done[key][1] for key in pages) / len(pages), 3),
         "texts": {key: done[key][0] for key in sorted(pages)},

@@ -23,7 +23,8 @@ from pathlib import Path
 from benchmarks import recipe_data, recipe_runs
 from benchmarks.where import where_measured
 from vdr_helpers.cache import atomic_write
-from vdr_helpers.machine import present_card, quiet_progress_bars
+from vdr_helpers.gpu import present_gpu
+from vdr_helpers.machine import quiet_progress_bars
 from vdr_helpers.profiles import load_profile
 
 RESULTS = Path(__file__).parent / "results"
@@ -173,7 +174,7 @@ def main() -> None:
                 )
         corpus_ram = run_worker("corpus", options, Path(folder))
     rows = table(runs)
-    device = present_card().name
+    device = present_gpu().name
     result = {
         "what": "the published recipe and the course's, same model, rows, seed and steps; medians over alternating runs",
         "profile": profile.name,

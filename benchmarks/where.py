@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 
-from vdr_helpers.machine import present_card
+from vdr_helpers.gpu import present_gpu
 
 LIBRARIES = (
     "sentence-transformers",
@@ -28,4 +28,4 @@ def package_versions() -> dict[str, str]:
 
 def where_measured() -> dict:
     """``{"versions": ..., "device": "CPU, 2 cores"}``."""
-    return {"versions": package_versions(), "device": present_card().name}
+    return {"versions": package_versions(), "device": present_gpu().name}

@@ -1,4 +1,6 @@
-"""make, conda and plain pip install the same pinned packages; every import is declared, and a missing extra is named."""
+"""make, conda and plain pip install the same pinned packages; every import is declared, and a
+missing extra is named.
+"""
 
 import ast
 import importlib.metadata
@@ -10,9 +12,9 @@ import tomllib
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
-import nbformat
 import pytest
 import yaml
+from cells import as_python, edited_sources
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -109,11 +111,14 @@ OPTIONAL = {
     "google",
     "qdrant_client",
 }  # of a platform; of one benchmark, which names its pip line
-NUMBERS = {lesson.file: lesson for lesson in lessons().values()}
+DISTRIBUTIONS = packages_distributions()
+LESSONS = {lesson.file: lesson for lesson in lessons().values()}
 
 
 def imported(source: str) -> set[str]:
-    """The distributions that ``source`` imports, in the spelling of :data:`NAMES`; a module that nothing installs counts by itself."""
+    """The distributions that ``source`` imports, in the spelling of :data:`NAMES`; a module that
+    nothing installs counts by itself.
+    """
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -121,22 +126,15 @@ def imported(source: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and not node.level:
             found.add(node.module.partition(".")[0])
     modules = found - sys.stdlib_module_names - OWN - OPTIONAL
-    known = packages_distributions()
-    return {canonicalize_name(known.get(module, [module])[0]) for module in modules}
+    return {canonicalize_name(DISTRIBUTIONS.get(module, [module])[0]) for module in modules}
 
 
-def code_of(notebook: Path) -> str:
-    """The code of a notebook as one text, without magics."""
-    cells = nbformat.read(notebook, as_version=4).cells
-    lines = [line for cell in cells if cell.cell_type == "code" for line in cell.source.split("\n")]
-    return "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
-
-
-@pytest.mark.parametrize("file", NUMBERS)
+@pytest.mark.parametrize("file", LESSONS)
 def test_a_notebook_imports_the_core_and_its_extras(file):
-    allowed = NAMES["core"].union(*(NAMES[extra] for extra in NUMBERS[file].extras))
-    allowed |= NAMES["ocr"] if file.startswith("04") else set()  # it goes on without
-    assert imported(code_of(ROOT / "notebooks" / f"{file}.ipynb")) <= allowed
+    allowed = NAMES["core"].union(*(NAMES[extra] for extra in LESSONS[file].extras))
+    allowed |= NAMES["ocr"]  # the appendix that reads pages goes on without
+    code = "\n".join(as_python(source) for source in edited_sources(LESSONS[file].number))
+    assert imported(code) <= allowed
 
 
 @pytest.mark.parametrize("folder", ["vdr_helpers", "vdr_exercises"])
@@ -213,7 +211,9 @@ def test_the_setup_cell_installs_what_the_notebooks_need():
 
 @pytest.fixture
 def course_asks(monkeypatch):
-    """The installed course asks for numpy, for ``nowhere`` in the extra store, and for ``gone`` in the extra scale."""
+    """The installed course asks for numpy, for ``nowhere`` in the extra store, and for ``gone`` in
+    the extra scale.
+    """
     asked = [
         "numpy>=2.0",
         "nowhere<4,>=3.0; extra == 'store'",
@@ -229,7 +229,7 @@ def test_a_missing_extra_is_one_line_that_names_it(course_asks):
         needs("run", "store")
     assert (
         str(problem.value)
-        == "not installed: the extra store. Do: pip install 'nowhere<4,>=3.0', then restart the kernel"
+        == "not installed: the extra store. Do: pip install 'nowhere<4,>=3.0', then start again"
     )
     with pytest.raises(
         ModuleNotFoundError,

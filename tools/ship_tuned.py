@@ -14,7 +14,6 @@ from vdr_helpers.model_card import set_facts
 from vdr_helpers.models import finetuned_model, tuned_folder
 from vdr_helpers.profiles import assets_folder, load_profile
 
-
 ABOUT = """It reads generated pages only: it is for learning how fine-tuning works, and of no use on real
 documents. Every name and figure in its data is invented.
 

@@ -23,7 +23,13 @@ from vdr_helpers.cache import (
     settings_key,
     stage_folder,
 )
-from vdr_helpers.models import base_settings, finetuned_model, model_key, weights_hash
+from vdr_helpers.models import (
+    base_settings,
+    finetuned_model,
+    model_key,
+    use_matrix_product,
+    weights_hash,
+)
 from vdr_helpers.pages import show_progress
 from vdr_helpers.profiles import Profile, assets_folder
 from vdr_helpers.splits import split_settings, splits_folder
@@ -179,6 +185,7 @@ def encode_all(model, queries: list[str], pages: list[str], profile: Profile, fi
         "convert_to_tensor": True,
         "show_progress_bar": False,
     }
+    use_matrix_product(model)
     query_embeddings = model.encode_query(queries, **settings).float().cpu()
     parts = []
     for first in range(0, len(pages), ENCODED_AT_ONCE):

@@ -28,11 +28,13 @@ def missing(*extras: str) -> list[str]:
 
 
 def needs(*extras: str) -> None:
-    """Return when everything of these extras is installed, else raise ``ModuleNotFoundError``: one line that names them."""
+    """Return when everything of these extras is installed, else raise ``ModuleNotFoundError``: one
+    line that names them.
+    """
     absent = missing(*extras)
     if absent:
         packages = " ".join(f"'{requirement}'" for requirement in absent)
         named = " and ".join(extra for extra in extras if missing(extra))
         raise ModuleNotFoundError(
-            f"not installed: the extra {named}. Do: pip install {packages}, then restart the kernel"
+            f"not installed: the extra {named}. Do: pip install {packages}, then start again"
         )

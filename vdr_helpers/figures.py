@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 
 TUNED, BASE, PUBLISHED = (
@@ -212,27 +213,78 @@ def read_log(
 
 
 def training_curve(log_history: list[dict], dim: int | None = None):
-    """Training loss and NDCG@10 against the step, in two panels, from ``trainer.state.log_history`` (:func:`read_log`).
+    """Losses and NDCG@10 against the step, in two panels, from ``trainer.state.log_history``.
 
-    ``dim``: a second, shorter width whose NDCG@10 is drawn beside the full one.
+    The validation loss is drawn beside the training loss where it was logged. ``dim``: a second,
+    shorter width whose NDCG@10 is drawn beside the full one (:func:`read_log`).
     """
-    (losses, scores), short_scores = (
-        read_log(log_history),
-        read_log(log_history, dim)[1] if dim else [],
-    )
-    figure, axes = new_figure(1, 2, height=2.8)
-    lines = [
-        (axes[0], losses, "o", "-", ""),
-        (axes[1], scores, "o", "-", "full width" if short_scores else ""),
+    losses, scores = read_log(log_history)
+    short_scores = read_log(log_history, dim)[1] if dim else []
+    validation = [
+        (entry["step"], entry["eval_loss"]) for entry in log_history if "eval_loss" in entry
     ]
-    lines.append((axes[1], short_scores, "s", ":", f"first {dim} dims"))
-    for axis, points, marker, style, _ in lines:
-        steps, values = [step for step, _ in points], [value for _, value in points]
-        axis.plot(steps, values, color=TUNED, marker=marker, linestyle=style, markersize=4)
-    axes[0].set(xlabel="step", title="training loss (sum over dimensions)")
+    panels = [
+        [("training" if validation else "", losses, "-"), ("validation", validation, ":")],
+        [
+            ("full width" if short_scores else "", scores, "-"),
+            (f"first {dim} dims", short_scores, ":"),
+        ],
+    ]
+    figure, axes = new_figure(1, 2, height=2.8)
+    for axis, lines in zip(axes, panels, strict=True):
+        for _, points, style in lines:
+            marker = "o" if style == "-" else "s"
+            steps, values = [step for step, _ in points], [value for _, value in points]
+            axis.plot(steps, values, color=TUNED, marker=marker, linestyle=style, markersize=4)
+    axes[0].set(xlabel="step", title="loss (sum over dimensions)")
     axes[1].set(xlabel="step", title="NDCG@10 on eval")
-    label_points(
-        axes[1],
-        [(label, list(points), TUNED) for axis, points, _, _, label in lines if label and points],
-    )
+    for axis, lines in zip(axes, panels, strict=True):
+        named = [(label, list(points), TUNED) for label, points, _ in lines if label and points]
+        label_points(axis, named)
     return figure
+
+
+def truncation_curve(panels: dict, bands: dict | None = None):
+    """NDCG@10 against the number of dimensions, a panel for each title (notebook 05).
+
+    ``panels``: ``{title: {curve: {width: score}}}``; a title that starts with "published" makes dashed
+    grey lines. ``bands``: ``{curve: {width: (low, high)}}``, shaded in the other panels. "tuned" and
+    "base" look alike in every figure.
+    """
+    figure, axes = new_figure(1, len(panels), height=3.6, squeeze=False, sharey=True)
+    for axis, (title, curves) in zip(axes[0], panels.items(), strict=True):
+        is_published = title.startswith("published")
+        draw_widths(axis, curves, {} if is_published else bands or {}, is_published)
+        axis.set_title(title, fontsize=10)
+    heights = [score for axis in axes[0] for line in axis.lines for score in line.get_ydata()]
+    heights += [low for band in (bands or {}).values() for low, _ in band.values()]
+    bottom = max(0, math.floor(10 * min(heights) - 0.5) / 10)
+    axes[0][0].set(ylabel="NDCG@10", ylim=(bottom, 1))
+    for axis in axes[0]:
+        labels = [
+            (line.get_label(), line.get_xydata()[::-1].tolist(), LETTERS[line.get_color()])
+            for line in axis.lines
+        ]
+        label_points(axis, labels)
+    return figure
+
+
+def draw_widths(axis, curves: dict, bands: dict, is_published: bool) -> None:
+    """Draw ``{curve: {width: score}}`` with their bands, and name the widths on the axis."""
+    others = [name for name in curves if name not in ("tuned", "base")]
+    place = {"tuned": 0, "base": 1} | {name: 2 + i for i, name in enumerate(others)}
+    for name, curve in curves.items():
+        colour, marker, style = LINES[place[name]]
+        if is_published:
+            colour, style = PUBLISHED, "--"
+        look = {"color": colour, "marker": marker, "linestyle": style, "markersize": 5}
+        filled = colour if place[name] < 2 else "white"
+        axis.plot(list(curve), list(curve.values()), label=name, markerfacecolor=filled, **look)
+        if name in bands:
+            lows, highs = zip(*bands[name].values(), strict=True)
+            axis.fill_between(list(bands[name]), lows, highs, color=colour, alpha=0.16, linewidth=0)
+    widths = list(next(iter(curves.values())))
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(widths, [f"{width:,}" for width in widths], rotation=45)
+    axis.minorticks_off()
+    axis.set_xlabel("dimensions kept")

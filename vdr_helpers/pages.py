@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -236,6 +236,27 @@ def fetch_pages(
             for count in readers.map(fetch_group, some):
                 show_progress(done, done + count, total, PROGRESS_PAGES)
                 done += count
+
+
+def fetch_chosen(choose: Callable, source: Source, store: PageStore, processor):
+    """What ``choose(fingerprint_of)`` returns once every page that it looks at has been fetched.
+
+    ``fingerprint_of(row)`` is a page's fingerprint, ``None`` where it does not open. One that was not fetched yet counts as good and
+    unlike all others; it is fetched, and the choice is made again, until it rests on fetched pages alone (notebook 02).
+    """
+    while True:
+        unknown: set[int] = set()
+
+        def fingerprint_of(row: int, unknown: set[int] = unknown) -> str | None:
+            if row in store.fingerprints:
+                return store.fingerprints[row]
+            unknown.add(row)
+            return f"row {row}, not fetched yet"
+
+        chosen = choose(fingerprint_of)
+        if not unknown:
+            return chosen
+        fetch_pages(source, unknown, store, processor)
 
 
 def check_room(store: PageStore, pages: int) -> None:

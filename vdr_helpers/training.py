@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from types import MethodType
 
 import torch
 from sentence_transformers.util import cos_sim
@@ -17,6 +16,9 @@ from transformers import TrainerCallback
 
 from vdr_helpers import figures
 from vdr_helpers.cache import MANIFEST, atomic_write, settings_key
+from vdr_helpers.models import (
+    use_matrix_product as use_matrix_product,
+)  # notebook 03 has it from here
 from vdr_helpers.models import weights_hash
 
 # Training arguments that change what is shown, kept or waited for, but no number of the result.
@@ -30,37 +32,18 @@ MINI_BATCHES = (
 )  # how a batch is cut: the gradient does not depend on it
 
 
-def use_matrix_product(model) -> bool:
-    """Let the patch convolution of a Qwen-VL ``SentenceTransformer`` run as one matrix product; returns whether it has such a layer.
+def add_adapters(model, adapters: Sequence[dict]) -> None:
+    """Add LoRA with these arguments of ``peft.LoraConfig`` and keep its matrices in 32 bits.
 
-    Each patch meets a kernel of its own size, so that every output is one dot product: same weights, same result up to rounding, faster on
-    CPUs (appendix a1). A convolution that an adapter is wrapped around is left to it, now and if it is wrapped later.
+    PyTorch's gradient scaler, which saves small 16-bit gradients from vanishing, refuses anything less.
     """
-    from torch.nn import Conv3d, functional
+    from peft import LoraConfig
 
-    visual = getattr(getattr(model[0], "auto_model", None), "visual", None)
-    layer = getattr(visual, "patch_embed", None)
-    convolution = getattr(layer, "proj", None)
-    if type(convolution) is not Conv3d or tuple(convolution.kernel_size) != tuple(
-        convolution.stride
-    ):
-        return False
-    by_convolution = type(layer).forward
-
-    def forward(self, pixel_values):
-        if type(self.proj) is not Conv3d:
-            return by_convolution(self, pixel_values)
-        weight = (
-            self.proj.weight
-        )  # (out, channels, frames, 16, 16); pixel_values: (patches, channels x frames x 256)
-        return functional.linear(
-            pixel_values.to(weight.dtype), weight.reshape(weight.shape[0], -1), self.proj.bias
-        )
-
-    layer.forward = MethodType(
-        forward, layer
-    )  # bound, so that a deep copy of the model uses its own weights
-    return True
+    for adapter in adapters:
+        model.add_adapter(LoraConfig(**adapter))
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight.data = weight.data.float()
 
 
 def cosine_at(dims: Sequence[int]) -> dict[str, Callable]:
@@ -120,14 +103,17 @@ class LiveCurve(TrainerCallback):
     def show(self, log_history: list[dict]) -> None:
         """Display the whole curve as a figure, with alt text that tells its first and last values."""
         losses, scores = figures.read_log(log_history)
-        alt = (
-            f"Training loss goes from {losses[0][1]:.1f} to {losses[-1][1]:.1f} while NDCG@10 on the monitored eval pages "
-            f"goes from {scores[0][1]:.2f} to {scores[-1][1]:.2f}"
+        validation = [entry["eval_loss"] for entry in log_history if "eval_loss" in entry]
+        told = [f"Training loss goes from {losses[0][1]:.1f} to {losses[-1][1]:.1f}"]
+        if validation:
+            told.append(f"validation loss from {validation[0]:.1f} to {validation[-1]:.1f}")
+        told.append(
+            f"NDCG@10 on the monitored eval pages from {scores[0][1]:.2f} to {scores[-1][1]:.2f}"
         )
         if self.dim:
             short = figures.read_log(log_history, dim=self.dim)[1]
-            alt += f", and at the smallest width from {short[0][1]:.2f} to {short[-1][1]:.2f}"
-        figures.show(figures.training_curve(log_history, self.dim), alt=f"{alt}.")
+            told.append(f"and at the smallest width from {short[0][1]:.2f} to {short[-1][1]:.2f}")
+        figures.show(figures.training_curve(log_history, self.dim), alt=", ".join(told) + ".")
 
     def on_evaluate(self, args, state, control, **kwargs) -> None:
         self.picture.value = figures.to_png(figures.training_curve(state.log_history, self.dim))
@@ -166,10 +152,10 @@ def resume_point(trainer, root: str | Path) -> str | None:
     """
     settings = run_settings(trainer)
     folder = Path(root) / f"checkpoints-{settings_key(settings)}"
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic_write(
-        folder / MANIFEST, json.dumps({"settings": settings, "files": {}}, indent=1, default=str)
-    )
+    if trainer.is_world_process_zero():  # one of several processes
+        folder.mkdir(parents=True, exist_ok=True)
+        manifest = {"settings": settings, "files": {}}
+        atomic_write(folder / MANIFEST, json.dumps(manifest, indent=1, default=str) + "\n")
     trainer.args.output_dir = str(folder)
     return last_checkpoint(folder)
 

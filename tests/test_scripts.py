@@ -11,6 +11,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -881,7 +882,9 @@ def side(file):
 
 def names(wanted, count):
     """The first file names that are for evaluation, or for training."""
-    return [name for name in (f"manual{i}.pdf" for i in range(999)) if side(name) == wanted][:count]
+    side_of = part("documents", "side_of")
+    found = (name for name in map("manual{}.pdf".format, range(999)) if side_of(name, []) == wanted)
+    return list(islice(found, count))
 
 
 def manual(file, parts, number=0):

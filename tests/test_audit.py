@@ -572,10 +572,13 @@ def test_a_query_that_the_plan_does_not_have_is_an_error(drawn_set):
         facts_of(profile, queries | {"q2": "Another question?"}, *others)
 
 
-def test_without_page_files_the_facts_are_those_of_the_query(drawn_set, monkeypatch, tmp_path):
-    profile, inputs, _ = drawn_set
-    monkeypatch.setenv("VDR_OUTPUTS", str(tmp_path))
-    facts, changes = facts_of(profile, *inputs)
+def test_without_an_index_of_pages_the_facts_are_those_of_the_query(drawn_set, tmp_path):
+    profile, (queries, corpus, *others), _ = drawn_set
+    moved = {}
+    for page_id, page in corpus.items():
+        moved[page_id] = str(tmp_path / Path(page).name)
+        shutil.copy(page, moved[page_id])
+    facts, changes = facts_of(profile, queries, moved, *others)
     assert list(facts.columns) == ["opens with", "page"] and changes == {}
 
 

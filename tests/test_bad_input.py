@@ -110,11 +110,11 @@ def test_a_disk_without_room(tmp_path, monkeypatch):
     full = load_profile("full")
     lora = dataclasses.replace(full, adapters=({"r": 32},), model_kwargs={"dtype": "float16"})
     for free, profile, enough in (
-        (0.4, "tiny", False),
+        (0.3, "tiny", False),
         (2, "tiny", True),
-        (60, full, False),
-        (64, full, True),
-        (36, lora, True),
+        (45, full, False),
+        (50, full, True),
+        (22, lora, True),
     ):
         profile = load_profile(profile) if isinstance(profile, str) else profile
         monkeypatch.setattr(
@@ -195,15 +195,13 @@ def test_a_torchvision_of_another_build_is_found(monkeypatch):
     ],
 )
 def test_a_foreign_checkpoint_is_not_taken_for_the_tuned_model(files):
-    from vdr_helpers.evaluation import finetuned_model
+    from vdr_helpers.models import finetuned_model, tuned_folder
 
-    own = load_profile("tiny").output_dir / "finetuned"
+    own = tuned_folder(load_profile("tiny"))
     own.mkdir(parents=True)
     for name, content in files.items():
         (own / name).write_text(json.dumps(content))
-    with pytest.raises(
-        ValueError, match=r"there is no note of what it was made from.*run notebook 03 again"
-    ):
+    with pytest.raises(ValueError, match=r"is gone or damaged.*run notebook 03 again"):
         finetuned_model(load_profile("tiny"))
 
 

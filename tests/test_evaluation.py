@@ -11,9 +11,10 @@ from PIL import Image
 from safetensors.torch import save_file
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 from sentence_transformers.util import cos_sim
-from vdr_helpers.stamps import model_key, model_settings, write_stamp
 
 from vdr_helpers import evaluation
+from vdr_helpers.cache import replace_folder
+from vdr_helpers.models import model_key, tuned_folder, tuned_settings
 from vdr_helpers.profiles import load_profile
 
 
@@ -155,15 +156,15 @@ def test_an_interrupted_encoding_is_not_kept(random_model, monkeypatch, tmp_path
         patch.setattr(Path, "replace", die)
         evaluation.embed_once(random_model, ["first"], pages, profile)
     assert evaluation.embed_once(random_model, ["first"], pages, profile)[1].shape == (1, 256)
-    assert len(list((profile.output_dir / "embeddings").iterdir())) == 1, (
-        "half a file has another name and was written over"
+    assert len(list(profile.output_dir.glob("embeddings-*"))) == 1, (
+        "half a folder has another name and was written over"
     )
 
 
 def test_the_key_holds_weights_and_settings(model_folder):
     key = model_key(model_folder)
     assert key == model_key(str(model_folder))
-    (model_folder / "made_from.json").write_text("{}")  # a note beside the model is not the model
+    (model_folder / "manifest.json").write_text("{}")  # what says how it was made is not the model
     assert key == model_key(model_folder)
     (model_folder / "1_Pooling" / "config.json").write_text('{"pooling_mode": "mean"}')
     assert model_key(model_folder) != key
@@ -199,11 +200,12 @@ def test_the_tuned_model_is_the_readers_own_else_the_shipped_one():
     path, origin = evaluation.finetuned_model(profile)
     assert path == profile.finetuned_model
     assert "shipped" in origin
-    own = profile.output_dir / "finetuned"
-    own.mkdir(parents=True)
-    (own / "modules.json").write_text("[]")
-    save_file({"weight": torch.ones(1)}, own / "model.safetensors")
-    write_stamp(own, model_settings(profile))
+
+    def write(folder):
+        (folder / "modules.json").write_text("[]")
+        save_file({"weight": torch.ones(1)}, folder / "model.safetensors")
+
+    own = replace_folder(tuned_folder(profile), tuned_settings(profile), write)
     path, origin = evaluation.finetuned_model(profile)
     assert path == str(own)
     assert "your own" in origin
@@ -211,13 +213,11 @@ def test_the_tuned_model_is_the_readers_own_else_the_shipped_one():
 
 @pytest.mark.parametrize("files", [[], ["modules.json"], ["model.safetensors"]])
 def test_half_a_folder_is_not_taken_for_a_model(files):
-    own = load_profile("tiny").output_dir / "finetuned"
+    own = tuned_folder(load_profile("tiny"))
     own.mkdir(parents=True)
     for name in files:
         (own / name).write_text("[]")
-    with pytest.raises(
-        ValueError, match=r"there is no note of what it was made from.*run notebook 03 again"
-    ):
+    with pytest.raises(ValueError, match=r"is gone or damaged.*run notebook 03 again"):
         evaluation.finetuned_model(load_profile("tiny"))
 
 
@@ -262,6 +262,6 @@ def test_results_come_back_and_nothing_half_stays():
     assert evaluation.load_results(profile, "truncation") == {
         "base": {}
     }  # the old ones are still whole
-    folder = profile.output_dir / "results"
+    folder = evaluation.results_folder(profile)
     assert [path.name for path in folder.iterdir()] == ["truncation.json"]
-    assert list(json.loads((folder / "truncation.json").read_text())) == ["base", "made_from"]
+    assert json.loads((folder / "truncation.json").read_text()) == {"base": {}}

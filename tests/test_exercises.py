@@ -12,6 +12,7 @@ from typing import NamedTuple
 import nbformat
 import numpy
 import pytest
+from cells import as_python
 
 from vdr_exercises import (
     Exercise,
@@ -166,7 +167,7 @@ def test_nonsense_is_never_right(number, nonsense):
 
 def names(source: str, top_level: bool = False) -> set[str]:
     """What a cell binds at its top level, or every name in it."""
-    tree = ast.parse(re.sub(r"^[%!].*$", "", source, flags=re.MULTILINE))
+    tree = ast.parse(as_python(source))
     found = set()
     for node in tree.body if top_level else ast.walk(tree):
         if isinstance(node, ast.FunctionDef):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy
 import pytest
+import torch
 from datasets import Dataset
 from huggingface_hub import ModelCard
 from PIL import Image
@@ -14,7 +15,9 @@ from sentence_transformers.sentence_transformer.losses import (
     MatryoshkaLoss,
 )
 
-from vdr_helpers.models import save_tuned, whole_log
+from tools.private_details import private_details
+from vdr_helpers.model_card import facts, licence_of, set_evaluation, set_facts, whole_log
+from vdr_helpers.models import merge_adapters, save_tuned
 from vdr_helpers.profiles import load_profile
 
 HISTORY = [
@@ -121,3 +124,74 @@ def test_a_score_from_before_the_training_stays_in_front():
     card_log = [{"Epoch": -1, "Step": -1}, {"Epoch": 0.75, "Step": 24}, {"Epoch": -1, "Step": -1}]
     assert [row["Step"] for row in whole_log(card_log, HISTORY)] == [-1, 8, 16, 24, -1]
     assert whole_log(card_log, []) == card_log
+
+
+@pytest.mark.parametrize(
+    ("base", "stated"),
+    [
+        ("Qwen/Qwen3-VL-Embedding-2B", "apache-2.0"),
+        ("assets/tiny-base", "apache-2.0"),
+        ("BAAI/BGE-VL-base", "mit"),
+        ("nvidia/omni-embed-nemotron-3b", None),
+        ("owner/unknown", None),
+    ],
+)
+def test_a_licence_is_stated_where_it_is_known_and_free(base, stated):
+    assert licence_of(base) == stated
+
+
+def test_a_fact_is_set_whether_the_library_knew_one_or_not():
+    text = "- **Language:** de\n<!-- - **License:** Unknown -->\n- **Training Dataset:**\n    - pages\n"
+    text = set_facts(text, {"Language": "en", "License": r"a \1 licence"})
+    assert facts(text) == {
+        "Language": "en",
+        "License": r"a \1 licence",
+        "Training Dataset": "pages",
+    }
+    assert "<!--" not in text
+
+
+def test_the_own_evaluation_takes_the_place_of_the_librarys():
+    own = "## Evaluation\n\nours\n\n## Limits\n"
+    card = "# A\n\n## Usage\n\nuse\n\n## Evaluation\n\ntheirs\n\n## Training Details\n\nsteps\n"
+    expected = f"# A\n\n## Usage\n\nuse\n\n{own}\n## Training Details\n\nsteps\n"
+    assert set_evaluation(card, own) == expected
+    assert set_evaluation(card.replace("## Evaluation\n\ntheirs\n\n", ""), own) == expected
+
+
+def test_lora_is_merged_so_that_no_path_leaves(tmp_path):
+    from peft import LoraConfig
+
+    profile = load_profile("tiny")
+    settings = {
+        "model_kwargs": profile.model_kwargs,
+        "processor_kwargs": profile.processor_kwargs,
+        "device": "cpu",
+    }
+    model = SentenceTransformer(profile.base_model, **settings)
+    assert merge_adapters(model, profile.base_model, profile) is model
+    base = model.encode_query(["Alder Energy revenue 2020"])
+    model.add_adapter(LoraConfig(r=8, lora_alpha=8, target_modules=["q_proj", "up_proj"]))
+    torch.manual_seed(0)
+    for name, weight in model.named_parameters():
+        if "lora_" in name:
+            weight.data.normal_(std=0.05)
+    source = str(tmp_path / "tuned")
+    model.save_pretrained(source, create_model_card=False)
+    (tmp_path / "tuned" / "README.md").write_text("# The tuned model\n")
+    [found] = private_details(tmp_path / "tuned")
+    assert found.startswith("adapter_config.json: a path of this machine (line ")
+
+    tuned = SentenceTransformer(source, truncate_dim=128, **settings)
+    expected = tuned.encode_query(["Alder Energy revenue 2020"])
+    assert abs(expected - base[:, :128]).max() > 0.01
+    folder = tmp_path / "published"
+    merge_adapters(tuned, source, profile).save_pretrained(str(folder))
+    assert private_details(folder) == []
+    assert not list(folder.glob("adapter*"))
+    assert (folder / "README.md").read_text() == "# The tuned model\n"
+    published = SentenceTransformer(
+        str(folder), device="cpu"
+    )  # as a stranger: no settings, no base
+    assert not getattr(published[0].auto_model, "peft_config", None)
+    assert abs(published.encode_query(["Alder Energy revenue 2020"]) - expected).max() < 1e-5

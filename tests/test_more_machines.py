@@ -3,15 +3,19 @@
 What the notebook itself shows (equal gradients, a killed worker's part done again) is compared where its stored outputs are.
 """
 
+import atexit
 import contextlib
 import importlib.util
 import json
 import math
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,6 +31,8 @@ from vdr_helpers.profiles import PROFILES
 from vdr_helpers.training import last_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = Path(tempfile.mkdtemp(prefix="vdr-pages-"))
+atexit.register(shutil.rmtree, PAGES, ignore_errors=True)
 ENVIRONMENT = os.environ | {
     "OMP_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
@@ -55,13 +61,21 @@ def noise(seed: int) -> Page.Image:
     )
 
 
+@cache
+def file_of(seed: int) -> str:
+    """A PNG file of noise, written once."""
+    file = PAGES / f"{seed}.png"
+    noise(seed).save(file)
+    return str(file)
+
+
 def rows_of_pages(count: int, shared_every: int = 0) -> Dataset:
     """Rows of small pages of noise; with ``shared_every`` every so many rows have the same positive."""
     numbers = [0 if shared_every and i % shared_every == 0 else i for i in range(count)]
     columns = {
         "query": [f"query {i}" for i in range(count)],
-        "image": [f"page{number}.png" for number in numbers],
-        "negative_0": [f"page{10_000 + i}.png" for i in range(count)],
+        "image": [file_of(number) for number in numbers],
+        "negative_0": [file_of(10_000 + i) for i in range(count)],
     }
     return Dataset.from_dict(columns)
 

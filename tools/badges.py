@@ -26,12 +26,13 @@ CLONE = re.compile(r"git clone (?:<address of this repository>|https://\S+)(?= v
 SETUP_CELL = """\
 import os
 
-if {{"COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"}} & set(os.environ):  # only there is anything installed
+# Only Colab and Kaggle install anything here.
+if {{"COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"}} & set(os.environ):
     COURSE = "{course}"
     if COURSE:
         %pip install -q "{{COURSE}}"
     else:
-        print("COURSE, the course's address, is not set: clone the repository and pip install it, see the README")
+        print("COURSE has no address yet: clone the repository and pip install it (README)")
 from vdr_helpers.machine import start
 
 profile = start()"""

@@ -29,7 +29,7 @@ from tiny_vdr.corpus import enlarge, plan_rows
 from tiny_vdr.pages import draw_page
 from vdr_helpers.cache import atomic_write
 from vdr_helpers.gpu import GIB, compute_dtype, present_gpu, use_first_gpu, with_setting
-from vdr_helpers.machine import build_random_weights
+from vdr_helpers.machine import with_random_weights
 from vdr_helpers.pages import presize
 from vdr_helpers.profiles import Profile, load_profile, outputs_folder
 from vdr_helpers.published import read_asset
@@ -114,7 +114,7 @@ def main(arguments: list[str] | None = None) -> None:
     profile = load_profile()
     if not profile.random_weights:
         raise SystemExit("set VDR_PROFILE=rehearsal, or rehearsal-small on a CPU")
-    build_random_weights(profile)
+    profile = with_random_weights(profile)
     batch = asked["batch"]
     profile = replace(profile, per_device_train_batch_size=batch, mini_batch_size=batch)
     dataset, gpu = rows(profile), present_gpu()

@@ -214,7 +214,9 @@ def main(arguments: list[str] | None = None) -> int:
         profile = load_profile()
         part = options.part or ("all" if options.store else "1")
         notebooks = find_notebooks(options.notebooks, options.only, part)
-        needs("run", *sorted({extra for notebook in notebooks for extra in extras_of(notebook.stem)}))
+        needs(
+            "run", *sorted({extra for notebook in notebooks for extra in extras_of(notebook.stem)})
+        )
     except (FileNotFoundError, ValueError, ModuleNotFoundError) as problem:
         print(problem, file=sys.stderr)
         return 2

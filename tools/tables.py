@@ -136,7 +136,8 @@ def curve_of_notebook_05() -> bytes:
         "cells"
     ]
     outputs = next(
-        (cell["outputs"] for cell in cells if '"measured here": means' in "".join(cell["source"])), []
+        (cell["outputs"] for cell in cells if '"measured here": means' in "".join(cell["source"])),
+        [],
     )
     for output in outputs:
         if "image/png" in output.get("data", {}):

@@ -23,7 +23,13 @@ from vdr_helpers.cache import (
     settings_key,
     stage_folder,
 )
-from vdr_helpers.models import base_settings, finetuned_model, model_key, weights_hash
+from vdr_helpers.models import (
+    base_settings,
+    finetuned_model,
+    model_key,
+    use_matrix_product,
+    weights_hash,
+)
 from vdr_helpers.pages import show_progress
 from vdr_helpers.profiles import Profile, assets_folder
 from vdr_helpers.splits import split_settings, splits_folder
@@ -103,7 +109,7 @@ def paired_test(first, second):
 def embedding_settings(model, queries: list[str], pages: list[str]) -> dict:
     """Everything that decides the embeddings: the model as it is in memory, the texts, and the content of every page file.
 
-    The model counts by its weights and compute dtype, modules, dimensions, prompts, how text becomes tokens, and how large a page may be;
+    The model counts by its weights and compute dtype, modules, prompts, how text becomes tokens, and how large a page may be;
     where it lay does not count.
     """
     network = model[0].auto_model
@@ -111,9 +117,9 @@ def embedding_settings(model, queries: list[str], pages: list[str]) -> dict:
     return {
         "weights": weights_hash(model),
         "modules": str(model),
-        "network and adapters": [without_paths(config.to_dict()) for config in configs],
+        "network and adapters": [deciding(config.to_dict()) for config in configs],
         "attention": network.config._attn_implementation,
-        "dimensions": model.get_embedding_dimension(),  # a truncate_dim of the full width changes nothing
+        "dimensions": model.get_embedding_dimension(),
         "prompts": [model.prompts, model.default_prompt_name, model.max_seq_length],
         "first query": model.preprocess(queries[:1], prompt=model.prompts.get("query"))[
             "input_ids"
@@ -125,9 +131,13 @@ def embedding_settings(model, queries: list[str], pages: list[str]) -> dict:
     }
 
 
-def without_paths(config: dict) -> dict:
-    """A model's configuration without the names of the folders that it was loaded from."""
-    return {name: value for name, value in config.items() if not name.endswith("name_or_path")}
+def deciding(config: dict) -> dict:
+    """A model's configuration without what decides no embedding: names of folders, and dimensions that a server may offer."""
+    return {
+        name: value
+        for name, value in config.items()
+        if not name.endswith("name_or_path") and name != "matryoshka_dimensions"
+    }
 
 
 def files_hash(files: list[str]) -> str:
@@ -142,26 +152,27 @@ def files_hash(files: list[str]) -> str:
 def embed_once(model, queries: list[str], pages: list[str], profile: Profile):
     """``(query_embeddings, page_embeddings)``: float32 tensors of shape (queries, dimensions) and (pages, dimensions) on the CPU.
 
-    ``pages``: paths of image files. Embeddings are encoded once and kept; they are found again only for the same model, texts and pages
-    (:func:`embedding_settings`). While pages are encoded, a line of progress is printed for every 500.
+    ``pages``: paths of image files. Embeddings are encoded once, at the model's full width, and kept; what is returned is cut to its
+    ``truncate_dim``, as the library cuts. They are found again only for the same model, texts and pages (:func:`embedding_settings`).
+    While pages are encoded, a line of progress is printed for every 500.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
-
-    settings = embedding_settings(model, queries, pages)
 
     def make(folder: Path) -> None:
         encode_all(model, queries, pages, profile, folder / "embeddings.safetensors")
 
     notes = {"splits": splits_folder(profile).name}  # for tools.outputs
-    folder = cached(profile.output_dir, "embeddings", settings, make, notes)
-    try:
-        kept = load_file(str(folder / "embeddings.safetensors"))
-    except SafetensorError as error:
-        print(f"{folder.name} is made anew: {type(error).__name__}")
-        folder = replace_folder(folder, settings, make, notes)
-        kept = load_file(str(folder / "embeddings.safetensors"))
-    return kept["queries"], kept["pages"]
+    with model.truncate_embeddings(None):
+        settings = embedding_settings(model, queries, pages)
+        folder = cached(profile.output_dir, "embeddings", settings, make, notes)
+        try:
+            kept = load_file(str(folder / "embeddings.safetensors"))
+        except SafetensorError as error:
+            print(f"{folder.name} is made anew: {type(error).__name__}")
+            folder = replace_folder(folder, settings, make, notes)
+            kept = load_file(str(folder / "embeddings.safetensors"))
+    return kept["queries"][:, : model.truncate_dim], kept["pages"][:, : model.truncate_dim]
 
 
 def encode_all(model, queries: list[str], pages: list[str], profile: Profile, file: Path) -> None:
@@ -174,6 +185,7 @@ def encode_all(model, queries: list[str], pages: list[str], profile: Profile, fi
         "convert_to_tensor": True,
         "show_progress_bar": False,
     }
+    use_matrix_product(model)
     query_embeddings = model.encode_query(queries, **settings).float().cpu()
     parts = []
     for first in range(0, len(pages), ENCODED_AT_ONCE):

@@ -33,8 +33,13 @@ def start(name: str | None = None) -> Profile:
     profile = load_profile(name)
     use_first_gpu()
     profile = fit_to_gpu(with_random_weights(profile))
-    versions = ((library, importlib.metadata.version(library)) for library in ("sentence-transformers", "torch"))
-    libraries = " | ".join(f"{library} {version.partition('+')[0]}" for library, version in versions)
+    versions = (
+        (library, importlib.metadata.version(library))
+        for library in ("sentence-transformers", "torch")
+    )
+    libraries = " | ".join(
+        f"{library} {version.partition('+')[0]}" for library, version in versions
+    )
     print(f"profile {profile.name} | {present_gpu().name.partition(',')[0]} | {libraries}")
     return profile
 
@@ -73,10 +78,17 @@ def with_random_weights(profile: Profile) -> Profile:
 
     def build(folder: Path) -> None:
         print(f"building the {profile.random_weights} architecture with random weights, once")
-        save_random_model(folder, SIZES[profile.random_weights], like=assets_folder() / "tiny-base", seed=profile.seed)
+        save_random_model(
+            folder,
+            SIZES[profile.random_weights],
+            like=assets_folder() / "tiny-base",
+            seed=profile.seed,
+        )
 
     settings = {"version": 3, "model": profile.random_weights, "seed": profile.seed}
-    return replace(profile, model_folder=str(cached(profile.output_dir, "random-weights", settings, build)))
+    return replace(
+        profile, model_folder=str(cached(profile.output_dir, "random-weights", settings, build))
+    )
 
 
 def disk_needs(profile: Profile) -> dict[str, float]:
@@ -84,14 +96,26 @@ def disk_needs(profile: Profile) -> dict[str, float]:
     model = read_asset("gpu_memory.json")["models"][str(profile.matryoshka_dims[0])]
     whole = model["parameters"] * BYTES[profile.model_kwargs["dtype"]]
     trained = model["lora_parameters"] * 4 if profile.adapters else whole
-    from_hub = not (profile.model_folder or profile.random_weights or profile.model_name.startswith("assets/"))
+    from_hub = not (
+        profile.model_folder or profile.random_weights or profile.model_name.startswith("assets/")
+    )
     kinds = {
-        "downloaded models": from_hub * 2 * 2 * model["parameters"],  # base and published tuned model, two bytes a weight
-        "pages": (2 * profile.train_rows + 5 * profile.eval_rows) * PNG_SHARE * 3 * profile.max_pixels,
+        "downloaded models": from_hub
+        * 2
+        * 2
+        * model["parameters"],  # base and published tuned model, two bytes a weight
+        "pages": (2 * profile.train_rows + 5 * profile.eval_rows)
+        * PNG_SHARE
+        * 3
+        * profile.max_pixels,
         "checkpoints": 2 * 3 * trained,  # two, each of the trained weights and two moments for them
         "tuned model": trained,
         "published model": whole,
-        "embeddings": 2 * 6 * profile.eval_rows * profile.matryoshka_dims[0] * 4,  # of base and tuned model, notebooks 04 and 05
+        "embeddings": 2
+        * 6
+        * profile.eval_rows
+        * profile.matryoshka_dims[0]
+        * 4,  # of base and tuned model, notebooks 04 and 05
     }
     return {kind: needed / GIB for kind, needed in kinds.items()}
 
@@ -104,10 +128,16 @@ def check_disk(profile: Profile, folder: Path) -> str | None:
     except OSError as error:
         return f"outputs folder cannot be written ({error.strerror}): set VDR_OUTPUTS to a folder of yours"
     free, needs = shutil.disk_usage(folder).free / GIB, disk_needs(profile)
-    there = sum(file.stat().st_size for file in profile.output_dir.rglob("*") if file.is_file()) / GIB
+    there = (
+        sum(file.stat().st_size for file in profile.output_dir.rglob("*") if file.is_file()) / GIB
+    )
     if free >= (needed := max(0.0, sum(needs.values()) - there)):
         return None
-    largest = ", ".join(f"{kind} {gib:.1f}" for kind, gib in sorted(needs.items(), key=lambda item: -item[1]) if gib >= 0.1)
+    largest = ", ".join(
+        f"{kind} {gib:.1f}"
+        for kind, gib in sorted(needs.items(), key=lambda item: -item[1])
+        if gib >= 0.1
+    )
     return (
         f"{free:.1f} GiB free, {needed:.1f} GiB needed ({largest}): free some, set VDR_OUTPUTS to another disk (and HF_HOME for the "
         "downloads), or take fewer rows (VDR_ROWS)"
@@ -125,13 +155,20 @@ def check_packages() -> dict[str, str | None]:
     try:
         asked = [Requirement(line) for line in importlib.metadata.requires(PACKAGE)]
     except importlib.metadata.PackageNotFoundError:
-        return {PACKAGE: f"{PACKAGE} is not installed: in the clone, pip install -e . (README), then restart the kernel"}
-    asked, problems = [one for one in asked if one.marker is None or one.marker.evaluate({"extra": ""})], {}
+        return {
+            PACKAGE: f"{PACKAGE} is not installed: in the clone, pip install -e . (README), then restart the kernel"
+        }
+    asked, problems = (
+        [one for one in asked if one.marker is None or one.marker.evaluate({"extra": ""})],
+        {},
+    )
     for one in asked:
         try:
             require_version(f"{one.name}{one.specifier}")
         except ImportError as error:
-            problems[str(one)] = f"{error.args[0].strip()} Do: pip install -U '{one}', then restart the kernel"
+            problems[str(one)] = (
+                f"{error.args[0].strip()} Do: pip install -U '{one}', then restart the kernel"
+            )
     return problems or {f"{len(asked)} packages, each recent enough": None}
 
 
@@ -150,14 +187,22 @@ def check_torchvision() -> str | None:
 def check_model(profile: Profile) -> str | None:
     """``None`` if the base model is a hub id or its shipped folder is whole."""
     folder = Path(profile.base_model)
-    if not profile.model_name.startswith("assets/") or (folder / "modules.json").exists() and list(folder.glob("*.safetensors")):
+    if (
+        not profile.model_name.startswith("assets/")
+        or (folder / "modules.json").exists()
+        and list(folder.glob("*.safetensors"))
+    ):
         return None
     return "the shipped base model is missing: reinstall the course, or make it with make pretrain"
 
 
 def examine(profile: Profile) -> bool:
     """Print every check as a line and return whether all passed (notebook 00)."""
-    python = None if sys.version_info >= (3, 11) else "install Python 3.11 and start again from the README"
+    python = (
+        None
+        if sys.version_info >= (3, 11)
+        else "install Python 3.11 and start again from the README"
+    )
     checks = {"Python 3.11 or newer": python} | check_packages()
     checks["torchvision matches torch"] = check_torchvision()
     checks["base model of this profile"] = check_model(profile)

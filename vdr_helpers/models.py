@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
 from pathlib import Path
+from types import MethodType
 
 from vdr_helpers.cache import damage, read_manifest, replace_folder, settings_key, stage_folder
+from vdr_helpers.model_card import fill
 from vdr_helpers.profiles import PROFILES, Profile
 from vdr_helpers.splits import resolve_revision, split_settings, splits_folder
 
@@ -23,6 +24,39 @@ TRAINING = (
     "adapters",
     "seed",
 )
+
+
+def use_matrix_product(model) -> bool:
+    """Let the patch convolution of a Qwen-VL ``SentenceTransformer`` run as one matrix product; returns whether it has such a layer.
+
+    Each patch meets a kernel of its own size, so that every output is one dot product: same weights, same result up to rounding, faster on
+    CPUs (appendix a1). A convolution that an adapter is wrapped around is left to it, now and if it is wrapped later.
+    """
+    from torch.nn import Conv3d, functional
+
+    visual = getattr(getattr(model[0], "auto_model", None), "visual", None)
+    layer = getattr(visual, "patch_embed", None)
+    convolution = getattr(layer, "proj", None)
+    if type(convolution) is not Conv3d or tuple(convolution.kernel_size) != tuple(
+        convolution.stride
+    ):
+        return False
+    by_convolution = type(layer).forward
+
+    def forward(self, pixel_values):
+        if type(self.proj) is not Conv3d:
+            return by_convolution(self, pixel_values)
+        weight = (
+            self.proj.weight
+        )  # (out, channels, frames, 16, 16); pixel_values: (patches, channels x frames x 256)
+        return functional.linear(
+            pixel_values.to(weight.dtype), weight.reshape(weight.shape[0], -1), self.proj.bias
+        )
+
+    layer.forward = MethodType(
+        forward, layer
+    )  # bound, so that a deep copy of the model uses its own weights
+    return True
 
 
 def model_key(source: str | Path) -> str:
@@ -88,7 +122,7 @@ def save_tuned(profile: Profile, model, trainer) -> Path:
     """
 
     def write(folder: Path) -> None:
-        fill_model_card(model, trainer, notes["model"], notes["dataset"])
+        fill(model, trainer, notes["model"], notes["dataset"])
         model.save_pretrained(str(folder))
 
     log_history = trainer.state.log_history
@@ -107,72 +141,6 @@ def save_tuned(profile: Profile, model, trainer) -> Path:
     ):  # the run is over: the next one starts from the base again
         shutil.rmtree(checkpoints, ignore_errors=True)
     return folder
-
-
-def fill_model_card(model, trainer, base: dict, dataset: dict) -> None:
-    """Give the library's model card pages instead of paths, names with commits, and the whole training log.
-
-    Left alone it prints paths of this machine as samples, asks the hub for a repository named like the base's folder, leaves out
-    the steps before a resume, and calls the time until saving training time. ``base`` and ``dataset``: ``{"name", "revision"}`` of
-    :func:`~vdr_helpers.splits.resolve_revision`; one that is not on the hub gets no link.
-    """
-    card = model.model_card_data
-    card.local_files_only, card.widget, card._training_start_time = True, [], None
-    if is_commit(base["revision"]):
-        card.base_model, card.base_model_revision = base["name"], base["revision"]
-    source = {"name": dataset["name"]}
-    if is_commit(dataset["revision"]):
-        source |= {"id": dataset["name"], "revision": dataset["revision"]}
-        card.datasets = [dataset["name"]]
-    for which in ("train", "eval"):
-        rows = getattr(trainer, f"{which}_dataset")
-        if rows is not None:
-            found = card.extract_dataset_metadata(
-                opened_pages(rows), [dict(source)], trainer.loss, which
-            )
-            setattr(card, f"{which}_datasets", found)
-    first = opened_pages(trainer.eval_dataset or trainer.train_dataset)[:3]
-    card.generate_widget_examples = True  # the scores of the usage example
-    card.usage_examples = [first["query"][0], *first["image"]]
-    card.training_logs = whole_log(card.training_logs, trainer.state.log_history)
-
-
-def is_commit(revision: str | None) -> bool:
-    """Whether ``revision`` is a whole commit of the hub."""
-    return re.fullmatch(r"[0-9a-f]{40}", revision or "") is not None
-
-
-def opened_pages(dataset):
-    """The dataset with its columns of page files as pictures, which are opened where a row is read."""
-    from datasets import Image
-
-    for name in dataset.column_names:
-        if name != "query":
-            dataset = dataset.cast_column(name, Image())
-    return dataset
-
-
-def whole_log(card_log: list[dict], log_history: list[dict]) -> list[dict]:
-    """The card's log rows with those that the trainer logged before a resume, in the order of their steps.
-
-    ``card_log``: rows with ``Epoch``, ``Step`` and columns of the library; step -1 stands before or after the training.
-    """
-    known = {row["Step"] for row in card_log}
-    earlier: dict[int, dict] = {}
-    for entry in log_history:
-        if entry["step"] not in known:
-            row = earlier.setdefault(
-                entry["step"], {"Epoch": entry["epoch"], "Step": entry["step"]}
-            )
-            for name, value in entry.items():
-                if name == "loss":
-                    row["Training Loss"] = value
-                elif name == "eval_loss":
-                    row["Validation Loss"] = value
-                elif name.endswith("cosine_ndcg@10"):
-                    row[name.removeprefix("eval_")] = value
-    first = 1 if card_log and card_log[0]["Step"] == -1 else 0
-    return card_log[:first] + list(earlier.values()) + card_log[first:]
 
 
 def train_seconds(log_history: list[dict]) -> float | None:
@@ -202,6 +170,30 @@ def training_facts(profile: Profile, model, trainer) -> dict[str, str]:
         "seed": str(args.seed),
         "not the published setting": "; ".join(profile.deviations) or "none: as published",
     }
+
+
+def merge_adapters(model, source: str, profile: Profile):
+    """The model with LoRA's matrices added to the base's weights; one without adapters comes back as it is.
+
+    ``source``: the folder or hub id that it was loaded from. Saved unmerged, adapters name the place of their base on this machine,
+    and whoever loads them needs that base. For a moment both models are in memory.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    if not getattr(model[0].auto_model, "peft_config", None):
+        return model
+    from peft import PeftModel
+
+    merged = SentenceTransformer(
+        profile.base_model,
+        revision=profile.model_revision,
+        truncate_dim=model.truncate_dim,
+        model_kwargs=profile.model_kwargs,
+        processor_kwargs=profile.processor_kwargs,
+    )
+    PeftModel.from_pretrained(merged[0].auto_model, source).merge_and_unload()
+    merged._model_card_text = model._model_card_text  # the tuned model's card, not the base's
+    return merged
 
 
 def is_named(profile: Profile) -> bool:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from types import MethodType
 
 import torch
 from sentence_transformers.util import cos_sim
@@ -17,6 +16,9 @@ from transformers import TrainerCallback
 
 from vdr_helpers import figures
 from vdr_helpers.cache import MANIFEST, atomic_write, settings_key
+from vdr_helpers.models import (
+    use_matrix_product as use_matrix_product,
+)  # notebook 03 has it from here
 from vdr_helpers.models import weights_hash
 
 # Training arguments that change what is shown, kept or waited for, but no number of the result.
@@ -28,39 +30,6 @@ MINI_BATCHES = (
     "mini_batch_size",
     "mini_batch_num_tokens",
 )  # how a batch is cut: the gradient does not depend on it
-
-
-def use_matrix_product(model) -> bool:
-    """Let the patch convolution of a Qwen-VL ``SentenceTransformer`` run as one matrix product; returns whether it has such a layer.
-
-    Each patch meets a kernel of its own size, so that every output is one dot product: same weights, same result up to rounding, faster on
-    CPUs (appendix a1). A convolution that an adapter is wrapped around is left to it, now and if it is wrapped later.
-    """
-    from torch.nn import Conv3d, functional
-
-    visual = getattr(getattr(model[0], "auto_model", None), "visual", None)
-    layer = getattr(visual, "patch_embed", None)
-    convolution = getattr(layer, "proj", None)
-    if type(convolution) is not Conv3d or tuple(convolution.kernel_size) != tuple(
-        convolution.stride
-    ):
-        return False
-    by_convolution = type(layer).forward
-
-    def forward(self, pixel_values):
-        if type(self.proj) is not Conv3d:
-            return by_convolution(self, pixel_values)
-        weight = (
-            self.proj.weight
-        )  # (out, channels, frames, 16, 16); pixel_values: (patches, channels x frames x 256)
-        return functional.linear(
-            pixel_values.to(weight.dtype), weight.reshape(weight.shape[0], -1), self.proj.bias
-        )
-
-    layer.forward = MethodType(
-        forward, layer
-    )  # bound, so that a deep copy of the model uses its own weights
-    return True
 
 
 def add_adapters(model, adapters: Sequence[dict]) -> None:

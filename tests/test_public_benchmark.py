@@ -28,7 +28,7 @@ from PIL import Image
 from vdr_helpers.profiles import load_profile
 
 import dataclasses
-profile = dataclasses.replace(load_profile("tiny"), monitor_rows=6, truncate_dim=16, benchmark_tasks=("VidoreTabfquadRetrieval",))
+profile = dataclasses.replace(load_profile("tiny"), monitor_rows=6, truncate_dim=16, finetuned_name="assets/tiny-base", benchmark_tasks=("VidoreTabfquadRetrieval",))
 draw, columns = numpy.random.default_rng(0), {"query": [f"question {i}" for i in range(8)]}
 for name in ("image", "negative_0", "negative_1", "negative_2", "negative_3"):
     columns[name] = [f"{name}_{i}.png" for i in range(8)]

@@ -157,17 +157,19 @@ VARIATIONS: dict[tuple[str, int], dict] = {
         "more": "found = {'width': unit_pages.shape[1], 'third': dims[2]}",
     },
     ("06", 1): {
-        "edits": [("width = profile.truncate_dim", "width = profile.matryoshka_dims[-1]")],
+        "edits": [
+            ("truncate_dim=profile.truncate_dim", "truncate_dim=profile.matryoshka_dims[-1]")
+        ],
         "more": "found = {'width': index.shape[1]}",
     },
     ("06", 2): {
         "edits": [
             (
                 "pages, page_ids = list(corpus.values()), list(corpus)",
-                'pages, page_ids = [*corpus.values(), "my_page.png"], [*corpus, "mine"]',
+                'corpus["mine"] = "my_page.png"\npages, page_ids = list(corpus.values()), list(corpus)',
             )
         ],
-        "more": "found = {'indexed': len(index), 'pages': len(corpus)}",
+        "more": "found = {'indexed': len(index), 'pages': 5 * len(queries)}",
     },
     ("07", 1): {
         "edits": [("vectors[: len(vectors) // 5]", "vectors[:1]")],

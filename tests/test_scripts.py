@@ -46,7 +46,11 @@ def call(name, *arguments, folder):
     """Run a script as `python <name>.py *arguments` does, in this process and in `folder`."""
     said, argv, status = io.StringIO(), sys.argv, 0
     sys.argv = [f"{name}.py", *map(str, arguments)]
-    with contextlib.chdir(folder), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    with (
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(said),
+    ):
         try:
             runpy.run_path(str(SCRIPTS / f"{name}.py"), run_name="__main__")
         except SystemExit as end:
@@ -70,7 +74,9 @@ def read_lines(file):
 def made(source, tmp_path_factory):
     """A folder with ``data`` of 24 train and 10 eval rows, as prepare.py makes them of the small source."""
     folder = tmp_path_factory.mktemp("scripts")
-    done = call("prepare", "--dataset", source, "--train-rows", 24, "--eval-rows", 10, *TINY, folder=folder)
+    done = call(
+        "prepare", "--dataset", source, "--train-rows", 24, "--eval-rows", 10, *TINY, folder=folder
+    )
     assert done.status == 0, done.said
     return folder
 
@@ -88,7 +94,9 @@ def copied(made, tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_help_shows_an_example_and_every_option(name, tmp_path):
     done = call(name, "--help", folder=tmp_path)
-    assert done.status == 0 and f"python {name}.py" in done.said and "Needs: pip install" in done.said
+    assert (
+        done.status == 0 and f"python {name}.py" in done.said and "Needs: pip install" in done.said
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -98,21 +106,41 @@ def test_help_shows_an_example_and_every_option(name, tmp_path):
         ("prepare", ["--train-rows", "many"], "expected a whole number above 0, found 'many'"),
         ("prepare", ["--eval-rows", "0"], "expected a whole number above 0, found '0'"),
         ("prepare", ["--min-pixels", "500000"], "--min-pixels 500000 is above --max-pixels 360000"),
-        ("prepare", ["--base-model", "no_such_folder"], "no folder 'no_such_folder', and no hub id"),
+        (
+            "prepare",
+            ["--base-model", "no_such_folder"],
+            "no folder 'no_such_folder', and no hub id",
+        ),
         ("train", ["--learning-rate", "fast"], "invalid float value: 'fast'"),
         ("train", ["--dtype", "int4"], "invalid choice: 'int4'"),
-        ("train", ["--mini-batch-num-tokens", "few"], "expected a whole number above 0, found 'few'"),
+        (
+            "train",
+            ["--mini-batch-num-tokens", "few"],
+            "expected a whole number above 0, found 'few'",
+        ),
         ("train", [], "no manifest.json in data: run prepare.py or documents.py to its end"),
         ("evaluate", [], "no folder 'finetuned', and no hub id such as owner/name"),
         ("evaluate", ["--finetuned", TUNED], "no manifest.json in data"),
         ("truncate", ["--finetuned", TUNED, "--dims", "64"], "--dims needs two lengths at least"),
         ("publish", ["--finetuned", TUNED, "--upload-to", "mine"], "expected a name of yours"),
-        ("publish", ["--finetuned", TUNED, "--upload-to", "your-name/your-model"], "expected a name of yours"),
+        (
+            "publish",
+            ["--finetuned", TUNED, "--upload-to", "your-name/your-model"],
+            "expected a name of yours",
+        ),
         ("search", ["ask", "  "], "the query is empty: type what the page should answer"),
         ("search", ["ask", "https://example.org/a.png"], "is an address or a file, not a question"),
-        ("search", ["ask", "Which pump?"], "no index in index: make one with `search.py index` first"),
+        (
+            "search",
+            ["ask", "Which pump?"],
+            "no index in index: make one with `search.py index` first",
+        ),
         ("documents", ["no_such_folder", "--model", TUNED], "expected a folder of PDF files"),
-        ("documents", [".", "--model", TUNED, "--query-models"], "no page of a PDF file could be read"),
+        (
+            "documents",
+            [".", "--model", TUNED, "--query-models"],
+            "no page of a PDF file could be read",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_named(name, arguments, message, tmp_path):
@@ -122,7 +150,12 @@ def test_what_cannot_be_used_is_named(name, arguments, message, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "arguments"),
-    [("prepare", []), ("train", []), ("evaluate", ["--finetuned", TUNED]), ("publish", ["--finetuned", TUNED])],
+    [
+        ("prepare", []),
+        ("train", []),
+        ("evaluate", ["--finetuned", TUNED]),
+        ("publish", ["--finetuned", TUNED]),
+    ],
 )
 def test_a_pinned_commit_belongs_to_its_model_alone(name, arguments, monkeypatch):
     read_arguments = part(name, "read_arguments")
@@ -130,7 +163,9 @@ def test_a_pinned_commit_belongs_to_its_model_alone(name, arguments, monkeypatch
         monkeypatch.setattr(sys, "argv", [name, *arguments, *given])
         found = read_arguments().base_revision
         assert found.startswith(revision) if revision else found is None
-    monkeypatch.setattr(sys, "argv", [name, *arguments, "--base-model", "owner/model", "--base-revision", "v2"])
+    monkeypatch.setattr(
+        sys, "argv", [name, *arguments, "--base-model", "owner/model", "--base-revision", "v2"]
+    )
     assert read_arguments().base_revision == "v2"
 
 
@@ -157,7 +192,11 @@ def test_rows_are_the_first_usable_ones_and_pages_are_named_by_content(made, sou
         return hashlib.sha1(str(page.size).encode() + page.tobytes()).hexdigest()
 
     numbers = {name: number for number, name in enumerate(rows["id"])}
-    asked = [n for n, row in enumerate(rows.select_columns(["query", "language"])) if row["query"] and row["language"] == "en"]
+    asked = [
+        n
+        for n, row in enumerate(rows.select_columns(["query", "language"]))
+        if row["query"] and row["language"] == "en"
+    ]
     expected = {"train": [], "eval": []}
     used = set()
     for number in asked:
@@ -167,11 +206,18 @@ def test_rows_are_the_first_usable_ones_and_pages_are_named_by_content(made, sou
         banned = {key_of(number), None} | (used if split == "eval" else set())
         listed = [key_of(numbers[name]) for name in rows[number]["negatives"] if name in numbers]
         negatives = list(dict.fromkeys(key for key in listed if key not in banned))[:count]
-        if key_of(number) is None or len(negatives) < count or (split == "eval" and key_of(number) in used):
+        if (
+            key_of(number) is None
+            or len(negatives) < count
+            or (split == "eval" and key_of(number) in used)
+        ):
             continue
         used |= {key_of(number), *negatives}
         names = ["image", *(f"negative_{i}" for i in range(count))]
-        pages = {name: f"{key}.png" for name, key in zip(names, [key_of(number), *negatives], strict=True)}
+        pages = {
+            name: f"{key}.png"
+            for name, key in zip(names, [key_of(number), *negatives], strict=True)
+        }
         expected[split].append({"query": rows[number]["query"]} | pages)
     for split, some in expected.items():
         assert read_lines(made / "data" / f"{split}.jsonl") == some
@@ -184,8 +230,13 @@ def test_rows_are_the_first_usable_ones_and_pages_are_named_by_content(made, sou
     )
     assert torch.equal(small, large), "the model sees the same pixels"
     manifest = json.loads((made / "data" / "manifest.json").read_text())
-    assert manifest["rows"] == {"train": 24, "eval": 10} and manifest["settings"]["max_pixels"] == 40_000
-    assert str(ROOT) not in (made / "data" / "manifest.json").read_text() and str(source) not in str(manifest)
+    assert (
+        manifest["rows"] == {"train": 24, "eval": 10}
+        and manifest["settings"]["max_pixels"] == 40_000
+    )
+    assert str(ROOT) not in (made / "data" / "manifest.json").read_text() and str(
+        source
+    ) not in str(manifest)
 
 
 def png(page):
@@ -200,30 +251,52 @@ def ramp(kind, top):
 
 @pytest.mark.parametrize(
     ("page", "format"),
-    [(ramp("uint16", 65_535), "PNG"), (ramp("float32", 1), "TIFF"), (ramp("float32", 255), "TIFF"), (ramp("int32", 255), "TIFF")],
+    [
+        (ramp("uint16", 65_535), "PNG"),
+        (ramp("float32", 1), "TIFF"),
+        (ramp("float32", 255), "TIFF"),
+        (ramp("int32", 255), "TIFF"),
+    ],
 )
 def test_grey_levels_of_every_depth_keep_their_steps(page, format, tmp_path):
     page.save(tmp_path / "page", format)
-    found = numpy.asarray(part("prepare", "open_page")(str(tmp_path / "page"), tmp_path).convert("L"))
+    found = numpy.asarray(
+        part("prepare", "open_page")(str(tmp_path / "page"), tmp_path).convert("L")
+    )
     assert abs(found.astype(int) - numpy.asarray(ramp("uint8", 255))).max() <= 1
 
 
 def test_a_float_page_of_other_levels_is_refused(tmp_path):
     ramp("float32", 1e6).save(tmp_path / "page.tiff")
-    with pytest.raises(ValueError, match=r"grey levels from 0 to 1e\+06, expected 0 to 65,535 at most"):
+    with pytest.raises(
+        ValueError, match=r"grey levels from 0 to 1e\+06, expected 0 to 65,535 at most"
+    ):
         part("prepare", "open_page")("page.tiff", tmp_path)
 
 
 def test_a_page_is_read_from_bytes_a_path_or_a_list_of_one(tmp_path):
     open_page, page = part("prepare", "open_page"), png(PillowImage.new("RGB", (40, 30), "red"))
     (tmp_path / "page.png").write_bytes(page)
-    cells = [page, {"bytes": page, "path": None}, {"bytes": None, "path": "page.png"}, "page.png", str(tmp_path / "page.png"), [page]]
+    cells = [
+        page,
+        {"bytes": page, "path": None},
+        {"bytes": None, "path": "page.png"},
+        "page.png",
+        str(tmp_path / "page.png"),
+        [page],
+    ]
     for cell in cells:
         assert open_page(cell, tmp_path).getpixel((3, 3)) == (255, 0, 0), type(cell)
     clear = png(PillowImage.new("RGBA", (40, 30), (0, 0, 0, 0)))
-    assert open_page(clear, tmp_path).getpixel((3, 3)) == (255, 255, 255), "what is transparent is paper"
+    assert open_page(clear, tmp_path).getpixel((3, 3)) == (255, 255, 255), (
+        "what is transparent is paper"
+    )
     bad = {"has no image": [None, {"bytes": None, "path": None}], "no file gone.png": ["gone.png"]}
-    bad |= {"does not open": [page[:60], b"", b"no image"], "holds list": [[page, page]], "holds int": [7]}
+    bad |= {
+        "does not open": [page[:60], b"", b"no image"],
+        "holds list": [[page, page]],
+        "holds int": [7],
+    }
     for message, some in bad.items():
         for cell in some:
             with pytest.raises(ValueError, match=message):
@@ -238,8 +311,13 @@ def small_source(folder, images, feature=None, **columns):
     """A dataset of six pages that answer a query each, with all the others as negatives, in ``folder``."""
     ids = [f"page-{i}" for i in range(6)]
     rows = {"id": ids, "query": [f"What is on page {i}?" for i in range(6)], "image": images}
-    rows |= {"negatives": [[other for other in ids if other != one] for one in ids], "language": ["en"] * 6} | columns
-    features = Dataset.from_dict({name: value for name, value in rows.items() if name != "image"}).features
+    rows |= {
+        "negatives": [[other for other in ids if other != one] for one in ids],
+        "language": ["en"] * 6,
+    } | columns
+    features = Dataset.from_dict(
+        {name: value for name, value in rows.items() if name != "image"}
+    ).features
     features["image"] = feature or Image(decode=False)
     folder.mkdir(exist_ok=True)
     table = Dataset.from_dict(rows, features=Features(features)).data.table
@@ -248,12 +326,26 @@ def small_source(folder, images, feature=None, **columns):
 
 
 def colours():
-    return [png(PillowImage.new("RGB", (64, 64), colour)) for colour in ("red", "green", "blue", "black", "white", "grey")]
+    return [
+        png(PillowImage.new("RGB", (64, 64), colour))
+        for colour in ("red", "green", "blue", "black", "white", "grey")
+    ]
 
 
 def prepare_small(folder, *arguments):
     rows = ("--train-rows", 2, "--eval-rows", 1)
-    return call("prepare", "--dataset", "mine", *rows, "--base-model", BASE, "--max-pixels", 4096, *arguments, folder=folder)
+    return call(
+        "prepare",
+        "--dataset",
+        "mine",
+        *rows,
+        "--base-model",
+        BASE,
+        "--max-pixels",
+        4096,
+        *arguments,
+        folder=folder,
+    )
 
 
 @pytest.mark.parametrize("kind", ["bytes", "paths", "path and no bytes", "lists"])
@@ -272,43 +364,83 @@ def test_an_image_column_of_another_kind_is_read(kind, tmp_path):
     small_source(tmp_path / "mine", images, feature)
     done = prepare_small(tmp_path)
     assert done.status == 0, done.said
-    assert [row["query"] for row in read_lines(tmp_path / "data" / "train.jsonl")] == ["What is on page 0?", "What is on page 1?"]
+    assert [row["query"] for row in read_lines(tmp_path / "data" / "train.jsonl")] == [
+        "What is on page 0?",
+        "What is on page 1?",
+    ]
 
 
 def test_images_that_are_not_there_end_in_an_error_and_no_folder(tmp_path):
     small_source(tmp_path / "mine", [{"bytes": None, "path": f"{i}.png"} for i in range(6)])
     done = prepare_small(tmp_path)
-    assert done.status == 1 and "is a path, and there is no file 0.png (5 such pages in all)" in done.said
+    assert (
+        done.status == 1
+        and "is a path, and there is no file 0.png (5 such pages in all)" in done.said
+    )
     assert "found 0 usable train rows and 0 usable eval rows, expected 2 and 1" in done.said
     assert not (tmp_path / "data").exists()
 
 
 def test_a_query_that_is_blank_or_an_address_is_no_query(tmp_path):
-    queries = ["   ", "https://example.org/page.png", str(tmp_path / "mine" / "train.parquet"), "Four?", "Five?", "Six?"]
+    queries = [
+        "   ",
+        "https://example.org/page.png",
+        str(tmp_path / "mine" / "train.parquet"),
+        "Four?",
+        "Five?",
+        "Six?",
+    ]
     small_source(tmp_path / "mine", colours(), query=queries)
     done = prepare_small(tmp_path)
     assert done.status == 0 and "3 query blank, an address or a file" in done.said
-    assert [row["query"] for row in read_lines(tmp_path / "data" / "train.jsonl")] == ["Four?", "Five?"]
+    assert [row["query"] for row in read_lines(tmp_path / "data" / "train.jsonl")] == [
+        "Four?",
+        "Five?",
+    ]
 
 
 def test_whether_a_query_is_text(tmp_path):
     (tmp_path / "page.png").touch()
     for name in ("prepare", "documents"):
         is_text = part(name, "is_text")
-        texts = ["Which pump?", "https://example.org is what?", "word " * 300, "x" * 5000, "a\0b", "page.pngs"]
+        texts = [
+            "Which pump?",
+            "https://example.org is what?",
+            "word " * 300,
+            "x" * 5000,
+            "a\0b",
+            "page.pngs",
+        ]
         assert all(is_text(text) for text in texts)
-        assert not any(is_text(text) for text in ("", " \n", "https://example.org/a.png", "data:image/png;base64,AAAA", str(tmp_path / "page.png")))
+        assert not any(
+            is_text(text)
+            for text in (
+                "",
+                " \n",
+                "https://example.org/a.png",
+                "data:image/png;base64,AAAA",
+                str(tmp_path / "page.png"),
+            )
+        )
 
 
 def test_what_the_dataset_lacks_is_named(tmp_path):
     small_source(tmp_path / "mine", colours(), language=["de"] * 6)
     done = prepare_small(tmp_path)
-    assert done.status == 1 and "no query has the language 'en': set --language; found {'de': 6}" in done.said
+    assert (
+        done.status == 1
+        and "no query has the language 'en': set --language; found {'de': 6}" in done.said
+    )
     assert prepare_small(tmp_path, "--language", "any").status == 0
     shutil.rmtree(tmp_path / "data")
-    Dataset.from_dict({"text": ["a"], "image": [b"a"]}).to_parquet(tmp_path / "mine" / "train.parquet")
+    Dataset.from_dict({"text": ["a"], "image": [b"a"]}).to_parquet(
+        tmp_path / "mine" / "train.parquet"
+    )
     done = prepare_small(tmp_path)
-    assert done.status == 1 and "has no column id, query, negatives, language; found text, image" in done.said
+    assert (
+        done.status == 1
+        and "has no column id, query, negatives, language; found text, image" in done.said
+    )
     assert not (tmp_path / "data").exists()
 
 
@@ -326,18 +458,29 @@ def test_a_dataset_that_is_split_already_keeps_its_split(tmp_path):
     pages = [{"bytes": page, "path": None} for page in colours()]
     columns = {"query": ["One?", "Two?", " "], "image": pages[:3]}
     columns |= {f"negative_{i}": [pages[2 + i]] * 3 for i in range(4)}
-    features = Features({name: Value("string") if name == "query" else Image(decode=False) for name in columns})
+    features = Features(
+        {name: Value("string") if name == "query" else Image(decode=False) for name in columns}
+    )
     configs = ["---", "configs:"]
     for split in ("train", "eval"):
         (tmp_path / "mine" / split).mkdir(parents=True)
-        Dataset.from_dict(columns, features=features).to_parquet(tmp_path / "mine" / split / "0.parquet")
+        Dataset.from_dict(columns, features=features).to_parquet(
+            tmp_path / "mine" / split / "0.parquet"
+        )
         configs += [f"- config_name: {split}", f"  data_files: {split}/*.parquet"]
     (tmp_path / "mine" / "README.md").write_text("\n".join([*configs, "---", ""]))
     done = prepare_small(tmp_path, "--train-rows", 9, "--eval-rows", 9)
     assert done.status == 0, done.said
     rows = {split: read_lines(tmp_path / "data" / f"{split}.jsonl") for split in ("train", "eval")}
-    assert [row["query"] for row in rows["train"]] == [row["query"] for row in rows["eval"]] == ["One?", "Two?"]
-    assert set(rows["train"][0]) == {"query", "image", "negative_0"} and len(set(rows["eval"][0].values())) == 6
+    assert (
+        [row["query"] for row in rows["train"]]
+        == [row["query"] for row in rows["eval"]]
+        == ["One?", "Two?"]
+    )
+    assert (
+        set(rows["train"][0]) == {"query", "image", "negative_0"}
+        and len(set(rows["eval"][0].values())) == 6
+    )
 
 
 # train.py
@@ -345,7 +488,10 @@ def test_a_dataset_that_is_split_already_keeps_its_split(tmp_path):
 
 def test_too_few_steps_are_refused_with_the_way_out(made):
     done = call("train", "--data", "data", *TRAIN[:-2], "--output", "few", folder=made)
-    assert done.status == 1 and "24 rows in batches of 8 make 3 steps, expected at least 20" in done.said
+    assert (
+        done.status == 1
+        and "24 rows in batches of 8 make 3 steps, expected at least 20" in done.said
+    )
     assert "--per-device-train-batch-size 2" in done.said and "--num-train-epochs 7" in done.said
     assert not (made / "few").exists()
 
@@ -361,12 +507,19 @@ def test_damaged_data_are_named_before_anything_is_loaded(copied):
     rows = read_lines(file)
     page = copied / "data" / "pages" / rows[1]["image"]
     page.rename(page.with_suffix(".gone"))
-    for changed, message in ((rows, "train.jsonl: no page"), ([rows[0] | {"query": "  "}], "line 1 of train.jsonl has no text"), ([], "data has no rows in train.jsonl")):
+    for changed, message in (
+        (rows, "train.jsonl: no page"),
+        ([rows[0] | {"query": "  "}], "line 1 of train.jsonl has no text"),
+        ([], "data has no rows in train.jsonl"),
+    ):
         file.write_text("".join(json.dumps(row) + "\n" for row in changed))
         done = call("train", *TRAIN, folder=copied)
         assert done.status == 1 and message in done.said, done.said
     (copied / "finetuned-checkpoints").mkdir()
-    assert "finetuned-checkpoints holds a run that was stopped: add --resume" in call("train", *TRAIN, folder=copied).said
+    assert (
+        "finetuned-checkpoints holds a run that was stopped: add --resume"
+        in call("train", *TRAIN, folder=copied).said
+    )
 
 
 def plain_training(data, folder):
@@ -381,13 +534,24 @@ def plain_training(data, folder):
     )
 
     rows = [
-        {name: value if name == "query" else str(data / "pages" / value) for name, value in row.items()}
+        {
+            name: value if name == "query" else str(data / "pages" / value)
+            for name, value in row.items()
+        }
         for row in read_lines(data / "train.jsonl")
     ]
-    dataset = Dataset.from_list(rows).cast_column("image", Image()).cast_column("negative_0", Image())
-    model = SentenceTransformer(BASE, model_kwargs={"dtype": "float32"}, processor_kwargs={"size": SIZE})
+    dataset = (
+        Dataset.from_list(rows).cast_column("image", Image()).cast_column("negative_0", Image())
+    )
+    model = SentenceTransformer(
+        BASE, model_kwargs={"dtype": "float32"}, processor_kwargs={"size": SIZE}
+    )
     model.model_card_data.generate_widget_examples = False
-    loss = MatryoshkaLoss(model, CachedMultipleNegativesRankingLoss(model, mini_batch_size=32), matryoshka_dims=[256, 128, 64])
+    loss = MatryoshkaLoss(
+        model,
+        CachedMultipleNegativesRankingLoss(model, mini_batch_size=32),
+        matryoshka_dims=[256, 128, 64],
+    )
     args = SentenceTransformerTrainingArguments(
         output_dir=str(folder / "plain"), per_device_train_batch_size=8, num_train_epochs=1, learning_rate=7e-4,
         warmup_steps=0.1, batch_sampler="no_duplicates", save_strategy="no", report_to="none", seed=42,
@@ -404,11 +568,15 @@ def test_training_on_paths_ends_with_the_weights_of_training_on_images(made, tmp
     ours = load_file(tmp_path / "finetuned" / "model.safetensors")
     theirs = load_file(plain_training(made / "data", tmp_path) / "model.safetensors")
     base = load_file(Path(BASE) / "model.safetensors")
-    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert ours.keys() == theirs.keys() and all(
+        torch.equal(ours[name], theirs[name]) for name in ours
+    )
     assert sum(not torch.equal(ours[name], base[name].float()) for name in ours) > len(ours) / 2
     card = (tmp_path / "finetuned" / "README.md").read_text()
     assert "24 training samples" in card and "vdr-eval-hard" in card and str(tmp_path) not in card
-    assert not (tmp_path / "finetuned" / "assets").exists(), "pages of a local folder are nobody's business"
+    assert not (tmp_path / "finetuned" / "assets").exists(), (
+        "pages of a local folder are nobody's business"
+    )
     assert not (tmp_path / "finetuned-checkpoints").exists()
 
 
@@ -419,7 +587,12 @@ def retrieval(data):
     """Queries, corpus and relevant pages of the eval rows, written down once more."""
     rows = read_lines(data / "eval.jsonl")
     queries = {f"q{i}": row["query"] for i, row in enumerate(rows)}
-    corpus = {name: str(data / "pages" / name) for row in rows for column, name in row.items() if column != "query"}
+    corpus = {
+        name: str(data / "pages" / name)
+        for row in rows
+        for column, name in row.items()
+        if column != "query"
+    }
     return queries, corpus, {f"q{i}": {row["image"]} for i, row in enumerate(rows)}
 
 
@@ -429,9 +602,14 @@ def vectors(made):
     queries, corpus, _ = retrieval(made / "data")
     found = {}
     for name, source in {"base": BASE, "finetuned": TUNED}.items():
-        model = SentenceTransformer(source, model_kwargs={"dtype": "float32"}, processor_kwargs={"size": SIZE})
+        model = SentenceTransformer(
+            source, model_kwargs={"dtype": "float32"}, processor_kwargs={"size": SIZE}
+        )
         model.truncate_dim = None
-        found[name] = model.encode_query(list(queries.values())), model.encode_document(list(corpus.values()), batch_size=50)
+        found[name] = (
+            model.encode_query(list(queries.values())),
+            model.encode_document(list(corpus.values()), batch_size=50),
+        )
     return found
 
 
@@ -450,20 +628,32 @@ def ndcg(made, query_vectors, page_vectors):
 def measured(made):
     """``evaluation.json`` and ``truncation.json`` of base and tuned model, in the folder ``results``."""
     models = ("--base-model", BASE, "--finetuned", TUNED, *FLOAT)
-    said = [call("evaluate", *models, folder=made), call("truncate", *models, "--dims", 8, 256, 4, folder=made)]
+    said = [
+        call("evaluate", *models, folder=made),
+        call("truncate", *models, "--dims", 8, 256, 4, folder=made),
+    ]
     assert [done.status for done in said] == [0, 0], said
-    return {name: json.loads((made / "results" / f"{name}.json").read_text()) for name in ("evaluation", "truncation")}, said
+    return {
+        name: json.loads((made / "results" / f"{name}.json").read_text())
+        for name in ("evaluation", "truncation")
+    }, said
 
 
 def test_evaluate_finds_the_librarys_scores_and_the_interval_of_the_gain(made, vectors, measured):
     found, said = measured[0]["evaluation"], measured[1][0].said
     assert (found["queries"], found["pages"], found["dimensions"]) == (10, 50, 256)
-    evaluator = InformationRetrievalEvaluator(*retrieval(made / "data"), name="vdr-eval-hard", batch_size=50)
-    model = SentenceTransformer(TUNED, model_kwargs={"dtype": "float32"}, processor_kwargs={"size": SIZE})
+    evaluator = InformationRetrievalEvaluator(
+        *retrieval(made / "data"), name="vdr-eval-hard", batch_size=50
+    )
+    model = SentenceTransformer(
+        TUNED, model_kwargs={"dtype": "float32"}, processor_kwargs={"size": SIZE}
+    )
     model.truncate_dim = None
     assert found["finetuned"] == pytest.approx(evaluator(model), abs=1e-9)
     scores = {name: ndcg(made, *pair) for name, pair in vectors.items()}
-    assert found["base"]["vdr-eval-hard_cosine_ndcg@10"] == pytest.approx(scores["base"].mean(), abs=1e-6)
+    assert found["base"]["vdr-eval-hard_cosine_ndcg@10"] == pytest.approx(
+        scores["base"].mean(), abs=1e-6
+    )
     gain = scores["finetuned"] - scores["base"]
     draws = numpy.random.default_rng(0).integers(0, 10, size=(2000, 10))
     interval = numpy.percentile(gain[draws].mean(axis=1), [2.5, 97.5])
@@ -473,7 +663,9 @@ def test_evaluate_finds_the_librarys_scores_and_the_interval_of_the_gain(made, v
 
 def test_truncate_scores_the_first_dimensions(made, vectors, measured):
     found, said = measured[0]["truncation"], measured[1][1].said
-    assert list(found["base"]) == ["256", "8", "4"], "the widest first, in whatever order they were given"
+    assert list(found["base"]) == ["256", "8", "4"], (
+        "the widest first, in whatever order they were given"
+    )
     for name, pair in vectors.items():
         for dim, score in found[name].items():
             expected = ndcg(made, *(vectors[:, : int(dim)] for vectors in pair)).mean()
@@ -490,7 +682,18 @@ def test_the_smallest_length_within_a_limit():
 
 
 def test_a_length_that_a_model_has_not_is_refused(made):
-    done = call("truncate", "--base-model", BASE, "--finetuned", TUNED, *FLOAT, "--dims", 512, 8, folder=made)
+    done = call(
+        "truncate",
+        "--base-model",
+        BASE,
+        "--finetuned",
+        TUNED,
+        *FLOAT,
+        "--dims",
+        512,
+        8,
+        folder=made,
+    )
     assert done.status == 1 and "--dims starts with 512, base has 256 dimensions" in done.said
 
 
@@ -513,7 +716,17 @@ def test_a_page_of_several_rows_stands_once_in_the_corpus(copied):
 @pytest.fixture(scope="module")
 def published(made, measured):
     """The tuned model, published into the folder ``published``, with what was said."""
-    done = call("publish", "--base-model", BASE, "--finetuned", TUNED, "--truncate-dim", 128, *FLOAT[:2], folder=made)
+    done = call(
+        "publish",
+        "--base-model",
+        BASE,
+        "--finetuned",
+        TUNED,
+        "--truncate-dim",
+        128,
+        *FLOAT[:2],
+        folder=made,
+    )
     assert done.status == 0, done.said
     return made / "published", done.said
 
@@ -521,7 +734,10 @@ def published(made, measured):
 def test_what_is_published_has_its_length_and_the_measured_scores(published, measured):
     folder, said = published
     assert SentenceTransformer(str(folder)).encode_query("a").shape == (128,)
-    assert "loaded with truncate_dim=None: vectors of 128 dimensions" in said and "truncate_dim=256: vectors of 256" in said
+    assert (
+        "loaded with truncate_dim=None: vectors of 128 dimensions" in said
+        and "truncate_dim=256: vectors of 256" in said
+    )
     card = (folder / "README.md").read_text()
     assert "ships with `truncate_dim=128`" in card and "10 queries against 50 pages" in card
     for which in ("base", "finetuned"):
@@ -533,7 +749,10 @@ def test_what_is_published_has_its_length_and_the_measured_scores(published, mea
 
 def test_scores_of_another_model_stay_out_of_the_card(made, measured, tmp_path, capsys):
     load_results, key_of = part("publish", "load_results"), part("publish", "model_key")
-    assert load_results(made / "results", "evaluation", key_of(TUNED, None)) == measured[0]["evaluation"]
+    assert (
+        load_results(made / "results", "evaluation", key_of(TUNED, None))
+        == measured[0]["evaluation"]
+    )
     shutil.copytree(TUNED, tmp_path / "other")
     assert key_of(tmp_path / "other", None) == key_of(TUNED, None), "a copy is the same model"
     (tmp_path / "other" / "config.json").write_text("{}")
@@ -545,22 +764,47 @@ def test_scores_of_another_model_stay_out_of_the_card(made, measured, tmp_path, 
 
 def test_the_card_says_what_the_shortened_vectors_have():
     card = "maps to a 256-dimensional space\n- **Output Dimensionality:** 256 dimensions\npip install -U sentence-transformers\n"
-    card += 'model = SentenceTransformer("sentence_transformers_model_id")\n## Training Details\nLoss'
+    card += (
+        'model = SentenceTransformer("sentence_transformers_model_id")\n## Training Details\nLoss'
+    )
     done = part("publish", "finish_card")(card, "SCORES\n\n", 128, 256, "me/model")
     assert "a 128-dimensional" in done and "Dimensionality:** 128 dimensions" in done
-    assert 'SentenceTransformer("me/model", truncate_dim=256)' in done and '"sentence-transformers[image]"' in done
+    assert (
+        'SentenceTransformer("me/model", truncate_dim=256)' in done
+        and '"sentence-transformers[image]"' in done
+    )
     assert done.endswith("SCORES\n\n## Training Details\nLoss")
 
 
 def test_what_should_not_leave_the_machine_stops_an_upload(made, tmp_path, monkeypatch):
     shutil.copytree(TUNED, tmp_path / "tuned")
-    (tmp_path / "tuned" / "README.md").write_text(f"Made in {ROOT}/outputs with hf_{'S' * 34}.\nSee https://example.org/a/b\n")
+    (tmp_path / "tuned" / "README.md").write_text(
+        f"Made in {ROOT}/outputs with hf_{'S' * 34}.\nSee https://example.org/a/b\n"
+    )
     pushed = []
-    monkeypatch.setattr(SentenceTransformer, "push_to_hub", lambda *args, **settings: pushed.append(args))
-    arguments = ("--finetuned", tmp_path / "tuned", "--truncate-dim", 64, *FLOAT[:2], "--upload-to", "me/model")
+    monkeypatch.setattr(
+        SentenceTransformer, "push_to_hub", lambda *args, **settings: pushed.append(args)
+    )
+    arguments = (
+        "--finetuned",
+        tmp_path / "tuned",
+        "--truncate-dim",
+        64,
+        *FLOAT[:2],
+        "--upload-to",
+        "me/model",
+    )
     done = call("publish", *arguments, folder=tmp_path)
-    assert "README.md: a path of this machine (line 1)" in done.said and "README.md: a token" in done.said
-    assert "(line 2)" not in done.said and done.status == 1 and "not uploaded: mend the files" in done.said and not pushed
+    assert (
+        "README.md: a path of this machine (line 1)" in done.said
+        and "README.md: a token" in done.said
+    )
+    assert (
+        "(line 2)" not in done.said
+        and done.status == 1
+        and "not uploaded: mend the files" in done.said
+        and not pushed
+    )
     (tmp_path / "tuned" / "README.md").write_text("# A model\n")
     done = call("publish", *arguments, "--output", "clean", folder=tmp_path)
     assert done.status == 0 and [args[1] for args in pushed] == ["me/model"], done.said
@@ -580,12 +824,19 @@ def index(made):
 def test_ask_ranks_all_pages_as_the_model_does(made, index):
     pages = sorted((made / "data" / "pages").glob("*.png"))
     assert f"{len(pages)} pages in index: {len(pages)} new, 0 removed" in index[1]
-    model = SentenceTransformer(TUNED, model_kwargs={"dtype": "float32"}, processor_kwargs={"size": SIZE})
+    model = SentenceTransformer(
+        TUNED, model_kwargs={"dtype": "float32"}, processor_kwargs={"size": SIZE}
+    )
     query = read_lines(made / "data" / "eval.jsonl")[3]["query"]
-    similarities = model.similarity(model.encode_query(query), model.encode_document([str(page) for page in pages]))[0]
+    similarities = model.similarity(
+        model.encode_query(query), model.encode_document([str(page) for page in pages])
+    )[0]
     best = similarities.topk(5)
     done = call("search", "ask", query, "--top", 5, folder=made)
-    expected = [f"{value:.4f} {pages[i].name}" for value, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+    expected = [
+        f"{value:.4f} {pages[i].name}"
+        for value, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    ]
     assert done.status == 0 and " ".join(expected) in done.said
 
 
@@ -602,14 +853,23 @@ def test_an_index_is_refreshed_and_belongs_to_its_model(copied, tmp_path):
     said = call("search", "ask", "Which pump?", "--top", 9, folder=copied).said
     assert "new.png" in said and pages[0].name not in said and pages[1].name in said
     done = call("search", *arguments, "--truncate-dim", 64, folder=copied)
-    assert done.status == 1 and "index was made with another truncate_dim: name another with --index" in done.said
+    assert (
+        done.status == 1
+        and "index was made with another truncate_dim: name another with --index" in done.said
+    )
     config = tmp_path / "model" / "config_sentence_transformers.json"
     config.write_text(config.read_text() + "\n")
     assert "index was made with another key" in call("search", *arguments, folder=copied).said
-    assert "was changed since index was made" in call("search", "ask", "Which pump?", folder=copied).said
+    assert (
+        "was changed since index was made"
+        in call("search", "ask", "Which pump?", folder=copied).said
+    )
     (copied / "mine").mkdir()
     (copied / "mine" / "a.txt").touch()
-    assert "mine is not empty and holds no index" in call("search", *arguments, "--index", "mine", folder=copied).said
+    assert (
+        "mine is not empty and holds no index"
+        in call("search", *arguments, "--index", "mine", folder=copied).said
+    )
 
 
 # documents.py
@@ -619,7 +879,9 @@ def test_an_index_is_refreshed_and_belongs_to_its_model(copied, tmp_path):
 def names(wanted, count):
     """The first file names that are for evaluation, or for training."""
     side_of = part("documents", "side_of")
-    return [name for name in (f"manual{i}.pdf" for i in range(60)) if side_of(name, []) == wanted][:count]
+    return [name for name in (f"manual{i}.pdf" for i in range(60)) if side_of(name, []) == wanted][
+        :count
+    ]
 
 
 def manual(file, parts, number=0):
@@ -673,22 +935,45 @@ def test_a_folder_of_pdf_files_becomes_training_data(manuals):
     pages = {row["image"]: row for row in read_lines(data / "pages.jsonl")}
     train, evaluation = (read_lines(data / f"{name}.jsonl") for name in ("train", "eval"))
     assert {file.name for file in (data / "pages").iterdir()} == set(pages) and len(pages) == 18
-    assert [row["query"] for row in evaluation] == [f"Where is part {page} of {names('eval', 1)[0]}?" for page in (2, 4, 5)]
-    assert {pages[row[name]]["file"] for row in evaluation for name in row if name != "query"} == set(names("eval", 1))
+    assert [row["query"] for row in evaluation] == [
+        f"Where is part {page} of {names('eval', 1)[0]}?" for page in (2, 4, 5)
+    ]
+    assert {
+        pages[row[name]]["file"] for row in evaluation for name in row if name != "query"
+    } == set(names("eval", 1))
     assert all(len(set(row.values())) == 6 for row in evaluation)
-    assert len(train) > 3 and {row["query"] for row in train} & {f"Where is part 2 of {name}?" for name in names("train", 2)}
+    assert len(train) > 3 and {row["query"] for row in train} & {
+        f"Where is part 2 of {name}?" for name in names("train", 2)
+    }
     assert all(pages[row["image"]]["file"] != pages[row["negative_0"]]["file"] for row in train)
-    assert {pages[row[name]]["file"] for row in train for name in ("image", "negative_0")} <= set(names("train", 2))
+    assert {pages[row[name]]["file"] for row in train for name in ("image", "negative_0")} <= set(
+        names("train", 2)
+    )
 
-    model = SentenceTransformer(TUNED, model_kwargs={"dtype": "float32"}, processor_kwargs={"size": SMALL})
+    model = SentenceTransformer(
+        TUNED, model_kwargs={"dtype": "float32"}, processor_kwargs={"size": SMALL}
+    )
     model.truncate_dim = None
-    paths = [str(data / "pages" / row["image"]) for row in pages.values() if row["file"] in names("eval", 1)]
+    paths = [
+        str(data / "pages" / row["image"])
+        for row in pages.values()
+        if row["file"] in names("eval", 1)
+    ]
     for row in evaluation:
-        order = model.similarity(model.encode_query(row["query"]), model.encode_document(paths))[0].argsort(descending=True)
-        others = [name for name in (Path(paths[i]).name for i in order.tolist()) if name != row["image"]]
+        order = model.similarity(model.encode_query(row["query"]), model.encode_document(paths))[
+            0
+        ].argsort(descending=True)
+        others = [
+            name for name in (Path(paths[i]).name for i in order.tolist()) if name != row["image"]
+        ]
         assert [row[f"negative_{i}"] for i in range(4)] == others[:4]
     read_settings = part("train", "read_settings")
-    assert read_settings(data) == {"dataset": "pdf", "hub": False, "min_pixels": 4096, "max_pixels": 16_384}
+    assert read_settings(data) == {
+        "dataset": "pdf",
+        "hub": False,
+        "min_pixels": 4096,
+        "max_pixels": 16_384,
+    }
     assert len(part("train", "read_split")(data, "train")) == len(train)
 
 
@@ -696,18 +981,27 @@ def test_a_second_run_keeps_the_marks_and_follows_the_folder(manuals):
     assert documents(manuals).status == 0
     file = manuals / "data" / "queries_to_check.csv"
     table = pandas.read_csv(file)
-    first = {name: (manuals / "data" / f"{name}.jsonl").read_text() for name in ("train", "eval", "pages")}
+    first = {
+        name: (manuals / "data" / f"{name}.jsonl").read_text()
+        for name in ("train", "eval", "pages")
+    }
     assert documents(manuals).status == 0
-    assert first == {name: (manuals / "data" / f"{name}.jsonl").read_text() for name in first}, "the same again"
+    assert first == {name: (manuals / "data" / f"{name}.jsonl").read_text() for name in first}, (
+        "the same again"
+    )
     asked = read_lines(manuals / "data" / "eval.jsonl")[0]["query"]
     table.loc[table["query"] == asked, "keep"] = "No "
-    file.write_bytes(table.to_csv(index=False, sep=";").encode("utf-16"))  # as a spreadsheet may save it
+    file.write_bytes(
+        table.to_csv(index=False, sep=";").encode("utf-16")
+    )  # as a spreadsheet may save it
     (manuals / "pdf" / names("train", 2)[1]).unlink()
     manual(manuals / "pdf" / names("train", 3)[2], ("Pumps", "Belts"), 7)
     done = documents(manuals)
     assert done.status == 0 and "14 pages of 3 files" in done.said, done.said
     assert asked not in [row["query"] for row in read_lines(manuals / "data" / "eval.jsonl")]
-    assert len(list((manuals / "data" / "pages").iterdir())) == 14, "pages of a file that is gone are gone"
+    assert len(list((manuals / "data" / "pages").iterdir())) == 14, (
+        "pages of a file that is gone are gone"
+    )
     done = documents(manuals, "--max-pixels", 20_000)
     assert done.status == 1 and "data was made with other settings" in done.said
     (manuals / "other").mkdir()
@@ -734,10 +1028,16 @@ def test_what_is_missing_for_a_split_is_named(tmp_path):
     (tmp_path / "pdf").mkdir()
     manual(tmp_path / "pdf" / names("train", 1)[0], PARTS)
     done = documents(tmp_path)
-    assert done.status == 1 and "no query for eval: add files or questions, or name --eval-files" in done.said
+    assert (
+        done.status == 1
+        and "no query for eval: add files or questions, or name --eval-files" in done.said
+    )
     manual(tmp_path / "pdf" / names("eval", 1)[0], PARTS[:3], 1)
     done = documents(tmp_path)
-    assert done.status == 1 and "the files for evaluation have 3 different pages, expected 5 at least" in done.said
+    assert (
+        done.status == 1
+        and "the files for evaluation have 3 different pages, expected 5 at least" in done.said
+    )
     done = documents(tmp_path, "--eval-files", "gone.pdf")
     assert done.status == 1 and "--eval-files names what was not read: gone.pdf" in done.said
     assert not (tmp_path / "data" / "manifest.json").exists()
@@ -754,7 +1054,9 @@ def test_what_was_filled_into_a_form_is_drawn(tmp_path):
     found = []
     for value in ("A", "B", "A"):
         canvas = Canvas(str(tmp_path / "form.pdf"), pagesize=(200, 280))
-        canvas.acroForm.textfield(name="c", value=value, x=20, y=100, width=120, height=60, fontSize=40)
+        canvas.acroForm.textfield(
+            name="c", value=value, x=20, y=100, width=120, height=60, fontSize=40
+        )
         canvas.showPage()
         canvas.save()
         found.append(read_pdf(tmp_path / "form.pdf", tmp_path)["rows"][0]["image"])
@@ -801,20 +1103,40 @@ def test_a_table_of_questions_is_read_as_spreadsheets_save_it(text, encoding, tm
 
 
 def test_a_line_of_the_table_is_left_out_alone(tmp_path, capsys):
-    lines = ["file,page,query", "a.pdf,2,NA", "a.pdf,,Where?", "a.pdf,2,1984", "a.pdf,2,How, and why?", "a.pdf,2, ", "Pru\u0308f.pdf,1,null"]
+    lines = [
+        "file,page,query",
+        "a.pdf,2,NA",
+        "a.pdf,,Where?",
+        "a.pdf,2,1984",
+        "a.pdf,2,How, and why?",
+        "a.pdf,2, ",
+        "Pru\u0308f.pdf,1,null",
+    ]
     (tmp_path / "questions.csv").write_text("\n".join(lines), encoding="utf-8")
     read = part("documents", "queries_from_table")
     found = read(tmp_path / "questions.csv", {"a.pdf#2", "Pr\u00fcf.pdf#1"})
     assert [row["query"] for row in found] == ["NA", "1984", "null"]
     said = capsys.readouterr().out
-    assert "line 3 of questions.csv is left out: a.pdf# is no page" in said and "line 6 of questions.csv is left out: asks nothing" in said
+    assert (
+        "line 3 of questions.csv is left out: a.pdf# is no page" in said
+        and "line 6 of questions.csv is left out: asks nothing" in said
+    )
     assert "line 5 of questions.csv is left out: quote a text with commas" in said
     assert read(tmp_path / "none.csv", set()) == []
 
 
 def test_a_query_that_several_pages_answer_is_not_evaluated(capsys):
-    rows = [{"id": f"{name}#{page}", "file": name, "image": f"{name}{page}"} for name in ("a.pdf", "b.pdf") for page in (1, 2)]
-    asked = [("Which?", "a.pdf#1"), ("Which?", "a.pdf#2"), ("Where?", "a.pdf#2"), ("How?", "b.pdf#1")]
+    rows = [
+        {"id": f"{name}#{page}", "file": name, "image": f"{name}{page}"}
+        for name in ("a.pdf", "b.pdf")
+        for page in (1, 2)
+    ]
+    asked = [
+        ("Which?", "a.pdf#1"),
+        ("Which?", "a.pdf#2"),
+        ("Where?", "a.pdf#2"),
+        ("How?", "b.pdf#1"),
+    ]
     kept = pandas.DataFrame([{"query": query, "id": page, "way": "table"} for query, page in asked])
     split = part("documents", "split_by_file")(rows, kept, ["a.pdf"])
     assert list(split["eval"]["query"]) == ["Where?"] and list(split["train"]["query"]) == ["How?"]
@@ -828,20 +1150,41 @@ def test_phrases_are_headings_captions_and_table_lines():
     text = "Kestrel Loom\n2 Bolts\nTable 2: Torque\nM6 bolt 217\nOuter ring 1,204 mm\nThe year 2014 was a good one"
     row = {"id": "a#1", "headings": ["2 Bolts", "Loom", "2"], "text": text, "title": "Kestrel loom"}
     assert list(part("documents", "phrases")(row)) == ["Bolts", "Torque", "M6 bolt", "Outer ring"]
-    twice = [row | {"id": f"a#{i}", "headings": heading, "text": "", "title": "Manual"} for i, heading in enumerate((["Notes", "Cleaning"], ["Notes"]))]
-    assert part("documents", "queries_from_text")(twice) == [{"query": "Cleaning, Manual", "id": "a#0", "way": "text layer"}]
+    twice = [
+        row | {"id": f"a#{i}", "headings": heading, "text": "", "title": "Manual"}
+        for i, heading in enumerate((["Notes", "Cleaning"], ["Notes"]))
+    ]
+    assert part("documents", "queries_from_text")(twice) == [
+        {"query": "Cleaning, Manual", "id": "a#0", "way": "text layer"}
+    ]
 
 
 def test_a_models_replies_are_read_or_left_out():
-    read_reply, pair = part("documents", "read_reply"), {"general": "pumps", "specific": "pumps of 2014"}
-    assert read_reply(json.dumps(pair)) == pair and read_reply(f"Sure:\n```json\n{json.dumps(pair)}\n```") == pair
-    for reply in ("{}", '{"general": "", "specific": "a"}', '{"general": "pumps"', "}{", "[1, 2]", "no"):
+    read_reply, pair = (
+        part("documents", "read_reply"),
+        {"general": "pumps", "specific": "pumps of 2014"},
+    )
+    assert (
+        read_reply(json.dumps(pair)) == pair
+        and read_reply(f"Sure:\n```json\n{json.dumps(pair)}\n```") == pair
+    )
+    for reply in (
+        "{}",
+        '{"general": "", "specific": "a"}',
+        '{"general": "pumps"',
+        "}{",
+        "[1, 2]",
+        "no",
+    ):
         assert read_reply(reply) is None
 
 
 @pytest.mark.slow
 def test_a_vision_language_model_is_asked_once_a_page(manuals, tmp_path_factory):
-    writer = save_writer_twin(tmp_path_factory.mktemp("writer"), '{"general": "Hoses", "specific": "Where are the hoses?"}')
+    writer = save_writer_twin(
+        tmp_path_factory.mktemp("writer"),
+        '{"general": "Hoses", "specific": "Where are the hoses?"}',
+    )
     done = documents(manuals, "--query-models", writer)
     assert done.status == 0 and "0 of 18 replies not readable" in done.said, done.said
     ways = pandas.read_csv(manuals / "data" / "queries_to_check.csv")["way"].value_counts()
@@ -875,10 +1218,12 @@ for script, *arguments in json.loads(sys.argv[1]):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks one Python that has imported the libraries")
+@pytest.mark.skipif(
+    not hasattr(os, "fork"), reason="forks one Python that has imported the libraries"
+)
 def test_all_scripts_in_a_chain_in_an_empty_folder_without_this_repository(manuals, source):
     tuned = ("--finetuned", "finetuned", "--base-model", BASE)
-    lora = ("--lora-rank", "4", "--output", "lora", "--card-examples")
+    lora = ("--lora-rank", "4", "--learning-rate", "7e-3", "--output", "lora", "--card-examples")
     jobs = [
         ("prepare", "--dataset", str(source), "--train-rows", "16", "--eval-rows", "6", *TINY),
         ("train", *TRAIN, *FLOAT),
@@ -892,22 +1237,44 @@ def test_all_scripts_in_a_chain_in_an_empty_folder_without_this_repository(manua
         ("publish", "--finetuned", "lora", "--base-model", BASE, "--truncate-dim", "64", "--dtype", "float32", "--output", "merged"),
     ]  # fmt: skip
     jobs = [(str(SCRIPTS / f"{name}.py"), *arguments) for name, *arguments in jobs]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("VDR_", "PYTHON"))}
-    environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("VDR_", "PYTHON"))
+    }
+    environment |= {
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     command = [sys.executable, "-I", "-c", CHAIN, json.dumps(jobs)]
     done = subprocess.run(command, cwd=manuals, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, (done.stdout[-2000:], done.stderr[-3000:])
     card = (manuals / "published" / "README.md").read_text()
-    assert "Base and tuned model, 256 dimensions, 6 queries against 30 pages" in card and "| 64 |" in card
-    assert "16 training samples" in card and str(manuals) not in card and "no manifest" not in done.stdout
+    assert (
+        "Base and tuned model, 256 dimensions, 6 queries against 30 pages" in card
+        and "| 64 |" in card
+    )
+    assert (
+        "16 training samples" in card
+        and str(manuals) not in card
+        and "no manifest" not in done.stdout
+    )
     assert "paths, user names, tokens: none" in " ".join(done.stdout.split())
     assert "pages in index" in done.stdout
 
     merged = SentenceTransformer(str(manuals / "merged"), truncate_dim=256)
     adapted = SentenceTransformer(str(manuals / "lora"), truncate_dim=256)
     base = SentenceTransformer(BASE)
-    assert not (manuals / "merged" / "adapter_config.json").exists() and (manuals / "lora" / "adapter_config.json").exists()
-    vectors = [model.encode_query("Which pump?", convert_to_tensor=True).float() for model in (merged, adapted, base)]
-    assert (vectors[0] - vectors[1]).abs().max() < 1e-3 < (vectors[0] - vectors[2]).abs().max()
+    assert (
+        not (manuals / "merged" / "adapter_config.json").exists()
+        and (manuals / "lora" / "adapter_config.json").exists()
+    )
+    vectors = [
+        model.encode_query("Which pump?", convert_to_tensor=True).float()
+        for model in (merged, adapted, base)
+    ]
+    apart, moved = ((vectors[0] - other).abs().max().item() for other in vectors[1:])
+    assert apart < 0.01 * moved, f"{apart} apart where training moved the vector by {moved}"
     card = (manuals / "merged" / "README.md").read_text()
-    assert "training samples" in card and list((manuals / "merged" / "assets").iterdir()), "the card of the tuned model"
+    assert "training samples" in card and list((manuals / "merged" / "assets").iterdir()), (
+        "the card of the tuned model"
+    )

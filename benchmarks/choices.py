@@ -17,14 +17,14 @@ from safetensors.torch import save
 
 from benchmarks.recipe import load_base, matryoshka, score, train
 from benchmarks.where import where_measured
-from vdr_helpers.evaluation import control_settings, retrieval_inputs
-from vdr_helpers.machine import quiet_progress_bars, sizing
+from vdr_helpers.cache import atomic_write
+from vdr_helpers.evaluation import CONTROL, control_settings, retrieval_inputs
+from vdr_helpers.machine import quiet_progress_bars
 from vdr_helpers.profiles import Profile, assets_folder, load_profile
-from vdr_helpers.splits import load_prepared
-from vdr_helpers.stamps import write_whole
+from vdr_helpers.published import read_asset
+from vdr_helpers.splits import load_split
 
-LORA = sizing()["lora"]
-CONTROL = "measured/without_matryoshka.safetensors"  # under assets/, for notebook 05
+LORA = read_asset("gpu_memory.json")["lora"]
 # name: (fields of the profile that differ, columns left out, how the contrastive loss is wrapped)
 CHOICES = {
     "as notebook 03 trains": ({}, (), matryoshka),
@@ -32,26 +32,28 @@ CHOICES = {
     "without MatryoshkaLoss": ({}, (), lambda profile, model, inner: inner),
     "two of the seven dimensions per step": ({}, (), partial(matryoshka, n_dims_per_step=2)),
     "LoRA on the language model": ({"adapters": (LORA,)}, (), matryoshka),
-    "LoRA, ten times the learning rate": ({"adapters": (LORA,), "learning_rate": 7e-3}, (), matryoshka),
+    "LoRA, ten times the learning rate": (
+        {"adapters": (LORA,), "learning_rate": 7e-3},
+        (),
+        matryoshka,
+    ),
     "half the batch (twice the steps)": ({"per_device_train_batch_size": 32}, (), matryoshka),
     "pages of 160 x 160 pixels": ({"max_pixels": 160 * 160}, (), matryoshka),
 }
 SHIPPED = "without MatryoshkaLoss"  # the third curve of notebook 05
-TRAIN_PAGES = 512  # as many as notebook 05 takes its principal directions from
 
 
 def keep_embeddings(model, profile: Profile, rows, evaluation) -> None:
-    """Queries and pages of the eval split and the first train pages as ``model`` encodes them, in float16, with a note of their making."""
+    """Queries and pages of the eval split as ``model`` encodes them, in float16, with their settings."""
     queries, corpus, *_ = retrieval_inputs(evaluation)
     settings = {"batch_size": profile.encode_batch_size, "convert_to_tensor": True}
     made = {
         "queries": model.encode_query(list(queries.values()), **settings),
         "pages": model.encode_document(list(corpus.values()), **settings),
-        "train_pages": model.encode_document(list(rows["image"][:TRAIN_PAGES]), **settings),
     }
     halves = {name: vectors.half().cpu().contiguous() for name, vectors in made.items()}
     negatives = [name for name in rows.column_names if name.startswith("negative_")]
-    training = {  # in the words of notebook 03's note
+    trained = {  # in the words of a tuned model's manifest (vdr_helpers.models.training_facts)
         "rows": f"{len(rows):,} pairs of query and page, hard negatives per pair: {len(negatives)}",
         "largest page": f"{profile.max_pixels:,} pixels",
         "trained": "LoRA, later added to the weights" if profile.adapters else "all weights",
@@ -61,16 +63,18 @@ def keep_embeddings(model, profile: Profile, rows, evaluation) -> None:
         "rows per step": str(profile.per_device_train_batch_size),
         "seed": str(profile.seed),
     }
-    made_from = control_settings(profile, training, queries, corpus)
-    write_whole(assets_folder() / CONTROL, save(halves, metadata={"made_from": json.dumps(made_from)}))
+    made_with = control_settings(profile, trained, queries, corpus)
+    atomic_write(
+        assets_folder() / CONTROL, save(halves, metadata={"settings": json.dumps(made_with)})
+    )
 
 
 def measure(profile: Profile, name: str) -> dict:
     """Train and score one choice; returns its seconds, its scores, and the base's scores where the change touches the base too."""
     changes, left_out, wrap = CHOICES[name]
     changed = replace(profile, **changes)
-    rows = load_prepared(profile, "train")[0].remove_columns(list(left_out))
-    evaluation = load_prepared(profile, "eval")[0]
+    rows = load_split(profile, "train")[0].remove_columns(list(left_out))
+    evaluation = load_split(profile, "eval")[0]
     model, seconds = train(changed, rows, profile.seed, wrap)
     result = {"train_seconds": round(seconds, 1), "ndcg_at_10": score(model, changed, evaluation)}
     if name == SHIPPED:
@@ -83,7 +87,9 @@ def measure(profile: Profile, name: str) -> dict:
 def main(names: list[str]) -> None:
     unknown = set(names) - set(CHOICES)
     if unknown:
-        raise SystemExit(f"unknown choice {', '.join(sorted(unknown))}: there are {', '.join(CHOICES)}")
+        raise SystemExit(
+            f"unknown choice {', '.join(sorted(unknown))}: there are {', '.join(CHOICES)}"
+        )
     quiet_progress_bars()
     profile = load_profile("tiny")
     file = assets_folder() / "measured" / "choices.json"
@@ -94,7 +100,7 @@ def main(names: list[str]) -> None:
     }
     for name in names or CHOICES:
         result["choices"][name] = measure(profile, name)
-        write_whole(file, json.dumps(result, indent=1) + "\n")
+        atomic_write(file, json.dumps(result, indent=1) + "\n")
         scores = result["choices"][name]["ndcg_at_10"]
         print(f"{name:<40}", {dim: round(value, 3) for dim, value in scores.items()}, flush=True)
 

@@ -22,17 +22,20 @@ from sentence_transformers import (
     util,
 )
 from sentence_transformers.multi_vector_encoder.interpretability import real_query_token_slice
-from sentence_transformers.multi_vector_encoder.losses import MultiVectorMultipleNegativesRankingLoss
+from sentence_transformers.multi_vector_encoder.losses import (
+    MultiVectorMultipleNegativesRankingLoss,
+)
 from sentence_transformers.multi_vector_encoder.modules import HierarchicalTokenPooling
 from transformers import PrinterCallback, TrainerCallback
 
 from benchmarks.where import where_measured
-from vdr_helpers.evaluation import embed_once, finetuned_model, ranks, retrieval_inputs
+from vdr_helpers.cache import atomic_write
+from vdr_helpers.evaluation import embed_once, ranks, retrieval_inputs
 from vdr_helpers.machine import quiet_progress_bars
+from vdr_helpers.models import finetuned_model
 from vdr_helpers.profiles import Profile, assets_folder, load_profile
-from vdr_helpers.splits import load_prepared
-from vdr_helpers.stamps import write_whole
-from vdr_helpers.training import no_duplicates_by_key, page_paths, use_matrix_product
+from vdr_helpers.splits import load_split
+from vdr_helpers.training import use_matrix_product
 
 EVERY, FACTORS = 8, (1, 2, 3, 4, 8)  # steps between two scores; pool factors
 
@@ -41,9 +44,12 @@ class Collection:
     """Queries, their pages, and the score of a matrix of similarities."""
 
     def __init__(self, profile: Profile, eval_dataset) -> None:
-        paths = page_paths(eval_dataset, profile.output_dir / "data" / "pages")
-        queries, corpus, relevant_docs, _ = retrieval_inputs(paths)
-        self.texts, self.pages, self.batch_size = list(queries.values()), list(corpus.values()), profile.encode_batch_size
+        queries, corpus, relevant_docs, _ = retrieval_inputs(eval_dataset)
+        self.texts, self.pages, self.batch_size = (
+            list(queries.values()),
+            list(corpus.values()),
+            profile.encode_batch_size,
+        )
         names = list(corpus)
         self.right_pages = [names.index(page) for query in queries for page in relevant_docs[query]]
 
@@ -54,7 +60,9 @@ class Collection:
 
     def encode(self, model: MultiVectorEncoder) -> tuple[list, list]:
         """Vectors of queries and pages, a tensor of shape (tokens, numbers) each."""
-        return model.encode_query(self.texts), model.encode_document(self.pages, batch_size=self.batch_size)
+        return model.encode_query(self.texts), model.encode_document(
+            self.pages, batch_size=self.batch_size
+        )
 
     def score(self, model: MultiVectorEncoder) -> float:
         return float(self.per_query(model.similarity(*self.encode(model))).mean())
@@ -67,27 +75,44 @@ def interval(values: numpy.ndarray) -> dict[str, float]:
     return {"mean": float(values.mean()), "low": float(low), "high": float(high)}
 
 
-def by_parts(model: MultiVectorEncoder, collection: Collection, query_vectors: list, page_vectors: list) -> dict:
+def by_parts(
+    model: MultiVectorEncoder, collection: Collection, query_vectors: list, page_vectors: list
+) -> dict:
     """NDCG@10 of MaxSim between parts of query and page: ``{part of the query: {part of the page: score}}``."""
     words = [real_query_token_slice(model, text) for text in collection.texts]
     image_token = model.tokenizer.convert_tokens_to_ids(model.processor.image_token)
-    first = model.encode_document(collection.pages[:1], output_value=None)[0]["input_ids"] == image_token
+    first = (
+        model.encode_document(collection.pages[:1], output_value=None)[0]["input_ids"]
+        == image_token
+    )
     page_masks = []
-    for vectors in page_vectors:  # the template has as many tokens before and after the patches on every page
+    for (
+        vectors
+    ) in page_vectors:  # the template has as many tokens before and after the patches on every page
         before, after = int(first.nonzero().min()), len(first) - 1 - int(first.nonzero().max())
         page_masks.append((before, len(vectors) - after))
     pages = {
-        "patches": [vectors[start:end] for vectors, (start, end) in zip(page_vectors, page_masks, strict=True)],
-        "after the patches": [vectors[end:] for vectors, (_, end) in zip(page_vectors, page_masks, strict=True)],
+        "patches": [
+            vectors[start:end]
+            for vectors, (start, end) in zip(page_vectors, page_masks, strict=True)
+        ],
+        "after the patches": [
+            vectors[end:] for vectors, (_, end) in zip(page_vectors, page_masks, strict=True)
+        ],
         "all": page_vectors,
     }
     queries = {
         "words": [vectors[part] for vectors, part in zip(query_vectors, words, strict=True)],
-        "after the words": [vectors[part.stop :] for vectors, part in zip(query_vectors, words, strict=True)],
+        "after the words": [
+            vectors[part.stop :] for vectors, part in zip(query_vectors, words, strict=True)
+        ],
         "all": query_vectors,
     }
     return {
-        name: {kind: float(collection.per_query(model.similarity(some, kept)).mean()) for kind, kept in pages.items()}
+        name: {
+            kind: float(collection.per_query(model.similarity(some, kept)).mean())
+            for kind, kept in pages.items()
+        }
         for name, some in queries.items()
     }
 
@@ -100,7 +125,9 @@ class Curve(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         if state.global_step % EVERY == 0:
-            self.points.append({"step": state.global_step, "ndcg_at_10": self.collection.score(self.model)})
+            self.points.append(
+                {"step": state.global_step, "ndcg_at_10": self.collection.score(self.model)}
+            )
             self.model.train()
             print(self.points[-1], flush=True)
 
@@ -108,7 +135,14 @@ class Curve(TrainerCallback):
         self.losses += [logs["loss"]] if "loss" in (logs or {}) else []
 
 
-def one_epoch(profile: Profile, start: str, source: str, train_dataset, monitored: Collection, everything: Collection) -> dict:
+def one_epoch(
+    profile: Profile,
+    start: str,
+    source: str,
+    train_dataset,
+    monitored: Collection,
+    everything: Collection,
+) -> dict:
     """Train from ``source``; the curve, the parts of the score before and after, pooling, and the score on all queries."""
     torch.manual_seed(profile.seed)
     settings = {"model_kwargs": profile.model_kwargs, "processor_kwargs": profile.processor_kwargs}
@@ -117,7 +151,9 @@ def one_epoch(profile: Profile, start: str, source: str, train_dataset, monitore
     before = by_parts(model, monitored, *monitored.encode(model))
     curve = Curve(model, monitored)
     curve.points.append({"step": 0, "ndcg_at_10": before["all"]["all"]})
-    changes = {name: value for name, value in profile.late_interaction.items() if name != "max_steps"}
+    changes = {
+        name: value for name, value in profile.late_interaction.items() if name != "max_steps"
+    }
     model.model_card_data.generate_widget_examples = False
     with tempfile.TemporaryDirectory() as folder:
         args = MultiVectorEncoderTrainingArguments(
@@ -129,7 +165,7 @@ def one_epoch(profile: Profile, start: str, source: str, train_dataset, monitore
                 **changes,
             },
             warmup_steps=profile.warmup_steps,
-            batch_sampler=no_duplicates_by_key,
+            batch_sampler="no_duplicates",
             logging_steps=1,
             save_strategy="no",
             report_to="none",
@@ -138,7 +174,9 @@ def one_epoch(profile: Profile, start: str, source: str, train_dataset, monitore
             seed=profile.seed,
         )
         loss = MultiVectorMultipleNegativesRankingLoss(model)
-        trainer = MultiVectorEncoderTrainer(model=model, args=args, train_dataset=train_dataset, loss=loss, callbacks=[curve])
+        trainer = MultiVectorEncoderTrainer(
+            model=model, args=args, train_dataset=train_dataset, loss=loss, callbacks=[curve]
+        )
         trainer.remove_callback(PrinterCallback)
         started = time.process_time()
         trainer.train()
@@ -148,7 +186,10 @@ def one_epoch(profile: Profile, start: str, source: str, train_dataset, monitore
     for factor in FACTORS:
         kept = HierarchicalTokenPooling(factor, num_protected_tokens=0).pool(page_vectors)
         values = monitored.per_query(model.similarity(query_vectors, kept))
-        pooled[factor] = {"vectors": statistics.mean(map(len, kept)), "ndcg_at_10": float(values.mean())}
+        pooled[factor] = {
+            "vectors": statistics.mean(map(len, kept)),
+            "ndcg_at_10": float(values.mean()),
+        }
     return {
         "start": start,
         "core_seconds": round(seconds, 1),
@@ -165,15 +206,19 @@ def one_epoch(profile: Profile, start: str, source: str, train_dataset, monitore
 def main() -> None:
     quiet_progress_bars()
     profile = load_profile("tiny")
-    train_dataset, _ = load_prepared(profile, "train")
-    eval_dataset, _ = load_prepared(profile, "eval")
+    train_dataset, _ = load_split(profile, "train")
+    eval_dataset, _ = load_split(profile, "eval")
     monitored = Collection(profile, eval_dataset.select(range(profile.monitor_rows)))
     everything = Collection(profile, eval_dataset)
     tuned, _ = finetuned_model(profile)
     settings = {"model_kwargs": profile.model_kwargs, "processor_kwargs": profile.processor_kwargs}
     single = SentenceTransformer(tuned, truncate_dim=profile.matryoshka_dims[0], **settings)
-    few = monitored.per_query(util.cos_sim(*embed_once(single, monitored.texts, monitored.pages, profile)))
-    many = everything.per_query(util.cos_sim(*embed_once(single, everything.texts, everything.pages, profile)))
+    few = monitored.per_query(
+        util.cos_sim(*embed_once(single, monitored.texts, monitored.pages, profile))
+    )
+    many = everything.per_query(
+        util.cos_sim(*embed_once(single, everything.texts, everything.pages, profile))
+    )
     result = {
         "what": f"tiny profile, one epoch of late interaction, seed {profile.seed}, one run from each start",
         **where_measured(),
@@ -187,9 +232,14 @@ def main() -> None:
     for start, source in (("base", profile.base_model), ("tuned", tuned)):
         run = one_epoch(profile, start, source, train_dataset, monitored, everything)
         values = run.pop("per_query")
-        result["runs"].append(run | {"all": interval(values), "all_minus_one_vector": interval(values - many)})
+        result["runs"].append(
+            run | {"all": interval(values), "all_minus_one_vector": interval(values - many)}
+        )
         print(start, json.dumps(result["runs"][-1]), flush=True)
-        write_whole(assets_folder() / "measured" / "late_interaction.json", json.dumps(result, indent=1) + "\n")
+        atomic_write(
+            assets_folder() / "measured" / "late_interaction.json",
+            json.dumps(result, indent=1) + "\n",
+        )
 
 
 if __name__ == "__main__":

@@ -16,12 +16,12 @@ import numpy
 from sentence_transformers import SentenceTransformer
 
 from benchmarks.where import where_measured
-from vdr_helpers.evaluation import embed_once, finetuned_model, retrieval_inputs
+from vdr_helpers.cache import atomic_write
+from vdr_helpers.evaluation import embed_once, retrieval_inputs
 from vdr_helpers.machine import quiet_progress_bars
+from vdr_helpers.models import finetuned_model
 from vdr_helpers.profiles import Profile, assets_folder, load_profile
-from vdr_helpers.splits import load_prepared
-from vdr_helpers.stamps import write_whole
-from vdr_helpers.training import page_paths
+from vdr_helpers.splits import load_split
 
 SIZES = (1_500, 10_000, 100_000, 300_000, 1_000_000)
 TIMED = 30  # queries of which the fastest counts
@@ -53,7 +53,9 @@ def milliseconds(search, queries: numpy.ndarray) -> float:
 
 def measure(queries: numpy.ndarray, vectors: numpy.ndarray) -> dict:
     """Times, build seconds and recall@10 of both searches over ``vectors`` (n, width)."""
-    lists = min(round(4 * math.sqrt(len(vectors))), len(vectors) // 40)  # FAISS asks for 39 vectors per list to learn from
+    lists = min(
+        round(4 * math.sqrt(len(vectors))), len(vectors) // 40
+    )  # FAISS asks for 39 vectors per list to learn from
     started = time.perf_counter()
     index = faiss.index_factory(vectors.shape[1], f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
     index.train(vectors[: 40 * lists])
@@ -62,7 +64,9 @@ def measure(queries: numpy.ndarray, vectors: numpy.ndarray) -> dict:
     index.nprobe = max(1, lists // 32)
     _, found = index.search(queries, 10)
     true = [set(brute_force(query, vectors).tolist()) for query in queries]
-    recall = sum(len(best & set(row)) for best, row in zip(true, found.tolist(), strict=True)) / (10 * len(queries))
+    recall = sum(len(best & set(row)) for best, row in zip(true, found.tolist(), strict=True)) / (
+        10 * len(queries)
+    )
     return {
         "vectors": len(vectors),
         "numpy_ms": round(milliseconds(lambda query: brute_force(query, vectors), queries), 4),
@@ -76,13 +80,16 @@ def measure(queries: numpy.ndarray, vectors: numpy.ndarray) -> dict:
 
 def tuned_vectors(profile: Profile) -> tuple[numpy.ndarray, numpy.ndarray]:
     """``(queries, pages)`` of the tuned model, cut to ``profile.truncate_dim`` and of length 1, as notebook 07 has them."""
-    paths = page_paths(load_prepared(profile, "eval")[0], profile.output_dir / "data" / "pages")
-    queries, corpus, *_ = retrieval_inputs(paths)
+    queries, corpus, *_ = retrieval_inputs(load_split(profile, "eval")[0])
     settings = {"model_kwargs": profile.model_kwargs, "processor_kwargs": profile.processor_kwargs}
-    model = SentenceTransformer(finetuned_model(profile)[0], truncate_dim=profile.matryoshka_dims[0], **settings)
+    model = SentenceTransformer(
+        finetuned_model(profile)[0], truncate_dim=profile.matryoshka_dims[0], **settings
+    )
     embeddings = embed_once(model, list(queries.values()), list(corpus.values()), profile)
     cut = [vectors[:, : profile.truncate_dim].numpy() for vectors in embeddings]
-    queries, pages = (vectors / numpy.linalg.norm(vectors, axis=1, keepdims=True) for vectors in cut)
+    queries, pages = (
+        vectors / numpy.linalg.norm(vectors, axis=1, keepdims=True) for vectors in cut
+    )
     return queries, pages
 
 
@@ -95,7 +102,9 @@ def main() -> None:
     result = {"what": what, **where_measured(), "faiss": faiss.__version__, "rows": []}
     for size in SIZES:
         result["rows"].append(measure(queries, made_up(pages, size)))
-        write_whole(assets_folder() / "measured" / "latency.json", json.dumps(result, indent=1) + "\n")
+        atomic_write(
+            assets_folder() / "measured" / "latency.json", json.dumps(result, indent=1) + "\n"
+        )
         print(result["rows"][-1], flush=True)
 
 

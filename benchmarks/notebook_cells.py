@@ -14,7 +14,9 @@ NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 def code_cells(number: str) -> list[str]:
     """The sources of the code cells of the notebook whose name begins with ``number``, such as ``"09"``; the setup cell is the first."""
     [file] = NOTEBOOKS.glob(f"{number}_*.ipynb")
-    return [cell.source for cell in nbformat.read(file, as_version=4).cells if cell.cell_type == "code"]
+    return [
+        cell.source for cell in nbformat.read(file, as_version=4).cells if cell.cell_type == "code"
+    ]
 
 
 def run_silently(sources: list[str], space: dict) -> None:

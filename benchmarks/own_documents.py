@@ -15,13 +15,16 @@ from dataclasses import replace
 
 from benchmarks.notebook_cells import code_cells, first_with, run_silently
 from benchmarks.where import where_measured
+from vdr_helpers.cache import atomic_write
 from vdr_helpers.profiles import assets_folder, load_profile
-from vdr_helpers.stamps import write_whole
 
 FILE = assets_folder() / "measured" / "own_documents.json"
 SEEDS = (0, 1, 2)
 MIXED = (0, 1)  # old rows per own row
-SETTING, SCORES = "old_per_own = 0", 'scores["tuned"] ='  # what the first and the last cell of the training hold
+SETTING, SCORES = (
+    "old_per_own = 0",
+    'scores["tuned"] =',
+)  # what the first and the last cell of the training hold
 
 
 def main() -> None:
@@ -34,21 +37,48 @@ def main() -> None:
     space: dict = {"__name__": "own_documents", "display": IPython.display.display}
     run_silently(before, space)
     start = space["scores"]["start"]
-    result = {"what": "tiny profile, notebook 08's own cells, training seeds as listed; NDCG@10", **where_measured()}
-    result |= {"queries": {task: len(values) for task, values in start.items()}, "own rows": len(space["own_rows"])}
-    result |= {"start": {task: round(float(values.mean()), 4) for task, values in start.items()}, "runs": []}
-    found = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() and "--resume" in sys.argv else {}
-    if result | {"runs": 0} == found | {"runs": 0}:  # interrupted: the same versions, rows, queries and start
+    result = {
+        "what": "tiny profile, notebook 08's own cells, training seeds as listed; NDCG@10",
+        **where_measured(),
+    }
+    result |= {
+        "queries": {task: len(values) for task, values in start.items()},
+        "own rows": len(space["own_rows"]),
+    }
+    result |= {
+        "start": {task: round(float(values.mean()), 4) for task, values in start.items()},
+        "runs": [],
+    }
+    found = (
+        json.loads(FILE.read_text(encoding="utf-8"))
+        if FILE.exists() and "--resume" in sys.argv
+        else {}
+    )
+    if result | {"runs": 0} == found | {
+        "runs": 0
+    }:  # interrupted: the same versions, rows, queries and start
         result["runs"] = found["runs"]
     there = [(run["old rows per own row"], run["seed"]) for run in result["runs"]]
-    for mixed, seed in ((mixed, seed) for mixed in MIXED for seed in SEEDS if (mixed, seed) not in there):
+    for mixed, seed in (
+        (mixed, seed) for mixed in MIXED for seed in SEEDS if (mixed, seed) not in there
+    ):
         space["profile"], started = replace(load_profile("tiny"), seed=seed), time.perf_counter()
-        run_silently([source.replace(SETTING, f"old_per_own = {mixed}") for source in training], space)
-        tuned = {task: round(float(values.mean()), 4) for task, values in space["scores"]["tuned"].items()}
-        run = {"old rows per own row": mixed, "seed": seed, "steps": space["trainer"].state.global_step, **tuned}
+        run_silently(
+            [source.replace(SETTING, f"old_per_own = {mixed}") for source in training], space
+        )
+        tuned = {
+            task: round(float(values.mean()), 4)
+            for task, values in space["scores"]["tuned"].items()
+        }
+        run = {
+            "old rows per own row": mixed,
+            "seed": seed,
+            "steps": space["trainer"].state.global_step,
+            **tuned,
+        }
         result["runs"].append(run)
         print(run, f"{time.perf_counter() - started:.0f} s", flush=True)
-        write_whole(FILE, json.dumps(result, indent=1) + "\n")
+        atomic_write(FILE, json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -7,13 +7,20 @@ import time
 
 import torch
 from peft import LoraConfig
-from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
-from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss, MatryoshkaLoss
+from sentence_transformers.sentence_transformer.losses import (
+    CachedMultipleNegativesRankingLoss,
+    MatryoshkaLoss,
+)
 
 from vdr_helpers.evaluation import retrieval_inputs
 from vdr_helpers.profiles import Profile
-from vdr_helpers.training import PixelsInFormat, no_duplicates_by_key, use_matrix_product
+from vdr_helpers.training import use_matrix_product
 
 
 def load_base(profile: Profile, folder: str | None = None) -> SentenceTransformer:
@@ -38,19 +45,35 @@ def load_to_train(profile: Profile) -> SentenceTransformer:
     return model
 
 
-def contrastive_loss(profile: Profile, model: SentenceTransformer, **cut) -> CachedMultipleNegativesRankingLoss:
+def contrastive_loss(
+    profile: Profile, model: SentenceTransformer, **cut
+) -> CachedMultipleNegativesRankingLoss:
     """The loss inside; ``cut`` replaces the profile's ``mini_batch_size`` and ``mini_batch_num_tokens``."""
-    usual = {"mini_batch_size": profile.mini_batch_size, "mini_batch_num_tokens": profile.mini_batch_num_tokens}
+    usual = {
+        "mini_batch_size": profile.mini_batch_size,
+        "mini_batch_num_tokens": profile.mini_batch_num_tokens,
+    }
     return CachedMultipleNegativesRankingLoss(model, **(cut or usual))
 
 
 def matryoshka(profile: Profile, model: SentenceTransformer, inner, **settings) -> MatryoshkaLoss:
     """The published wrapping of the contrastive loss; ``settings`` go to ``MatryoshkaLoss``."""
     dims = list(profile.matryoshka_dims)
-    return MatryoshkaLoss(model, inner, matryoshka_dims=dims, matryoshka_weights=[1] * len(dims), **settings)
+    return MatryoshkaLoss(
+        model, inner, matryoshka_dims=dims, matryoshka_weights=[1] * len(dims), **settings
+    )
 
 
-def build_trainer(profile: Profile, model, train_dataset, loss, folder: str, *, parts: dict | None = None, **changes):
+def build_trainer(
+    profile: Profile,
+    model,
+    train_dataset,
+    loss,
+    folder: str,
+    *,
+    parts: dict | None = None,
+    **changes,
+):
     """Notebook 03's trainer. It saves no checkpoints and evaluates nothing, unless ``changes`` (training arguments) ask for it.
 
     ``parts``: further parts of the trainer by their own names, such as ``evaluator`` or ``callbacks``.
@@ -62,7 +85,7 @@ def build_trainer(profile: Profile, model, train_dataset, loss, folder: str, *, 
         "warmup_steps": profile.warmup_steps,
         "bf16": profile.bf16,
         "fp16": profile.fp16,
-        "batch_sampler": no_duplicates_by_key,
+        "batch_sampler": "no_duplicates",
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
@@ -72,11 +95,14 @@ def build_trainer(profile: Profile, model, train_dataset, loss, folder: str, *, 
     }
     model.model_card_data.generate_widget_examples = False
     args = SentenceTransformerTrainingArguments(output_dir=folder, **(arguments | changes))
-    parts = {"data_collator": PixelsInFormat(model.preprocess, dtype=model.dtype), **(parts or {})}
-    return SentenceTransformerTrainer(model=model, args=args, train_dataset=train_dataset, loss=loss, **parts)
+    return SentenceTransformerTrainer(
+        model=model, args=args, train_dataset=train_dataset, loss=loss, **(parts or {})
+    )
 
 
-def train(profile: Profile, train_dataset, seed: int, wrap=matryoshka) -> tuple[SentenceTransformer, float]:
+def train(
+    profile: Profile, train_dataset, seed: int, wrap=matryoshka
+) -> tuple[SentenceTransformer, float]:
     """One training run without evaluations; ``wrap`` builds the loss around the contrastive one. Returns the model and its seconds."""
     model = load_to_train(profile)
     loss = wrap(profile, model, contrastive_loss(profile, model))
@@ -90,9 +116,13 @@ def train(profile: Profile, train_dataset, seed: int, wrap=matryoshka) -> tuple[
 def score(model: SentenceTransformer, profile: Profile, eval_dataset) -> dict[int, float]:
     """NDCG@10 at every dimension, from one encoding of the pages, as notebook 05 scores."""
     queries, corpus, relevant_docs, _ = retrieval_inputs(eval_dataset)
-    pages = model.encode_document(list(corpus.values()), batch_size=profile.encode_batch_size, convert_to_tensor=True)
+    pages = model.encode_document(
+        list(corpus.values()), batch_size=profile.encode_batch_size, convert_to_tensor=True
+    )
     scores = {}
     for dim in profile.matryoshka_dims:
-        evaluator = InformationRetrievalEvaluator(queries, corpus, relevant_docs, truncate_dim=dim, name="eval", write_csv=False)
+        evaluator = InformationRetrievalEvaluator(
+            queries, corpus, relevant_docs, truncate_dim=dim, name="eval", write_csv=False
+        )
         scores[dim] = evaluator(model, corpus_embeddings=pages[:, :dim])["eval_cosine_ndcg@10"]
     return scores

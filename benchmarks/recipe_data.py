@@ -21,52 +21,76 @@ CORPUS_PAGES = 1500  # the published evaluation corpus
 CARD_PAGE = (1416, 1648)  # mean page size of the published card, pixels
 
 
-def as_png(image) -> dict:
+def as_png(image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
-    return {"bytes": buffer.getvalue(), "path": None}
+    return buffer.getvalue()
 
 
 def make_data(profile: Profile, folder: Path, sizes: dict[str, int], page_size) -> float:
-    """Draw pages once and save them as ``original`` and ``presized`` splits; returns the seconds that presizing took.
+    """Draw pages once and save them as ``original`` splits with images, and as ``presized`` ones with paths of page files; returns the
+    seconds that presizing took.
 
     ``sizes``: rows of ``train``, of ``eval``, and of ``epoch``, which has the columns of ``train`` and is only drawn from.
     """
     processor = load_base(profile).processor
     families = max(20, max(sizes["train"], sizes["epoch"]) // 4 + 10)
-    planned = {row.id: row for row in plan_rows(seed=1, train_families=families, eval_families=sizes["eval"] + 60)}
+    planned = {
+        row.id: row
+        for row in plan_rows(seed=1, train_families=families, eval_families=sizes["eval"] + 60)
+    }
     asked = [row for row in planned.values() if row.query and row.language == "en"]
     seconds, pages = 0.0, {}
 
-    def both_sizes(row_id: str) -> tuple[dict, dict]:
+    def both_sizes(row_id: str) -> tuple[dict, str]:
         nonlocal seconds
         if row_id not in pages:
             image = draw_page(planned[row_id].page)[0]
             if page_size:
                 wide = image.width > image.height
-                image = image.resize(tuple(page_size)[:: -1 if wide else 1], PillowImage.Resampling.LANCZOS)
+                image = image.resize(
+                    tuple(page_size)[:: -1 if wide else 1], PillowImage.Resampling.LANCZOS
+                )
             started = time.perf_counter()
             small = as_png(presize(image, processor))
             seconds += time.perf_counter() - started
-            pages[row_id] = (as_png(image), small)
+            file = folder / "pages" / f"{row_id}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(small)
+            pages[row_id] = ({"bytes": as_png(image), "path": None}, str(file))
         return pages[row_id]
 
-    chosen_rows = {"train": asked[: sizes["train"]], "eval": asked[-sizes["eval"] :], "epoch": asked[: sizes["epoch"]]}
+    chosen_rows = {
+        "train": asked[: sizes["train"]],
+        "eval": asked[-sizes["eval"] :],
+        "epoch": asked[: sizes["epoch"]],
+    }
     for split, chosen in chosen_rows.items():
         negatives = 4 if split == "eval" else 1
         for place, kind in enumerate(("original", "presized")):
-            columns = {"query": [row.query for row in chosen], "image": [both_sizes(row.id)[place] for row in chosen]}
+            columns = {
+                "query": [row.query for row in chosen],
+                "image": [both_sizes(row.id)[place] for row in chosen],
+            }
             for i in range(negatives):
-                known = [[name for name in row.negatives if name in planned and name != row.id] for row in chosen]
+                known = [
+                    [name for name in row.negatives if name in planned and name != row.id]
+                    for row in chosen
+                ]
                 columns[f"negative_{i}"] = [both_sizes(names[i])[place] for names in known]
-            features = Features({name: Value("string") if name == "query" else Image() for name in columns})
+            page = Image() if kind == "original" else Value("string")
+            features = Features(
+                {name: Value("string") if name == "query" else page for name in columns}
+            )
             Dataset.from_dict(columns, features=features).save_to_disk(folder / kind / split)
     return seconds
 
 
 def peak_ram_gib() -> float:
     """Peak resident memory of this process, GiB (``ru_maxrss`` counts KiB on Linux and bytes on macOS)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        2**30 if sys.platform == "darwin" else 2**20
+    )
 
 
 def corpus_ram(profile: Profile, folder: Path) -> dict:

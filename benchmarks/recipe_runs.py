@@ -21,9 +21,11 @@ from sentence_transformers.util import batch_to_device
 from benchmarks.recipe import build_trainer, contrastive_loss, load_base, matryoshka
 from benchmarks.recipe_data import corpus_ram, peak_ram_gib
 from vdr_helpers.profiles import Profile
-from vdr_helpers.training import cosine_at, page_keys, page_paths, use_matrix_product
+from vdr_helpers.training import cosine_at, use_matrix_product
 
-BUDGET_PAGES = 16  # pages per forward pass of the course's recipe where the profile names no token budget
+BUDGET_PAGES = (
+    16  # pages per forward pass of the course's recipe where the profile names no token budget
+)
 
 
 def corpus_of(eval_dataset) -> tuple[dict, dict, dict]:
@@ -31,7 +33,9 @@ def corpus_of(eval_dataset) -> tuple[dict, dict, dict]:
     queries, corpus, relevant = {}, {}, {}
     for i, row in enumerate(eval_dataset):
         queries[f"q{i}"], relevant[f"q{i}"] = row["query"], {f"q{i}-image"}
-        corpus |= {f"q{i}-{name}": row[name] for name in eval_dataset.column_names if name != "query"}
+        corpus |= {
+            f"q{i}-{name}": row[name] for name in eval_dataset.column_names if name != "query"
+        }
     return queries, corpus, relevant
 
 
@@ -40,33 +44,52 @@ class Recipe:
 
     def __init__(self, profile: Profile, data: Path, batch_size: int, kind: str) -> None:
         self.profile, self.batch_size = profile, batch_size
-        self.train, self.eval, self.epoch = (load_from_disk(str(data / kind / name)) for name in ("train", "eval", "epoch"))
+        self.train, self.eval, self.epoch = (
+            load_from_disk(str(data / kind / name)) for name in ("train", "eval", "epoch")
+        )
         self.dims = list(profile.matryoshka_dims)
         self.page_encodes = 0
         self.model = load_base(profile)
         self.model[0].register_forward_pre_hook(self.count)
 
     def count(self, module, arguments) -> None:
-        grids = arguments[0].get("image_grid_thw")  # the first module takes the features as its one positional argument
+        grids = arguments[0].get(
+            "image_grid_thw"
+        )  # the first module takes the features as its one positional argument
         self.page_encodes += 0 if grids is None else len(grids)
 
     def build_loss(self):
-        return matryoshka(self.profile, self.model, contrastive_loss(self.profile, self.model, **self.mini_batches()))
+        return matryoshka(
+            self.profile,
+            self.model,
+            contrastive_loss(self.profile, self.model, **self.mini_batches()),
+        )
 
     def sampled(self) -> NoDuplicatesBatchSampler:
-        return NoDuplicatesBatchSampler(self.epoch, self.batch_size, False, generator=torch.Generator().manual_seed(1), seed=1)
+        return NoDuplicatesBatchSampler(
+            self.epoch, self.batch_size, False, generator=torch.Generator().manual_seed(1), seed=1
+        )
 
-    def trainer(self, folder: str, parts: dict | None = None, **changes) -> SentenceTransformerTrainer:
+    def trainer(
+        self, folder: str, parts: dict | None = None, **changes
+    ) -> SentenceTransformerTrainer:
         evaluating = {
             "eval_strategy": "steps",
             "eval_steps": 0.1,
             "per_device_eval_batch_size": self.batch_size,
             "logging_steps": 1,
         }
-        settings = {"num_train_epochs": 1, "per_device_train_batch_size": self.batch_size, "warmup_steps": 0.1, **evaluating}
+        settings = {
+            "num_train_epochs": 1,
+            "per_device_train_batch_size": self.batch_size,
+            "warmup_steps": 0.1,
+            **evaluating,
+        }
         settings |= {"batch_sampler": self.sampler(), **changes}
         parts = {"evaluator": self.evaluator(), **(parts or {})}
-        return build_trainer(self.profile, self.model, self.train, self.build_loss(), folder, parts=parts, **settings)
+        return build_trainer(
+            self.profile, self.model, self.train, self.build_loss(), folder, parts=parts, **settings
+        )
 
 
 class Published(Recipe):
@@ -83,29 +106,32 @@ class Published(Recipe):
         return corpus_of(self.eval)
 
     def evaluator(self, dim: int | None = None):
-        return InformationRetrievalEvaluator(*self.collection, truncate_dim=dim, batch_size=1, name="pages", write_csv=False)
+        return InformationRetrievalEvaluator(
+            *self.collection, truncate_dim=dim, batch_size=1, name="pages", write_csv=False
+        )
 
     def full_width_only(self):
         return self.evaluator()
 
     def sweep(self) -> dict[str, float]:
-        return {str(dim): self.evaluator(dim)(self.model)["pages_cosine_ndcg@10"] for dim in self.dims}
+        return {
+            str(dim): self.evaluator(dim)(self.model)["pages_cosine_ndcg@10"] for dim in self.dims
+        }
 
     def whole_run(self) -> tuple[list[dict], dict[str, float]]:
         self.evaluator()(self.model)
         with tempfile.TemporaryDirectory() as folder:
-            trainer = self.trainer(folder, parts={"eval_dataset": self.eval, "data_collator": None})
+            trainer = self.trainer(folder, parts={"eval_dataset": self.eval})
             trainer.train()
         self.evaluator()(self.model)
         return trainer.state.log_history, self.sweep()
 
 
 class Course(Recipe):
-    """Notebook 03: the six changes that appendix a1 derives, and no evaluation-loss pass."""
+    """Notebook 03: the changes that appendix a1 derives, on paths of presized pages, and no evaluation-loss pass."""
 
     def __init__(self, *arguments) -> None:
         super().__init__(*arguments)
-        self.epoch = page_keys(self.epoch)  # made once; every epoch draws from them
         use_matrix_product(self.model)
 
     def mini_batches(self) -> dict:
@@ -116,12 +142,7 @@ class Course(Recipe):
         return {"mini_batch_size": self.batch_size, "mini_batch_num_tokens": tokens}
 
     def sampler(self):
-        keys = page_keys(self.train)
-        return lambda dataset, **settings: NoDuplicatesBatchSampler(keys, **settings)  # no checkpoint is saved here
-
-    @cached_property
-    def collection(self) -> tuple[dict, dict, dict]:
-        return corpus_of(page_paths(self.eval, Path(self.eval.cache_files[0]["filename"]).parent / "pages"))
+        return BatchSamplers.NO_DUPLICATES  # on paths of pages: none is opened
 
     def evaluator(self, dims: list[int] | None = None):
         return InformationRetrievalEvaluator(
@@ -138,7 +159,9 @@ class Course(Recipe):
 
     def names(self) -> dict[int, str]:
         """The name that the evaluator gives to each dimension's metrics."""
-        return {dim: f"pages_{name}" for dim, name in zip(self.dims, cosine_at(self.dims), strict=True)}
+        return {
+            dim: f"pages_{name}" for dim, name in zip(self.dims, cosine_at(self.dims), strict=True)
+        }
 
     def sweep(self) -> dict[str, float]:
         metrics = self.evaluator()(self.model)
@@ -148,8 +171,12 @@ class Course(Recipe):
         with tempfile.TemporaryDirectory() as folder:
             trainer = self.trainer(folder, eval_on_start=True)
             trainer.train()
-        last = [entry for entry in trainer.state.log_history if "eval_pages_cosine_ndcg@10" in entry][-1]
-        return trainer.state.log_history, {str(dim): last[f"eval_{name}_ndcg@10"] for dim, name in self.names().items()}
+        last = [
+            entry for entry in trainer.state.log_history if "eval_pages_cosine_ndcg@10" in entry
+        ][-1]
+        return trainer.state.log_history, {
+            str(dim): last[f"eval_{name}_ndcg@10"] for dim, name in self.names().items()
+        }
 
 
 def timed(function, *arguments) -> tuple[float, object]:
@@ -171,16 +198,25 @@ def work(name: str, profile: Profile, data: Path, batch_size: int, whole: bool) 
     with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as folder:
         trainer = recipe.trainer(folder)
         rows = range(batch_size)
-        seconds["data path"], _ = timed(lambda: trainer.data_collator([recipe.train[i] for i in rows]))
-        seconds["data path"], features = timed(lambda: trainer.data_collator([recipe.train[i] for i in rows]))
+        seconds["data path"], _ = timed(
+            lambda: trainer.data_collator([recipe.train[i] for i in rows])
+        )
+        seconds["data path"], features = timed(
+            lambda: trainer.data_collator([recipe.train[i] for i in rows])
+        )
         sampler = recipe.sampled()
         seconds["sampler"] = min(timed(list, sampler)[0] for _ in range(2))
         features, labels = trainer.collect_features(batch_to_device(features, recipe.model.device))
         loss = recipe.build_loss()
-        seconds["step"] = min(timed(lambda: loss([{**column} for column in features], labels).backward())[0] for _ in range(3))
+        seconds["step"] = min(
+            timed(lambda: loss([{**column} for column in features], labels).backward())[0]
+            for _ in range(3)
+        )
         one = recipe.full_width_only()
         seconds["one evaluation"] = min(timed(one, recipe.model)[0] for _ in range(2))
-        seconds["seven dimensions"], scores = min((timed(recipe.sweep) for _ in range(2)), key=itemgetter(0))
+        seconds["seven dimensions"], scores = min(
+            (timed(recipe.sweep) for _ in range(2)), key=itemgetter(0)
+        )
         result = {"seconds": seconds, "ndcg_at_10": scores, "losses": [], "page_encodes": None}
         if whole:
             recipe = kind(profile, data, batch_size, pages)

@@ -22,9 +22,10 @@ from pathlib import Path
 
 from benchmarks import recipe_data, recipe_runs
 from benchmarks.where import where_measured
-from vdr_helpers.machine import present_card, quiet_progress_bars
+from vdr_helpers.cache import atomic_write
+from vdr_helpers.gpu import present_gpu
+from vdr_helpers.machine import quiet_progress_bars
 from vdr_helpers.profiles import load_profile
-from vdr_helpers.stamps import write_whole
 
 RESULTS = Path(__file__).parent / "results"
 TOLERANCE = 5e-3  # of a loss or a metric: rounding may swap two pages of nearly equal score
@@ -41,7 +42,9 @@ PARTS = {
 def run_worker(recipe: str, options: argparse.Namespace, data: Path) -> dict:
     """One run of one recipe in a process of its own; its figures as a dictionary. Raises ``RuntimeError`` with its last lines."""
     command = [sys.executable, "-m", "benchmarks.recipes", "--worker", recipe, "--data", str(data)]
-    command += ["--batch-size", str(options.batch_size), "--parts-only"][: 3 if options.parts_only else 2]
+    command += ["--batch-size", str(options.batch_size), "--parts-only"][
+        : 3 if options.parts_only else 2
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     if done.returncode:
         raise RuntimeError(f"the {recipe} run failed:\n" + done.stderr[-2000:])
@@ -73,9 +76,23 @@ def table(runs: dict[str, list[dict]]) -> list[dict]:
     for part in PARTS:
         if any(part not in run["seconds"] for kind in runs.values() for run in kind):
             continue
-        ratios = [a["seconds"][part] / b["seconds"][part] for a, b in zip(runs["published"], runs["course"], strict=True)]
-        seconds = {name: statistics.median(run["seconds"][part] for run in kind) for name, kind in runs.items()}
-        rows.append({"part": part, **seconds, "ratio": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios)})
+        ratios = [
+            a["seconds"][part] / b["seconds"][part]
+            for a, b in zip(runs["published"], runs["course"], strict=True)
+        ]
+        seconds = {
+            name: statistics.median(run["seconds"][part] for run in kind)
+            for name, kind in runs.items()
+        }
+        rows.append(
+            {
+                "part": part,
+                **seconds,
+                "ratio": statistics.median(ratios),
+                "lowest": min(ratios),
+                "highest": max(ratios),
+            }
+        )
     return rows
 
 
@@ -87,29 +104,59 @@ def draw(rows: list[dict], device: str):
     names, ratios = [row["part"] for row in rows][::-1], [row["ratio"] for row in rows][::-1]
     axis.barh(names, ratios, color=TUNED)
     for place, ratio in enumerate(ratios):
-        axis.annotate(f"{ratio:.1f}x", (ratio, place), xytext=(4, -3), textcoords="offset points", fontsize=9)
-    axis.set(xscale="log", xlim=(0.7, max(ratios) * 2.5), xlabel=f"times faster than the published recipe (log scale), {device}")
+        axis.annotate(
+            f"{ratio:.1f}x", (ratio, place), xytext=(4, -3), textcoords="offset points", fontsize=9
+        )
+    axis.set(
+        xscale="log",
+        xlim=(0.7, max(ratios) * 2.5),
+        xlabel=f"times faster than the published recipe (log scale), {device}",
+    )
     axis.grid(axis="x", color="#e6e8eb")
     return figure
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=96, help="training rows")
     parser.add_argument("--eval-rows", type=int, default=30, help="queries; five pages each")
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--epoch-rows", type=int, default=1000, help="rows that the sampler draws batches from")
+    parser.add_argument(
+        "--epoch-rows", type=int, default=1000, help="rows that the sampler draws batches from"
+    )
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--page-size", type=int, nargs=2, metavar=("WIDTH", "HEIGHT"), help="scale the generated pages to this")
+    parser.add_argument(
+        "--page-size",
+        type=int,
+        nargs=2,
+        metavar=("WIDTH", "HEIGHT"),
+        help="scale the generated pages to this",
+    )
     parser.add_argument("--parts-only", action="store_true", help="leave the whole run out")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the JSON file and the figure")
-    parser.add_argument("--worker", choices=("published", "course", "corpus"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--output", type=Path, default=RESULTS, help="folder of the JSON file and the figure"
+    )
+    parser.add_argument(
+        "--worker", choices=("published", "course", "corpus"), help=argparse.SUPPRESS
+    )
     parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     quiet_progress_bars()
     profile = load_profile()
     if options.worker:
-        print(json.dumps(recipe_runs.work(options.worker, profile, options.data, options.batch_size, not options.parts_only)))
+        print(
+            json.dumps(
+                recipe_runs.work(
+                    options.worker,
+                    profile,
+                    options.data,
+                    options.batch_size,
+                    not options.parts_only,
+                )
+            )
+        )
         return
     with tempfile.TemporaryDirectory() as folder:
         sizes = {"train": options.rows, "eval": options.eval_rows, "epoch": options.epoch_rows}
@@ -119,31 +166,45 @@ def main() -> None:
         for repeat in range(options.repeats):
             for name in runs:
                 runs[name].append(run_worker(name, options, Path(folder)))
-                print(repeat + 1, name, {part: round(value, 2) for part, value in runs[name][-1]["seconds"].items()}, flush=True)
+                print(
+                    repeat + 1,
+                    name,
+                    {part: round(value, 2) for part, value in runs[name][-1]["seconds"].items()},
+                    flush=True,
+                )
         corpus_ram = run_worker("corpus", options, Path(folder))
     rows = table(runs)
-    device = present_card().name
+    device = present_gpu().name
     result = {
         "what": "the published recipe and the course's, same model, rows, seed and steps; medians over alternating runs",
         "profile": profile.name,
         **where_measured(),
         "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "settings": {
-            name: getattr(options, name) for name in ("rows", "eval_rows", "epoch_rows", "batch_size", "repeats", "page_size")
+            name: getattr(options, name)
+            for name in ("rows", "eval_rows", "epoch_rows", "batch_size", "repeats", "page_size")
         },
         "largest_difference": agreement(runs) if not options.parts_only else None,
         "parts": rows,
         "seven_dimensions_over_one": {
-            name: statistics.median(run["seconds"]["seven dimensions"] / run["seconds"]["one evaluation"] for run in kind)
+            name: statistics.median(
+                run["seconds"]["seven dimensions"] / run["seconds"]["one evaluation"]
+                for run in kind
+            )
             for name, kind in runs.items()
         },
         "page_encodes": {name: kind[0]["page_encodes"] for name, kind in runs.items()},
-        "peak_ram_gib": {name: statistics.median(run["peak_ram_gib"] for run in kind) for name, kind in runs.items()},
+        "peak_ram_gib": {
+            name: statistics.median(run["peak_ram_gib"] for run in kind)
+            for name, kind in runs.items()
+        },
         "corpus_ram": corpus_ram,
         "presize_seconds": presize_seconds,
     }
     options.output.mkdir(exist_ok=True)
-    write_whole(options.output / f"recipes_{profile.name}.json", json.dumps(result, indent=1) + "\n")
+    atomic_write(
+        options.output / f"recipes_{profile.name}.json", json.dumps(result, indent=1) + "\n"
+    )
     draw(rows, device).savefig(options.output / f"recipes_{profile.name}.png", facecolor="white")
     for row in rows:
         print(
@@ -153,7 +214,13 @@ def main() -> None:
     print(
         {
             name: result[name]
-            for name in ("largest_difference", "seven_dimensions_over_one", "page_encodes", "peak_ram_gib", "corpus_ram")
+            for name in (
+                "largest_difference",
+                "seven_dimensions_over_one",
+                "page_encodes",
+                "peak_ram_gib",
+                "corpus_ram",
+            )
         }
     )
 

@@ -15,9 +15,9 @@ from dataclasses import replace
 
 from benchmarks.notebook_cells import code_cells, first_with, run_silently
 from benchmarks.where import where_measured
+from vdr_helpers.cache import atomic_write
 from vdr_helpers.machine import quiet_progress_bars
 from vdr_helpers.profiles import assets_folder, load_profile
-from vdr_helpers.stamps import write_whole
 
 LAST = "def with_interval("  # the cell after which everything is known that is kept
 DEFAULT = ("240:0:stored", "240:0:mined", "1536:0:stored")
@@ -31,7 +31,8 @@ def measure(rows: int, seed: int, negatives: str) -> dict:
     profile = replace(load_profile("tiny"), reranker_rows=rows, seed=seed)
     cells = code_cells("09")
     cells = [
-        source.replace('"negative": stored', f'"negative": {negatives}') for source in cells[1 : first_with(cells, LAST) + 1]
+        source.replace('"negative": stored', f'"negative": {negatives}')
+        for source in cells[1 : first_with(cells, LAST) + 1]
     ]
     space, started = (
         {"profile": profile, "__name__": "__main__"},
@@ -70,7 +71,9 @@ def main(asked: list[str]) -> None:
         print(found, flush=True)
         runs = sorted([run for run in runs if key(run) != key(found)] + [found], key=key)
         what = "tiny profile, notebook 09's cells with more train rows, first ten pages reranked, all eval queries"
-        write_whole(file, json.dumps({"what": what, **where_measured(), "runs": runs}, indent=1) + "\n")
+        atomic_write(
+            file, json.dumps({"what": what, **where_measured(), "runs": runs}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

@@ -19,11 +19,16 @@ from qdrant_client import QdrantClient, models
 
 from benchmarks.latency import brute_force, made_up, milliseconds, tuned_vectors
 from benchmarks.where import where_measured
+from vdr_helpers.cache import atomic_write
 from vdr_helpers.machine import quiet_progress_bars
 from vdr_helpers.profiles import assets_folder, load_profile
-from vdr_helpers.stamps import QUIET, write_whole
 
 COUNT, BATCH = 20_000, 1_000
+
+QUIET = {
+    "grpc.keepalive_time_ms": 2**31 - 1,
+    "grpc.keepalive_permit_without_calls": 0,
+}  # else an idle client's pings end in messages
 
 
 class Milvus:
@@ -40,7 +45,9 @@ class Milvus:
             self.client.create_collection("pages", schema=schema, index_params=index)
 
     def add(self, begin: int, vectors: numpy.ndarray) -> None:
-        self.client.insert("pages", [{"page": begin + i, "vector": vector} for i, vector in enumerate(vectors)])
+        self.client.insert(
+            "pages", [{"page": begin + i, "vector": vector} for i, vector in enumerate(vectors)]
+        )
 
     def finish(self) -> None:
         self.client.flush("pages")
@@ -60,14 +67,20 @@ class Qdrant:
             self.client.create_collection("pages", vectors_config=vectors)
 
     def add(self, begin: int, vectors: numpy.ndarray) -> None:
-        points = [models.PointStruct(id=begin + i, vector=vector.tolist()) for i, vector in enumerate(vectors)]
+        points = [
+            models.PointStruct(id=begin + i, vector=vector.tolist())
+            for i, vector in enumerate(vectors)
+        ]
         self.client.upsert("pages", points)
 
     def finish(self) -> None:
         self.client.close()
 
     def search(self, query: numpy.ndarray) -> list[int]:
-        return [point.id for point in self.client.query_points("pages", query=query.tolist(), limit=10).points]
+        return [
+            point.id
+            for point in self.client.query_points("pages", query=query.tolist(), limit=10).points
+        ]
 
 
 def measure(kind, queries: numpy.ndarray, vectors: numpy.ndarray) -> dict:
@@ -86,10 +99,13 @@ def measure(kind, queries: numpy.ndarray, vectors: numpy.ndarray) -> dict:
             "fill_seconds": round(filled, 1),
             "query_ms": round(milliseconds(store.search, queries), 1),
             "queries_with_numpys_ten_best": sum(
-                set(store.search(query)) == best for query, best in zip(queries[:50], right, strict=True)
+                set(store.search(query)) == best
+                for query, best in zip(queries[:50], right, strict=True)
             ),
             "queries_compared": len(right),
-            "disk_mb": round(sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6, 1),
+            "disk_mb": round(
+                sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6, 1
+            ),
         }
 
 
@@ -97,12 +113,14 @@ def main() -> None:
     quiet_progress_bars()
     queries, pages = tuned_vectors(load_profile("tiny"))
     vectors = made_up(pages, COUNT)
-    what = f"{COUNT:,} vectors of {vectors.shape[1]} numbers, cosine, exact search, times of one run"
+    what = (
+        f"{COUNT:,} vectors of {vectors.shape[1]} numbers, cosine, exact search, times of one run"
+    )
     result = {"what": what, **where_measured(), "stores": {}}
     for name, kind in (("Milvus Lite", Milvus), ("Qdrant, local mode", Qdrant)):
         result["stores"][name] = measure(kind, queries, vectors)
         print(name, result["stores"][name], flush=True)
-    write_whole(assets_folder() / "measured" / "stores.json", json.dumps(result, indent=1) + "\n")
+    atomic_write(assets_folder() / "measured" / "stores.json", json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

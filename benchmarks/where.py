@@ -5,16 +5,27 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 
-from vdr_helpers.machine import present_card
+from vdr_helpers.gpu import present_gpu
 
-LIBRARIES = ("sentence-transformers", "transformers", "torch", "torchvision", "datasets", "accelerate", "numpy", "pillow")
+LIBRARIES = (
+    "sentence-transformers",
+    "transformers",
+    "torch",
+    "torchvision",
+    "datasets",
+    "accelerate",
+    "numpy",
+    "pillow",
+)
 
 
 def package_versions() -> dict[str, str]:
     """Versions of Python and of the libraries that decide a result."""
-    return {"python": platform.python_version()} | {library: importlib.metadata.version(library) for library in LIBRARIES}
+    return {"python": platform.python_version()} | {
+        library: importlib.metadata.version(library) for library in LIBRARIES
+    }
 
 
 def where_measured() -> dict:
     """``{"versions": ..., "device": "CPU, 2 cores"}``."""
-    return {"versions": package_versions(), "device": present_card().name}
+    return {"versions": package_versions(), "device": present_gpu().name}

@@ -15,7 +15,7 @@ from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).resolve().parent.parent
 LESSONS = tomllib.loads((ROOT / "notebooks" / "curriculum.toml").read_text(encoding="utf-8"))
-DOCS = ["teaching", "quiz", "handout", "glossary", "feedback", "free_card", "store", "models"]
+DOCS = ["teaching", "quiz", "handout", "glossary", "feedback", "free_gpu", "store", "models"]
 
 project = "Visual document retrieval, a course"
 html_title = project
@@ -43,7 +43,9 @@ html_show_sourcelink = False
 
 
 def toctree(caption: str, pages: list[str]) -> str:
-    return "\n".join(["", "```{toctree}", ":hidden:", f":caption: {caption}", "", *pages, "```", ""])
+    return "\n".join(
+        ["", "```{toctree}", ":hidden:", f":caption: {caption}", "", *pages, "```", ""]
+    )
 
 
 def add_list_of_pages(app, name: str, source: list[str]) -> None:
@@ -53,9 +55,17 @@ def add_list_of_pages(app, name: str, source: list[str]) -> None:
     parts = {"Part I": 1, "Part II": 2, "Appendices": None}
     for caption, part in parts.items():
         source[0] += toctree(
-            caption, [f"notebooks/{lesson['file']}" for lesson in LESSONS.values() if lesson.get("part") == part]
+            caption,
+            [
+                f"notebooks/{lesson['file']}"
+                for lesson in LESSONS.values()
+                if lesson.get("part") == part
+            ],
         )
-    source[0] += toctree("Beside the notebooks", [*(f"docs/{name}" for name in DOCS), *CARDS, "CONTRIBUTING", "CHANGELOG"])
+    source[0] += toctree(
+        "Beside the notebooks",
+        [*(f"docs/{name}" for name in DOCS), *CARDS, "CONTRIBUTING", "CHANGELOG"],
+    )
 
 
 def describe(app, problem) -> None:
@@ -69,7 +79,9 @@ def describe(app, problem) -> None:
                 alt = output.get("metadata", {}).get("image/png", {}).get("alt")
                 if alt:
                     described["".join(output.data["image/png"].split())] = alt
-    by_content = {hashlib.sha1(base64.b64decode(data)).hexdigest(): alt for data, alt in described.items()}
+    by_content = {
+        hashlib.sha1(base64.b64decode(data)).hexdigest(): alt for data, alt in described.items()
+    }
     for page in Path(app.outdir).rglob("*.html"):
         soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
         for image in soup.select("img[src]"):

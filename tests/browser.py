@@ -10,10 +10,14 @@ from selenium import webdriver
 @contextmanager
 def headless_browser():
     """A ``selenium.webdriver.Chrome``; skips the test, with what to install, where Chromium or its driver is not on the path."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    chromium = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     driver = shutil.which("chromedriver")
     if not chromium or not driver:
-        pytest.skip("no browser: install chromium and chromium-driver from the system's packages")
+        pytest.skip("needs Chromium: apt-get install chromium chromium-driver, then run again")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     for argument in (
@@ -24,7 +28,9 @@ def headless_browser():
         "--force-device-scale-factor=1",
     ):
         options.add_argument(argument)
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
+    browser = webdriver.Chrome(
+        options=options, service=webdriver.ChromeService(executable_path=driver)
+    )
     try:
         yield browser
     finally:

@@ -1,7 +1,7 @@
 """A notebook's cells, run in forks of one process that has imported everything heavy once.
 
-``run_cells`` executes a notebook's code as a kernel would, after changes that a reader might make. ``python tests/cells.py`` reads jobs
-as JSON from standard input and prints one JSON line for each.
+``run_cells`` executes a notebook's code as a kernel would, after changes that a reader might make.
+``python tests/cells.py`` reads jobs as JSON from standard input and prints one JSON line for each.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import gc
-import io
 import json
 import os
 import sys
@@ -20,6 +19,7 @@ from types import SimpleNamespace
 import IPython.display
 import nbformat
 import numpy
+from IPython.core.inputtransformer2 import TransformerManager
 
 from vdr_helpers import figures
 
@@ -34,8 +34,9 @@ def find_notebook(number: str) -> Path:
 def edited_sources(number: str, edits=(), below=(), more: str = "") -> list[str]:
     """The code cells after a reader's changes.
 
-    ``edits``: pairs of what stands in one cell and what is written there; ``below``: pairs of what stands in one cell and a cell that is
-    added below it; ``more``: a last cell. ``ValueError`` for a change that does not fit exactly one cell.
+    ``edits``: pairs of what stands in one cell and what is written there; ``below``: pairs of what
+    stands in one cell and a cell that is added below it; ``more``: a last cell. ``ValueError`` for
+    a change that does not fit exactly one cell.
     """
     cells = nbformat.read(find_notebook(number), as_version=4).cells
     sources = [cell.source for cell in cells if cell.cell_type == "code"]
@@ -43,84 +44,104 @@ def edited_sources(number: str, edits=(), below=(), more: str = "") -> list[str]
         for there, new in changes:
             at = [i for i, source in enumerate(sources) if there in source]
             if len(at) != 1:
-                raise ValueError(f"notebook {number}: {there!r} stands in {len(at)} cells, a change needs exactly one")
+                raise ValueError(
+                    f"notebook {number}: {there!r} stands in {len(at)} cells, a change needs exactly one"
+                )
             if kind == "edit":
                 sources[at[0]] = sources[at[0]].replace(there, new)
             else:
                 sources.insert(at[0] + 1, new)
-    return sources + ([more] if more else [])
+    return [as_python(source) for source in [*sources, *([more] if more else [])]]
+
+
+def as_python(source: str) -> str:
+    """A cell's source with magics such as ``%pip`` in the form that plain Python reads."""
+    return TransformerManager().transform_cell(source) if "%pip" in source else source
 
 
 def printable(profile) -> dict:
-    """The settings of a profile that may be printed and published: all but the folders that stand in for hub ids."""
-    return {name: value for name, value in vars(profile).items() if not name.endswith("_folder")}
-
-
-def definitions(number: str, *names: str) -> dict:
-    """The functions and constants called ``names`` as a notebook's cells define them, executed alone: ``{name: object}``.
-
-    Imports at the top level of the cells are executed first. ``ValueError`` for a name that no cell, or more than one, defines.
+    """The settings of a profile that may be printed and published: all but the folders that stand
+    in for hub ids.
     """
-    tree = ast.parse(
-        "\n".join(line for source in edited_sources(number) for line in source.split("\n") if not line.startswith("%"))
-    )
-    defined = [(made, node) for node in tree.body for made in names_of(node)]
+    kept = {name: value for name, value in vars(profile).items() if name != "outputs"}
+    return {name: value for name, value in kept.items() if not name.endswith("_folder")}
+
+
+def definitions(number: str, *names: str, **given) -> dict:
+    """The functions and constants called ``names`` as a notebook's cells define them, executed
+    alone: ``{name: object}``.
+
+    Imports at the top level of the cells are executed first; ``given``: what stands in other cells
+    that the definitions read. ``ValueError`` for a name that no cell, or more than one, defines.
+    """
+    tree = ast.parse("\n".join(edited_sources(number)))
+    defined = [made for node in tree.body for made in names_of(node)]
     for name in names:
-        if [made for made, _ in defined].count(name) != 1:
-            raise ValueError(f"notebook {number} defines {name!r} {[made for made, _ in defined].count(name)} times, not once")
-    wanted = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom) or set(names_of(node)) & set(names)]
-    space: dict = {}
+        if defined.count(name) != 1:
+            raise ValueError(
+                f"notebook {number} defines {name!r} {defined.count(name)} times, not once"
+            )
+    wanted = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.Import | ast.ImportFrom) or set(names_of(node)) & set(names)
+    ]
+    space = dict(given)
     exec(compile(ast.Module(wanted, []), f"notebook {number}", "exec"), space)
     return {name: space[name] for name in names}
 
 
 def names_of(node: ast.stmt) -> list[str]:
-    """What a top-level statement defines: a function, a class, or the plain names that are assigned."""
+    """What a top-level statement defines: a function, a class, or the plain names that are
+    assigned.
+    """
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         return [node.name]
     targets = node.targets if isinstance(node, ast.Assign) else []
-    return [name.id for target in targets for name in getattr(target, "elts", [target]) if isinstance(name, ast.Name)]
-
-
-PREPARES = (  # what stands in the cells of notebook 02 that make the splits, without those that only look at them
-    "rows = source.read_columns", "def choose_negatives", "def choose_train", "def choose_eval", "def choose_rows", "def fingerprint_of",
-    "while unknown:", "splits = {}", "made_from = data_settings",
-)  # fmt: skip
+    return [
+        name.id
+        for target in targets
+        for name in getattr(target, "elts", [target])
+        if isinstance(name, ast.Name)
+    ]
 
 
 def chooser(rows, **settings) -> dict:
-    """Notebook 02's ``choose_negatives`` and ``choose_rows`` for these rows; ``settings``: the profile's fields that they read.
+    """Notebook 02's ``choose_negatives`` and ``choose_rows`` for these rows; ``settings``: the
+    profile's fields that they read.
 
-    ``choose_rows`` returns lists of ``[row, its hard negatives...]``; ``rows`` gives columns by name and rows by number.
+    ``choose_rows(fingerprint_of)`` returns ``(train, eval, noise)``: lists of ``[row, its hard
+    negatives...]``, and a counter of what was refused. ``rows`` gives columns by name and rows by
+    number.
     """
-    usual = {"train_rows": 1, "eval_rows": 1, "negatives_per_train_row": 4, "distinct_eval_pages": True}
-    space = {"rows": rows, "profile": SimpleNamespace(**(usual | settings))}
-    with contextlib.redirect_stdout(io.StringIO()):
-        for source in edited_sources("02"):
-            if any(part in source for part in PREPARES[1:5]):
-                exec(compile(source, "notebook 02", "exec"), space)
-    return space
+    usual = {
+        "train_rows": 1,
+        "eval_rows": 1,
+        "negatives_per_train_row": 4,
+        "distinct_eval_pages": True,
+    }
+    names = ("row_of_id", "choose_negatives", "asked", "choose_rows")
+    return definitions("02", *names, rows=rows, profile=SimpleNamespace(**(usual | settings)))
 
 
-def prepare(profile, *more: str) -> dict:
-    """The splits of ``profile``, by the cells of notebook 02 themselves; returns their names: ``train_rows``, ``dirt``, ``store`` ...
+def prepare(profile) -> dict:
+    """The splits of ``profile``, by the cells of notebook 02 themselves; returns their names:
+    ``train_rows``, ``store`` and so on.
 
-    ``more``: what stands in further cells to run. What a cell raises is raised here.
+    All cells run but the first, which chooses the profile. What a cell raises is raised here.
     """
-    sources, space = edited_sources("02"), {"profile": profile, "__name__": "__main__"}
-    plain = ast.parse("\n".join(line for source in sources for line in source.split("\n") if not line.startswith("%")))
-    imports = [node for node in plain.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    exec(compile(ast.Module(imports, []), "imports of notebook 02", "exec"), space)
-    for source in sources:
-        if any(part in source for part in (*PREPARES, *more)):
-            exec(compile(source, "notebook 02", "exec"), space)
+    space = {"profile": profile, "__name__": "__main__", "display": lambda *shown, **settings: None}
+    for i, source in enumerate(edited_sources("02")[1:], start=2):
+        exec(compile(source, f"notebook 02, code cell {i}", "exec"), space)
     return space
 
 
 class QuickReader:
-    """In the place of ``rapidocr.RapidOCR`` where a page's text is not the subject: reads one number, which is the page's own.
+    """In the place of ``rapidocr.RapidOCR`` where a page's text is not the subject: reads one
+    number, which is the page's own.
 
-    Notebook 04 reads the few pages of a small corpus by OCR, more than a second each; ``test_baselines.py`` does so in earnest.
+    Appendix a5 reads the few pages of a small corpus by OCR, more than a second each;
+    ``test_baselines.py`` does so in earnest.
     """
 
     def __init__(self, params: dict) -> None:
@@ -131,8 +152,8 @@ class QuickReader:
 
 
 def go_quickly() -> None:
-    """From here on this process, and its forks, read pages with :class:`QuickReader`, draw figures with few pixels, and collect garbage
-    among what they make themselves alone."""
+    """From here on this process, and its forks, read pages with :class:`QuickReader`, draw figures
+    with few pixels, and collect garbage among what they make themselves alone."""
     sys.modules["rapidocr"] = SimpleNamespace(RapidOCR=QuickReader)
     figures.DPI = 50
     gc.collect()
@@ -140,22 +161,30 @@ def go_quickly() -> None:
 
 
 def run_cells(number: str, outputs: Path, **changes) -> dict:
-    """Run the cells in the namespace of ``__main__`` with ``outputs`` as the outputs folder; returns that namespace.
+    """Run the cells in the namespace of ``__main__`` with ``outputs`` as the outputs folder;
+    returns that namespace.
 
-    ``changes``: see :func:`edited_sources`. What they print goes to ``outputs/log.txt``. Figures and widgets are made and shown to nobody.
+    ``changes``: see :func:`edited_sources`. What they print goes to ``outputs/log.txt``. Figures
+    and widgets are made and shown to nobody.
     """
     os.environ["VDR_OUTPUTS"] = str(outputs)
     outputs.mkdir(parents=True, exist_ok=True)
     space = vars(sys.modules["__main__"])
     IPython.display.display = space["display"] = lambda *shown, **settings: None
-    with (outputs / "log.txt").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+    with (
+        (outputs / "log.txt").open("a") as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
         for i, source in enumerate(edited_sources(number, **changes)):
             exec(compile(source, f"notebook {number}, code cell {i + 1}", "exec"), space)
     return space
 
 
 def fork(outputs: Path, work) -> int:
-    """Call ``work()`` in a fork of this process; returns its exit status, negative when a signal ended it."""
+    """Call ``work()`` in a fork of this process; returns its exit status, negative when a signal
+    ended it.
+    """
     outputs.mkdir(parents=True, exist_ok=True)
     child = os.fork()
     if child == 0:
@@ -171,7 +200,9 @@ def fork(outputs: Path, work) -> int:
 
 
 def main() -> None:
-    """Jobs: ``{"number", "outputs", "changes"}``. A job's last cell may leave a dictionary ``found``, which comes back."""
+    """Jobs: ``{"number", "outputs", "changes"}``. A job's last cell may leave a dictionary
+    ``found``, which comes back.
+    """
     go_quickly()
     for job in json.load(sys.stdin):
         outputs, answer = Path(job["outputs"]), Path(job["outputs"]) / "found.json"
@@ -189,8 +220,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    import sentence_transformers  # noqa: F401  (imported here once, so that no fork has to)
-    import torchvision  # noqa: F401
-    from sentence_transformers import SentenceTransformerTrainer  # noqa: F401
-
     main()

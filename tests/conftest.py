@@ -1,18 +1,48 @@
-"""Shared fixtures: no test writes into the checkout or the home folder, and what is slow to make is made once."""
+"""Shared fixtures: no test writes into the checkout or the home folder, and what is slow to make is
+made once.
+"""
 
 import atexit
 import dataclasses
 import os
 import shutil
 import tempfile
+from collections import Counter
 
 import pytest
 
-CACHE = tempfile.mkdtemp(prefix="vdr-tests-")  # set before datasets and matplotlib are imported: they read these once
+CACHE = tempfile.mkdtemp(
+    prefix="vdr-tests-"
+)  # set before datasets and matplotlib are imported: they read these once
 atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
-os.environ |= {"HF_HOME": CACHE, "HF_DATASETS_CACHE": f"{CACHE}/datasets", "MPLCONFIGDIR": f"{CACHE}/matplotlib"}
+os.environ |= {
+    "HF_HOME": CACHE,
+    "HF_DATASETS_CACHE": f"{CACHE}/datasets",
+    "MPLCONFIGDIR": f"{CACHE}/matplotlib",
+}
 
-SMALL = {"seed": 0, "train_families": 20, "eval_families": 85}  # the least that holds the planted dirt
+SMALL = {
+    "seed": 0,
+    "train_families": 20,
+    "eval_families": 85,
+}  # the least that holds the planted noise
+
+
+SKIPPED = Counter()  # tests by the reason why they were skipped
+
+
+def pytest_runtest_logreport(report):
+    """Count what is skipped."""
+    if report.skipped and isinstance(report.longrepr, tuple):
+        SKIPPED[report.longrepr[2].removeprefix("Skipped: ")] += 1
+
+
+def pytest_unconfigure():
+    """Say in the last line what the skipped tests need."""
+    if SKIPPED:
+        print(
+            "Skipped:", "; ".join(f"{count} ({reason})" for reason, count in SKIPPED.most_common())
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -31,8 +61,20 @@ def source(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def stand_ins(source, tmp_path_factory):
+    """The folders that the variables of ``full`` name where there is no hub; ``stand_ins.py`` says
+    what is in them.
+    """
+    from stand_ins import save_stand_ins
+
+    return save_stand_ins(source, tmp_path_factory.mktemp("stand-ins"))
+
+
+@pytest.fixture(scope="session")
 def processor():
-    """``build_processor()``; training its tokenizer takes seconds, so ``build_model`` is given this one for the whole session."""
+    """``build_processor()``; training its tokenizer takes seconds, so ``build_model`` is given this
+    one for the whole session.
+    """
     from tiny_vdr import model
 
     patch, built = pytest.MonkeyPatch(), model.build_processor()
@@ -54,12 +96,16 @@ def small_profile(source):
     """The tiny profile on the small source: 30 train rows, 20 eval rows."""
     from vdr_helpers.profiles import load_profile
 
-    return dataclasses.replace(load_profile("tiny"), corpus=None, dataset_name=str(source), train_rows=30, eval_rows=20)
+    return dataclasses.replace(
+        load_profile("tiny"), corpus=None, dataset_name=str(source), train_rows=30, eval_rows=20
+    )
 
 
 @pytest.fixture(scope="session")
 def pdf_files(tmp_path_factory):
-    """A folder of three PDF files of six pages, of which notebook 08's rule evaluates by one, and questions about some pages."""
+    """A folder of three PDF files of six pages, of which notebook 08's rule evaluates by one, and
+    questions about some pages.
+    """
     import numpy
     from cells import definitions
     from PIL import Image
@@ -67,7 +113,11 @@ def pdf_files(tmp_path_factory):
     from reportlab.pdfgen.canvas import Canvas
 
     folder, side_of = tmp_path_factory.mktemp("pdf"), definitions("08", "side_of")["side_of"]
-    photo = ImageReader(Image.fromarray(numpy.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=numpy.uint8)))
+    photo = ImageReader(
+        Image.fromarray(
+            numpy.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=numpy.uint8)
+        )
+    )
     names = {"eval": [], "train": []}
     for name in (f"manual{i}.pdf" for i in range(20)):
         names["eval" if side_of({"document": name, "id": name}) == "eval" else "train"].append(name)
@@ -75,7 +125,9 @@ def pdf_files(tmp_path_factory):
     for number, name in enumerate([names["eval"][0], *names["train"][:2]]):
         canvas = Canvas(str(folder / name), pagesize=(400, 560))
         canvas.setTitle(name.removesuffix(".pdf"))
-        for page, part in enumerate(("Filters", "Hoses", "Cables", "Storage", "Transport", "Cleaning"), start=1):
+        for page, part in enumerate(
+            ("Filters", "Hoses", "Cables", "Storage", "Transport", "Cleaning"), start=1
+        ):
             canvas.setFont("Helvetica", 30)
             canvas.drawString(20, 500, f"{part} {number}")
             canvas.setFont("Helvetica", 10)

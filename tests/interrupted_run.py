@@ -1,8 +1,9 @@
-"""Notebook 03 in processes that are killed: run by ``test_resume.py`` with one thread, prints one JSON line per run.
+"""Notebook 03 in processes that are killed: run by ``test_resume.py`` with one thread, prints one
+JSON line per run.
 
-``python interrupted_run.py SOURCE FOLDER``. One run is left in peace. Another is killed at every one of :data:`MOMENTS`, each time in the
-process that goes on from the kill before, until one comes to the end. Every run is a fork of this process, so that a kill takes the
-run and nothing else.
+``python interrupted_run.py SOURCE FOLDER``. One run is left in peace. Another is killed at every
+one of :data:`MOMENTS`, each time in the process that goes on from the kill before, until one comes
+to the end. Every run is a fork of this process, so that a kill takes the run and nothing else.
 """
 
 import dataclasses
@@ -19,9 +20,14 @@ from cells import fork, run_cells
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
 
 from vdr_helpers import profiles
+from vdr_helpers.cache import damage
 
 # Killed between the weights and the optimizer of a checkpoint, in a training step, or while the result is saved.
-MOMENTS = {"in a checkpoint": ("_save_optimizer_and_scheduler", 3), "in a step": ("training_step", 4), "in the last save": None}
+MOMENTS = {
+    "in a checkpoint": ("_save_optimizer_and_scheduler", 3),
+    "in a step": ("training_step", 4),
+    "in the last save": None,
+}
 
 
 def die(*arguments, **settings) -> None:
@@ -29,12 +35,14 @@ def die(*arguments, **settings) -> None:
 
 
 def arm(moment: str) -> None:
-    """Make this process kill itself at ``moment``; called after :func:`note_steps`, so that a step that is not done is not noted."""
+    """Make this process kill itself at ``moment``; called after :func:`note_steps`, so that a step
+    that is not done is not noted.
+    """
     if MOMENTS[moment] is None:
         save = SentenceTransformer.save_pretrained
 
         def half(model, path, **settings):
-            if not path.endswith("finetuned.partial"):
+            if not (Path(path).name.startswith("tuned-") and path.endswith(".partial")):
                 return save(model, path, **settings)
             (Path(path) / "modules.json").write_text("[]")
             die()
@@ -45,7 +53,9 @@ def arm(moment: str) -> None:
     original = getattr(SentenceTransformerTrainer, name)
 
     def deadly(trainer, *arguments, **settings):
-        return (die if trainer.state.global_step == step else original)(trainer, *arguments, **settings)
+        return (die if trainer.state.global_step == step else original)(
+            trainer, *arguments, **settings
+        )
 
     setattr(SentenceTransformerTrainer, name, deadly)
 
@@ -63,7 +73,9 @@ def note_steps(file: Path) -> None:
 
 
 def run(outputs: Path, steps: Path, moment: str | None = None) -> None:
-    """Notebook 03, killed at ``moment`` if there is one; leaves ``result.json`` in its outputs, and the steps that it began."""
+    """Notebook 03, killed at ``moment`` if there is one; leaves ``result.json`` in its outputs, and
+    the steps that it began.
+    """
     steps.touch()
     note_steps(steps)
     if moment:
@@ -71,7 +83,9 @@ def run(outputs: Path, steps: Path, moment: str | None = None) -> None:
     space = run_cells("03", outputs)
     history = space["log_history"]
     result = {
-        "weights": hashlib.sha1(b"".join(w.detach().numpy().tobytes() for w in space["reloaded"].parameters())).hexdigest(),
+        "weights": hashlib.sha1(
+            b"".join(w.detach().numpy().tobytes() for w in space["reloaded"].parameters())
+        ).hexdigest(),
         "scores": [entry for entry in history if "eval_vdr-eval-hard_cosine_ndcg@10" in entry][-1],
         "steps_logged": [entry["step"] for entry in history if "loss" in entry],
     }
@@ -94,13 +108,17 @@ def main(source: str, folder: Path) -> None:
     prepared, killed = folder / "undisturbed", folder / "killed"
     fork(prepared, partial(run_cells, "02", prepared))
     shutil.copytree(prepared, killed)
-    runs = {"undisturbed": (prepared, None)} | {moment: (killed, moment) for moment in MOMENTS} | {"to the end": (killed, None)}
+    runs = (
+        {"undisturbed": (prepared, None)}
+        | {moment: (killed, moment) for moment in MOMENTS}
+        | {"to the end": (killed, None)}
+    )
     for name, (outputs, moment) in runs.items():
         steps = folder / f"steps {name}"
         line = {"run": name, "status": fork(outputs, partial(run, outputs, steps, moment))}
         line["steps"] = [int(step) for step in steps.read_text().split()]
-        line["left"] = sorted(path.name for path in outputs.glob("tiny/checkpoints/*/checkpoint-*"))
-        line["finetuned"] = (outputs / "tiny" / "finetuned").exists()
+        line["left"] = sorted(path.name for path in outputs.glob("tiny/checkpoints-*/checkpoint-*"))
+        line["finetuned"] = any(damage(path) == "" for path in outputs.glob("tiny/tuned-*"))
         line |= json.loads((outputs / "result.json").read_text()) if line["status"] == 0 else {}
         print(json.dumps(line), flush=True)
 

@@ -1,6 +1,8 @@
-"""What a clean notebook of this course is: checks that take a notebook object and return a list of complaints, empty when all is well.
+"""What a clean notebook of this course is: checks that take a notebook object and return a list of
+complaints, empty when all is well.
 
-``test_hygiene.py`` applies them to the course and, to see that each can fail, to bad notebooks built in memory.
+``test_hygiene.py`` applies them to the course and, to see that each can fail, to bad notebooks
+built in memory.
 """
 
 import json
@@ -12,7 +14,9 @@ import nbformat
 from nbval.plugin import find_comment_markers, find_metadata_tags
 
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/svg+xml")
-MACHINE_PATH = re.compile(r"(?<![\w.:-])/(?:root|home|tmp|work|Users|private/var)(?=[/\s\"')\]]|$)|\b[A-Za-z]:\\+Users\b")
+MACHINE_PATH = re.compile(
+    r"(?<![\w.:-])/(?:root|home|tmp|work|Users|private/var)(?=[/\s\"')\]]|$)|\b[A-Za-z]:\\+Users\b"
+)
 EMBEDDED_DATA = re.compile(r"data:[\w/+.-]+;base64,[A-Za-z0-9+/=\s]+")
 WARNING = re.compile(r"\b\w*Warning\b\s*:")
 PROFILE_TEST = re.compile(
@@ -27,7 +31,11 @@ def code_cells(notebook):
 
 def outputs_of(notebook):
     """``(number of the code cell from 1, output)`` for every stored output."""
-    return [(i, output) for i, cell in enumerate(code_cells(notebook), start=1) for output in cell.outputs]
+    return [
+        (i, output)
+        for i, cell in enumerate(code_cells(notebook), start=1)
+        for output in cell.outputs
+    ]
 
 
 def is_valid(notebook):
@@ -41,7 +49,9 @@ def is_valid(notebook):
 def was_run_once_from_the_top(notebook):
     counts = [cell.execution_count for cell in code_cells(notebook)]
     return (
-        [] if counts == list(range(1, len(counts) + 1)) and counts else [f"execution counts are {counts}, not 1 to {len(counts)}"]
+        []
+        if counts == list(range(1, len(counts) + 1)) and counts
+        else [f"execution counts are {counts}, not 1 to {len(counts)}"]
     )
 
 
@@ -52,13 +62,19 @@ def stores_no_errors_or_warnings(notebook):
             complaints.append(f"code cell {i} stores an error: {output.ename}")
         elif output.output_type == "stream" and output.name == "stderr":
             complaints.append(f"code cell {i} stores stderr: {output.text[:80]!r}")
-        elif WARNING.search(json.dumps(output.get("text", output.get("data", {}).get("text/plain", "")))):
+        elif WARNING.search(
+            json.dumps(output.get("text", output.get("data", {}).get("text/plain", "")))
+        ):
             complaints.append(f"code cell {i} stores a warning")
     return complaints
 
 
 def stores_no_widget_state(notebook):
-    return ["metadata.widgets is stored, which keeps GitHub from showing the notebook"] if "widgets" in notebook.metadata else []
+    return (
+        ["metadata.widgets is stored, which keeps GitHub from showing the notebook"]
+        if "widgets" in notebook.metadata
+        else []
+    )
 
 
 def strings_of(value):
@@ -75,7 +91,9 @@ def strings_of(value):
 
 
 def names_no_machine_paths(notebook):
-    found = {match.group() for text in strings_of(notebook) for match in MACHINE_PATH.finditer(text)}
+    found = {
+        match.group() for text in strings_of(notebook) for match in MACHINE_PATH.finditer(text)
+    }
     return [f"machine path {path!r}" for path in sorted(found)]
 
 
@@ -84,18 +102,29 @@ def describes_every_image(notebook):
     for i, output in outputs_of(notebook):
         for kind in IMAGE_TYPES:
             if kind in output.get("data", {}):
-                alt = output.metadata.get(kind, {}).get("alt", "") if isinstance(output.metadata.get(kind, {}), dict) else ""
+                alt = (
+                    output.metadata.get(kind, {}).get("alt", "")
+                    if isinstance(output.metadata.get(kind, {}), dict)
+                    else ""
+                )
                 if len(alt.strip()) <= 20:
                     complaints.append(f"code cell {i}: {kind} with alt text {alt!r}")
         page = "".join(output.get("data", {}).get("text/html", ""))
         complaints += [
-            f"code cell {i}: <img> without alt in its HTML" for tag in re.findall(r"<img\b[^>]*>", page) if not has_alt(tag)
+            f"code cell {i}: <img> without alt in its HTML"
+            for tag in re.findall(r"<img\b[^>]*>", page)
+            if not has_alt(tag)
         ]
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            complaints += [f"image without alt text: {target}" for target in re.findall(r"!\[\s*\]\(([^)]*)\)", cell.source)]
             complaints += [
-                f"image without alt text: {tag}" for tag in re.findall(r"<img\b[^>]*>", cell.source) if not has_alt(tag)
+                f"image without alt text: {target}"
+                for target in re.findall(r"!\[\s*\]\(([^)]*)\)", cell.source)
+            ]
+            complaints += [
+                f"image without alt text: {tag}"
+                for tag in re.findall(r"<img\b[^>]*>", cell.source)
+                if not has_alt(tag)
             ]
     return complaints
 
@@ -137,14 +166,22 @@ def is_compared(cell):
 
 
 def gives_a_reason_for_what_is_not_compared(notebook):
-    """nbval's markers are tags with a ``reason`` beside them in the cell's metadata, so that a reader's code stays free of them."""
+    """nbval's markers are tags with a ``reason`` beside them in the cell's metadata, so that a
+    reader's code stays free of them.
+    """
     complaints = []
     for i, cell in enumerate(code_cells(notebook), start=1):
         if not is_compared(cell) and len(cell.metadata.get("reason", "").strip()) < 15:
-            complaints.append(f"code cell {i} is not compared and its metadata has no 'reason' of at least 15 characters")
+            complaints.append(
+                f"code cell {i} is not compared and its metadata has no 'reason' of at least 15 characters"
+            )
         if is_compared(cell) and "reason" in cell.metadata:
             complaints.append(f"code cell {i} is compared: its metadata gives a reason for nothing")
-        complaints += [f"code cell {i}: write {line.strip()!r} as a tag" for line in cell.source.splitlines() if "NBVAL_" in line]
+        complaints += [
+            f"code cell {i}: write {line.strip()!r} as a tag"
+            for line in cell.source.splitlines()
+            if "NBVAL_" in line
+        ]
     return complaints
 
 
@@ -161,17 +198,31 @@ def setup_cell(notebook):
 
 
 def binds_every_name_before_use(notebook):
-    """Names are bound by an earlier line at top level; inside a function, anywhere in the notebook. The judge is ruff's F821."""
-    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select=F821", "--output-format=json"]
+    """Names are bound by an earlier line at top level; inside a function, anywhere in the notebook.
+    The judge is ruff's F821.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "ruff",
+        "check",
+        "--isolated",
+        "--select=F821",
+        "--output-format=json",
+    ]
     command += ["--stdin-filename=notebook.ipynb", "-"]
-    python = notebook.metadata | {"language_info": {"name": "python"}}  # without it ruff passes the notebook over
+    python = notebook.metadata | {
+        "language_info": {"name": "python"}
+    }  # without it ruff passes the notebook over
     text = nbformat.writes(nbformat.from_dict({**notebook, "metadata": python}))
     run = subprocess.run(command, input=text, capture_output=True, text=True)
     return [f"cell {found['cell']}: {found['message']}" for found in json.loads(run.stdout)]
 
 
 def keeps_paragraphs_short(notebook):
-    """Six lines of a text column, about 110 letters each; what stands in a link's brackets does not count."""
+    """Six lines of a text column, about 110 letters each; what stands in a link's brackets does not
+    count.
+    """
     complaints = []
     for cell in notebook.cells:
         for paragraph in re.split(r"\n\s*\n", cell.source) if cell.cell_type == "markdown" else ():

@@ -21,7 +21,9 @@ def test_the_file_names_every_notebook_in_order():
 @pytest.mark.parametrize("number", curriculum.lessons())
 def test_every_card_says_what_the_file_says(number):
     lesson = curriculum.lessons()[number]
-    source = nbformat.read(curriculum.NOTEBOOKS / f"{lesson.file}.ipynb", as_version=4).cells[0].source
+    source = (
+        nbformat.read(curriculum.NOTEBOOKS / f"{lesson.file}.ipynb", as_version=4).cells[0].source
+    )
     assert curriculum.with_card(source, lesson) == source, "run python -m tools.curriculum"
 
 
@@ -30,7 +32,9 @@ def test_readme_and_notebook_00_show_its_tables():
     before = [cell.source for cell in start.cells]
     readme, notebooks = curriculum.written(README.read_text(encoding="utf-8"), {"00": start})
     assert readme == README.read_text(encoding="utf-8"), "run python -m tools.curriculum"
-    assert [cell.source for cell in notebooks["00"].cells] == before, "run python -m tools.curriculum"
+    assert [cell.source for cell in notebooks["00"].cells] == before, (
+        "run python -m tools.curriculum"
+    )
     assert sum("<!-- curriculum: start -->" in source for source in before) == 1
 
 
@@ -40,15 +44,24 @@ def test_the_teachers_plans_are_those_of_their_file():
 
 
 def test_every_notebook_has_minutes_of_the_stored_run():
-    assert {lesson.file for lesson in curriculum.lessons().values()} <= measured("tiny_run")["minutes"].keys()
+    assert {lesson.file for lesson in curriculum.lessons().values()} <= measured("tiny_run")[
+        "minutes"
+    ].keys()
 
 
 def test_a_changed_word_or_minute_is_noticed():
     lesson = curriculum.lessons()["05"]
     card = curriculum.card(lesson)
-    for changed in (replace(lesson, will="learn."), replace(lesson, gpu="no"), replace(lesson, title="Other")):
+    for changed in (
+        replace(lesson, will="learn."),
+        replace(lesson, gpu="no"),
+        replace(lesson, title="Other"),
+    ):
         assert curriculum.with_card(card, changed) != card
-    assert curriculum.with_card(card.replace(" on two CPU cores", "s on two CPU cores"), lesson) == card
+    assert (
+        curriculum.with_card(card.replace(" on two CPU cores", "s on two CPU cores"), lesson)
+        == card
+    )
 
 
 def test_badges_and_what_follows_the_card_stay():
@@ -59,10 +72,18 @@ def test_badges_and_what_follows_the_card_stay():
     assert curriculum.with_card(source, lesson) == source
 
 
-@pytest.mark.parametrize(("minutes", "words"), [(0.3, "under a minute"), (1.0, "about 1 minutes"), (1.2, "about 2 minutes")])
+@pytest.mark.parametrize(
+    ("minutes", "words"),
+    [(0.3, "under a minute"), (1.0, "about 1 minutes"), (1.2, "about 2 minutes")],
+)
 def test_minutes_are_rounded_up(minutes, words):
     assert curriculum.in_words(minutes) == words.replace("1 minutes", "1 minute")
 
 
 def test_the_parts_are_those_of_the_file():
-    assert curriculum.part_of("00_start_here") == curriculum.part_of("a4_look_closer") == curriculum.part_of("99_unknown") == 1
+    assert (
+        curriculum.part_of("00_start_here")
+        == curriculum.part_of("a4_look_closer")
+        == curriculum.part_of("99_unknown")
+        == 1
+    )

@@ -22,7 +22,12 @@ from vdr_helpers.profiles import load_profile
 
 ROOT = Path(__file__).resolve().parent.parent
 READING = ("draw_page", "open_document", "read_text", "read_page", "read_document", "read_folder")
-FOREIGN_FOLDERS = ("/usr/share/doc", "/usr/share/cups", "/usr/share/texmf", "/usr/share/ghostscript")
+FOREIGN_FOLDERS = (
+    "/usr/share/doc",
+    "/usr/share/cups",
+    "/usr/share/texmf",
+    "/usr/share/ghostscript",
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +48,20 @@ def cells(tmp_path, page_processor):
         return draw(page, processor)
 
     space |= {"draw_page": counted, "drawn": drawn, "processor": page_processor}
-    space |= {"folder": tmp_path / "pdf", "store": tmp_path / "store", "settings": {"pixels": 40_000}}
+    space |= {
+        "folder": tmp_path / "pdf",
+        "store": tmp_path / "store",
+        "settings": {"pixels": 40_000},
+    }
     return space
 
 
-def pdf(file: Path, draw=lambda canvas, number: canvas.drawString(20, 300, f"Page {number + 1}"), pages=1, **settings) -> Path:
+def pdf(
+    file: Path,
+    draw=lambda canvas, number: canvas.drawString(20, 300, f"Page {number + 1}"),
+    pages=1,
+    **settings,
+) -> Path:
     """A PDF file of ``pages`` pages; ``settings`` go to ``Canvas``."""
     canvas = Canvas(str(file), **({"pagesize": (400, 560)} | settings))
     for number in range(pages):
@@ -84,11 +98,16 @@ def test_every_bad_file_is_named_and_the_good_one_is_read(cells):
         "text.pdf": "is damaged or no PDF file",
         "thin.pdf": "page 1 measures 2 x 5000 points: no page has this shape",
     }
-    assert [row["page"] for row in documents["copy.pdf"]["rows"]] == list(range(1, 13)) and not documents["thin.pdf"]["rows"]
+    assert [row["page"] for row in documents["copy.pdf"]["rows"]] == list(
+        range(1, 13)
+    ) and not documents["thin.pdf"]["rows"]
     assert documents["copy.pdf"]["rows"][4]["text"].strip() == "Page 5"
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="whoever may read everything is refused nothing")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0,
+    reason="whoever may read everything is refused nothing",
+)
 def test_a_file_that_may_not_be_read_is_named(cells):
     pdf(cells["folder"] / "locked.pdf").chmod(0)
     assert "Permission" in read(cells)[1]["locked.pdf"]
@@ -106,7 +125,10 @@ def test_a_cut_file_that_still_opens_is_named_and_its_pages_kept(cells):
     whole = pdf(cells["folder"] / "whole.pdf", pages=3).read_bytes()
     (cells["folder"] / "whole.pdf").write_bytes(whole[: whole.rindex(b"startxref")])
     documents, problems = read(cells)
-    assert problems == {"whole.pdf": "has no end mark: it may have been cut off"} and len(documents["whole.pdf"]["rows"]) == 3
+    assert (
+        problems == {"whole.pdf": "has no end mark: it may have been cut off"}
+        and len(documents["whole.pdf"]["rows"]) == 3
+    )
 
 
 def test_a_page_that_fails_leaves_the_others(cells):
@@ -122,7 +144,10 @@ def test_a_page_that_fails_leaves_the_others(cells):
 def test_a_scan_has_pixels_and_no_text(cells):
     ink = Image.new("RGB", (200, 280), "white")
     ink.paste((0, 0, 0), (50, 50, 150, 100))
-    pdf(cells["folder"] / "scan.pdf", lambda canvas, number: canvas.drawImage(ImageReader(ink), 0, 0, 400, 560))
+    pdf(
+        cells["folder"] / "scan.pdf",
+        lambda canvas, number: canvas.drawImage(ImageReader(ink), 0, 0, 400, 560),
+    )
     documents, problems = read(cells)
     [row] = documents["scan.pdf"]["rows"]
     assert (row["text"], row["headings"]) == ("", []) and not problems
@@ -130,7 +155,9 @@ def test_a_scan_has_pixels_and_no_text(cells):
 
 
 def test_a_turned_page_stands_upright(cells):
-    straight = pdf(cells["folder"] / "turned.pdf", lambda canvas, number: canvas.rect(10, 10, 60, 60, fill=1))
+    straight = pdf(
+        cells["folder"] / "turned.pdf", lambda canvas, number: canvas.rect(10, 10, 60, 60, fill=1)
+    )
     with pypdfium2.PdfDocument(straight.read_bytes()) as document:
         document[0].set_rotation(90)  # clockwise: bottom left of the paper is shown top left
         document.save(straight)
@@ -141,7 +168,9 @@ def test_a_turned_page_stands_upright(cells):
     assert picture.convert("L").getpixel((picture.width // 12, picture.height * 11 // 12)) > 200
 
 
-@pytest.mark.parametrize("side", [14_400, 3])  # 200 inches, the largest page that PDF has; a page of a millimetre
+@pytest.mark.parametrize(
+    "side", [14_400, 3]
+)  # 200 inches, the largest page that PDF has; a page of a millimetre
 def test_a_page_of_any_size_has_the_pixels_of_the_model(cells, side):
     pdf(cells["folder"] / "square.pdf", lambda canvas, number: None, pagesize=(side, side))
     documents, problems = read(cells)
@@ -151,7 +180,11 @@ def test_a_page_of_any_size_has_the_pixels_of_the_model(cells, side):
 
 def test_the_cap_is_set_before_anything_is_drawn(cells, monkeypatch):
     scales, render = [], pypdfium2.PdfPage.render
-    monkeypatch.setattr(pypdfium2.PdfPage, "render", lambda page, scale: scales.append(scale) or render(page, scale=scale))
+    monkeypatch.setattr(
+        pypdfium2.PdfPage,
+        "render",
+        lambda page, scale: scales.append(scale) or render(page, scale=scale),
+    )
     pdf(cells["folder"] / "huge.pdf", lambda canvas, number: None, pagesize=(14_400, 7_200))
     read(cells)
     assert 14_400 * 7_200 * scales[0] ** 2 == pytest.approx(4 * 40_000)
@@ -159,8 +192,13 @@ def test_the_cap_is_set_before_anything_is_drawn(cells, monkeypatch):
 
 def test_a_picture_too_large_to_unpack_is_named(cells):
     cells["LARGEST_PAGE"] = 9_999
-    pdf(cells["folder"] / "poster.pdf", lambda canvas, number: canvas.drawImage(ImageReader(Image.new("L", (100, 100))), 0, 0))
-    assert read(cells)[1] == {"poster.pdf": "page 1 holds a picture of 10,000 pixels, the limit is 9,999"}
+    pdf(
+        cells["folder"] / "poster.pdf",
+        lambda canvas, number: canvas.drawImage(ImageReader(Image.new("L", (100, 100))), 0, 0),
+    )
+    assert read(cells)[1] == {
+        "poster.pdf": "page 1 holds a picture of 10,000 pixels, the limit is 9,999"
+    }
     assert cells["drawn"]  # it was looked at, and refused before a pixel was made
 
 
@@ -174,9 +212,17 @@ def test_a_second_run_draws_only_what_is_new(cells):
     first = read(cells)
     assert len(cells["drawn"]) == 4
     assert read(cells) == first and len(cells["drawn"]) == 4
-    pdf(cells["folder"] / "two.pdf", lambda canvas, number: canvas.drawString(20, 300, f"changed {number}"), pages=3)
+    pdf(
+        cells["folder"] / "two.pdf",
+        lambda canvas, number: canvas.drawString(20, 300, f"changed {number}"),
+        pages=3,
+    )
     changed = read(cells)
-    assert len(cells["drawn"]) == 7 and len(changed[0]["two.pdf"]["rows"]) == 3 and changed[0]["one.pdf"] == first[0]["one.pdf"]
+    assert (
+        len(cells["drawn"]) == 7
+        and len(changed[0]["two.pdf"]["rows"]) == 3
+        and changed[0]["one.pdf"] == first[0]["one.pdf"]
+    )
     cells["settings"] = {"pixels": 20_000}
     read(cells)
     assert len(cells["drawn"]) == 12  # another size: every page anew
@@ -185,7 +231,11 @@ def test_a_second_run_draws_only_what_is_new(cells):
 def test_a_page_file_that_was_damaged_is_made_again(cells):
     pdf(cells["folder"] / "one.pdf", pages=2)
     documents, _ = read(cells)
-    file = cells["store"] / documents["one.pdf"]["folder"] / f"{documents['one.pdf']['rows'][0]['hash']}.png"
+    file = (
+        cells["store"]
+        / documents["one.pdf"]["folder"]
+        / f"{documents['one.pdf']['rows'][0]['hash']}.png"
+    )
     whole = file.read_bytes()
     file.write_bytes(whole[:50])
     assert read(cells)[0] == documents and file.read_bytes() == whole
@@ -230,7 +280,11 @@ def test_a_thousand_pages_take_no_more_memory_than_a_hundred(cells):
 
     def measured(page, processor):
         if len(cells["drawn"]) % 100 == 99:
-            resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20)
+            resident.append(
+                int(Path("/proc/self/statm").read_text().split()[1])
+                * os.sysconf("SC_PAGE_SIZE")
+                / 2**20
+            )
         return draw(page, processor)
 
     cells["draw_page"] = measured
@@ -239,13 +293,17 @@ def test_a_thousand_pages_take_no_more_memory_than_a_hundred(cells):
     peak = tracemalloc.get_traced_memory()[1] / 2**20
     tracemalloc.stop()
     assert len(documents["long.pdf"]["rows"]) == 1000
-    assert resident[-1] - resident[0] < 30 and peak < 30  # MiB; a page of the model has 0.1, a thousand of them 100
+    assert (
+        resident[-1] - resident[0] < 30 and peak < 30
+    )  # MiB; a page of the model has 0.1, a thousand of them 100
 
 
 def test_phrases_are_headings_captions_and_table_lines():
     phrases = definitions("08", "CAPTION", "TABLE_LINE", "phrases")["phrases"]
     text = "Kestrel Loom\n2 Bolts\nTable 2: Torque\nM6 bolt 217\nOuter ring 1,204 mm\nThe year 2014 was a good one\nGrand total of all known causes listed here 12"
-    assert list(phrases({"headings": ["2 Bolts", "Loom", "2"], "text": text, "title": "Kestrel loom"})) == [
+    assert list(
+        phrases({"headings": ["2 Bolts", "Loom", "2"], "text": text, "title": "Kestrel loom"})
+    ) == [
         "Bolts",
         "Torque",
         "M6 bolt",
@@ -254,9 +312,14 @@ def test_phrases_are_headings_captions_and_table_lines():
 
 
 def test_a_phrase_on_two_pages_is_no_query():
-    make = definitions("08", "CAPTION", "TABLE_LINE", "phrases", "queries_from_text")["queries_from_text"]
+    make = definitions("08", "CAPTION", "TABLE_LINE", "phrases", "queries_from_text")[
+        "queries_from_text"
+    ]
     row = {"title": "Manual", "text": ""}
-    rows = [row | {"id": "a#1", "headings": ["Notes", "Cleaning"]}, row | {"id": "a#2", "headings": ["Notes"]}]
+    rows = [
+        row | {"id": "a#1", "headings": ["Notes", "Cleaning"]},
+        row | {"id": "a#2", "headings": ["Notes"]},
+    ]
     assert make(rows) == [{"query": "Cleaning, Manual", "id": "a#1", "way": "text layer"}]
 
 
@@ -277,8 +340,14 @@ def test_a_table_of_questions_is_checked_line_by_line(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("reply", "found"),
     [
-        ('{"general": "pumps", "specific": "pumps of 2014"}', {"general": "pumps", "specific": "pumps of 2014"}),
-        ('Sure:\n```json\n{"specific": " a ", "general": "b"}\n```', {"general": "b", "specific": "a"}),
+        (
+            '{"general": "pumps", "specific": "pumps of 2014"}',
+            {"general": "pumps", "specific": "pumps of 2014"},
+        ),
+        (
+            'Sure:\n```json\n{"specific": " a ", "general": "b"}\n```',
+            {"general": "b", "specific": "a"},
+        ),
         ("{}", None),
         ('{"general": "", "specific": "a"}', None),
         ('{"general": "pumps"', None),
@@ -313,7 +382,10 @@ def test_a_vision_language_model_is_asked_page_by_page(writer, tmp_path, capsys)
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     made = definitions("08", "PROMPT", "read_reply", "ask_model", "queries_from_model")
-    model, tools = AutoModelForImageTextToText.from_pretrained(writer), AutoProcessor.from_pretrained(writer)
+    model, tools = (
+        AutoModelForImageTextToText.from_pretrained(writer),
+        AutoProcessor.from_pretrained(writer),
+    )
     Image.new("RGB", (160, 224), "white").save(tmp_path / "page.png")
     row = {"id": "a.pdf#1", "image": str(tmp_path / "page.png")}
     assert isinstance(made["ask_model"](row, model, tools, max_new_tokens=4), str)
@@ -325,11 +397,17 @@ def test_a_vision_language_model_is_asked_page_by_page(writer, tmp_path, capsys)
         return generate(**inputs | {"max_new_tokens": 4})
 
     model.generate = watched
-    assert made["queries_from_model"]([row, row], model, tools, "twin") == []  # random weights write no JSON
+    assert (
+        made["queries_from_model"]([row, row], model, tools, "twin") == []
+    )  # random weights write no JSON
     assert "twin: 2 of 2 replies could not be read" in capsys.readouterr().out
     asked = tools.tokenizer.decode(seen[0]["input_ids"][0])
-    assert "Reply with JSON only" in asked and seen[0]["pixel_values"].shape[0] == 10 * 14  # the page goes with the prompt
-    made["queries_from_model"].__globals__["ask_model"] = lambda row, *_: '{"general": "g", "specific": "s"}'
+    assert (
+        "Reply with JSON only" in asked and seen[0]["pixel_values"].shape[0] == 10 * 14
+    )  # the page goes with the prompt
+    made["queries_from_model"].__globals__["ask_model"] = lambda row, *_: (
+        '{"general": "g", "specific": "s"}'
+    )
     found = made["queries_from_model"]([row], model, tools, "twin")
     assert found == [{"query": "s", "id": "a.pdf#1", "way": "twin", "general": "g"}]
 
@@ -341,9 +419,14 @@ def test_only_queries_whose_general_twin_finds_the_page_are_kept():
     space, ids = findable.__globals__, [f"a#{i}" for i in range(20)]
     near, far = {"id": "a#3", "general": "3"}, {"id": "a#4", "general": "9"}
     likes = torch.eye(20)
-    likes[9] = torch.arange(20.0).flip(0)  # the second general query likes pages 0, 1, 2 ... best: page 4 comes fifth
+    likes[9] = torch.arange(20.0).flip(
+        0
+    )  # the second general query likes pages 0, 1, 2 ... best: page 4 comes fifth
     space.update(ids=ids, paths=ids, profile=None)
-    space["embed_once"] = lambda model, texts, pages, profile: (torch.stack([likes[int(text)] for text in texts]), torch.eye(20))
+    space["embed_once"] = lambda model, texts, pages, profile: (
+        torch.stack([likes[int(text)] for text in texts]),
+        torch.eye(20),
+    )
     assert findable([near, far], None) == [near]  # of 20 pages the first two count
     assert findable([], None) == []
 
@@ -360,7 +443,9 @@ def test_documents_lie_on_one_side_and_stay_there():
 
 def test_manuals_are_the_same_every_time_and_ask_what_they_hold(tmp_path):
     manuals = plan_manuals(0, 24)
-    assert len({manual.product for manual in manuals}) == 24 and any(manual.scanned for manual in manuals)
+    assert len({manual.product for manual in manuals}) == 24 and any(
+        manual.scanned for manual in manuals
+    )
     assert draw_manual(manuals[0]) == draw_manual(manuals[0])
     with pypdfium2.PdfDocument(draw_manual(manuals[0])) as document:
         assert len(document) == 1 + len(manuals[0].topics)
@@ -370,7 +455,9 @@ def test_manuals_are_the_same_every_time_and_ask_what_they_hold(tmp_path):
         assert [mark.get_title() for mark in document.get_toc()] == list(manuals[0].topics)
     scan = next(manual for manual in manuals if manual.scanned)
     with pypdfium2.PdfDocument(draw_manual(scan)) as document:
-        assert not any(page.get_textpage().count_chars() for page in document) and len(document) == 1 + len(scan.topics)
+        assert not any(page.get_textpage().count_chars() for page in document) and len(
+            document
+        ) == 1 + len(scan.topics)
     assert all(kind in ("prose", "figure", "table") for kind, *_ in TOPICS.values())
 
 
@@ -391,15 +478,24 @@ def foreign_pdfs() -> list[Path]:
 def test_files_that_nobody_here_made_go_through_steps_1_to_3(tmp_path, monkeypatch):
     found = foreign_pdfs()
     if not any(file.stat().st_size > 100_000 for file in found):
-        pytest.skip(f"no PDF documents on this machine beside {len(found)} small ones: no documentation packages are installed")
+        pytest.skip(
+            f"no PDF documents on this machine beside {len(found)} small ones: no documentation packages are installed"
+        )
     side_of = definitions("08", "side_of")["side_of"]
-    folder, names = tmp_path / "foreign", {"train": (f"{i}.pdf" for i in range(999)), "eval": (f"{i}.pdf" for i in range(999))}
+    folder, names = (
+        tmp_path / "foreign",
+        {"train": (f"{i}.pdf" for i in range(999)), "eval": (f"{i}.pdf" for i in range(999))},
+    )
     folder.mkdir()
     for i, file in enumerate(
         sorted(found, key=lambda file: -file.stat().st_size)[:12]
     ):  # copies, named so that both sides have some
         wanted = "eval" if i % 2 else "train"
-        name = next(n for n in names[wanted] if (side_of({"document": n, "id": n}) == "eval") == (wanted == "eval"))
+        name = next(
+            n
+            for n in names[wanted]
+            if (side_of({"document": n, "id": n}) == "eval") == (wanted == "eval")
+        )
         shutil.copyfile(file, folder / name)
     monkeypatch.setenv("VDR_DOCUMENTS", str(folder))
     monkeypatch.setattr("IPython.display.display", lambda *shown, **settings: None)
@@ -409,7 +505,10 @@ def test_files_that_nobody_here_made_go_through_steps_1_to_3(tmp_path, monkeypat
             exec(compile(source, "notebook 08", "exec"), space)
     assert len(space["documents"]) + len(space["problems"]) >= len(space["files"])
     assert len(space["manifest"]) > len(found) and space["from_text"] and len(space["own_rows"])
-    assert all(space["document_of"][row["image"]] != space["document_of"][row["negative_0"]] for row in space["own_rows"])
+    assert all(
+        space["document_of"][row["image"]] != space["document_of"][row["negative_0"]]
+        for row in space["own_rows"]
+    )
 
 
 FOUND = """
@@ -432,18 +531,44 @@ def test_the_whole_notebook_on_a_folder_of_ones_own_and_a_query_model(tmp_path, 
     (folder / "empty.pdf").touch()
     asking = f"from dataclasses import replace\nprofile = replace(profile, query_models=({str(writer)!r},))"
     short = ("max_new_tokens=160", "max_new_tokens=2")
-    changes = {"below": [("from vdr_helpers.machine import start", asking)], "edits": [short], "more": FOUND}
+    changes = {
+        "below": [("from vdr_helpers.machine import start", asking)],
+        "edits": [short],
+        "more": FOUND,
+    }
     job = [{"number": "08", "outputs": str(tmp_path / "out"), "changes": changes}]
-    small = {"VDR_DATASET": str(source), "VDR_ROWS": "24:8", "VDR_DOCUMENTS": str(folder), "OMP_NUM_THREADS": "1"}
+    small = {
+        "VDR_DATASET": str(source),
+        "VDR_ROWS": "24:8",
+        "VDR_DOCUMENTS": str(folder),
+        "OMP_NUM_THREADS": "1",
+    }
     first = [{"number": "02", "outputs": str(tmp_path / "out")}]
-    done = warm.run([str(ROOT / "tests" / "cells.py")], input=json.dumps(first + job), env=os.environ | small, cwd=ROOT)
+    done = warm.run(
+        [str(ROOT / "tests" / "cells.py")],
+        input=json.dumps(first + job),
+        env=os.environ | small,
+        cwd=ROOT,
+    )
     answer = json.loads([line for line in done.stdout.splitlines() if line.startswith("{")][-1])
     assert answer["status"] == 0, answer["log"]
     found = answer["found"]
-    assert found["both"] == found["same page"] == found["same document"] == found["above"] == found["models"] == 0
+    assert (
+        found["both"]
+        == found["same page"]
+        == found["same document"]
+        == found["above"]
+        == found["models"]
+        == 0
+    )
     assert found["raw above"] > 0 and found["train pages only"] and found["negatives"] > 5
-    assert set(found["scores"]) == {"start", "tuned"} and set(found["scores"].values()) == {found["asked"]}
-    assert "empty.pdf is empty: 0 bytes" in answer["log"] and "replies could not be read" in answer["log"]
+    assert set(found["scores"]) == {"start", "tuned"} and set(found["scores"].values()) == {
+        found["asked"]
+    }
+    assert (
+        "empty.pdf is empty: 0 bytes" in answer["log"]
+        and "replies could not be read" in answer["log"]
+    )
 
 
 def test_the_variables_name_a_folder_and_a_model(tmp_path, monkeypatch):

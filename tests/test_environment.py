@@ -1,29 +1,50 @@
-"""The three ways to install (make, conda, plain pip) give the same, pinned packages, and pyproject.toml agrees with them."""
+"""make, conda and plain pip install the same pinned packages; every import is declared, and a
+missing extra is named.
+"""
 
+import ast
+import importlib.metadata
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
 import pytest
 import yaml
+from cells import as_python, edited_sources
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from tools.badges import EXTRAS
+from tools.curriculum import lessons
+from vdr_helpers.extras import missing, needs
+
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LINES = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
-PINS = {canonicalize_name(line.partition("==")[0]): line.partition("==")[2] for line in LINES}
-DECLARED = [
-    Requirement(line) for group in [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()] for line in group
+LINES = [
+    line
+    for line in (ROOT / "requirements.txt").read_text().splitlines()
+    if line and not line.startswith("#")
 ]
+PINS = {canonicalize_name(line.partition("==")[0]): line.partition("==")[2] for line in LINES}
+GROUPS = {"core": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
+DECLARED = [Requirement(line) for group in GROUPS.values() for line in group]
+NAMES = {
+    group: {canonicalize_name(Requirement(line).name) for line in lines}
+    for group, lines in GROUPS.items()
+}
 
 
 def test_every_requirement_is_one_exact_version():
     assert LINES
-    assert not [line for line in LINES if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", line)]
+    assert not [
+        line for line in LINES if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][A-Za-z0-9.]*", line)
+    ]
     assert len(PINS) == len(LINES), "a package is pinned twice"
 
 
@@ -34,7 +55,16 @@ def test_the_pins_leave_cuda_to_torch_and_the_course_to_pip():
 @pytest.mark.parametrize("requirement", DECLARED, ids=lambda requirement: requirement.name)
 def test_every_declared_dependency_is_pinned_within_its_bounds(requirement):
     assert requirement.specifier.contains(PINS[canonicalize_name(requirement.name)])
-    assert any(bound.operator == ">=" for bound in requirement.specifier), "declare the oldest version that works"
+    assert any(bound.operator == ">=" for bound in requirement.specifier), (
+        "declare the oldest version that works"
+    )
+
+
+@pytest.mark.parametrize("name", ["sentence-transformers", "transformers", "pymilvus"])
+def test_the_next_major_version_is_not_installed(name):
+    [requirement] = [requirement for requirement in DECLARED if requirement.name == name]
+    major = int(PINS[name].partition(".")[0])
+    assert not requirement.specifier.contains(f"{major + 1}.0")
 
 
 def test_uv_is_pinned_for_the_makefile():
@@ -58,11 +88,156 @@ def test_conda_brings_python_and_pip_and_leaves_the_rest_to_the_pins():
     python, pip, rest = environment["dependencies"]
     assert environment["channels"] == ["conda-forge", "nodefaults"]
     assert pip == "pip"
-    assert rest == {"pip": ["-r requirements.txt", "-e ."]}
+    pins, course = rest["pip"]
+    assert pins == "-c requirements.txt"
+    assert course.startswith("-e .[")
+    assert set(re.findall(r"\w+", course)) >= {"lab", "run", *EXTRAS.split(",")}
     assert SpecifierSet(PROJECT["requires-python"]).contains(python.removeprefix("python="))
 
 
 def test_the_wheel_carries_the_assets():
-    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"][
+        "targets"
+    ]["wheel"]
     assert build["force-include"] == {"assets": "vdr_helpers/assets"}
     assert build["packages"] == ["tiny_vdr", "vdr_exercises", "vdr_helpers"]
+
+
+# Imports
+
+OWN = {"benchmarks", "tiny_vdr", "tools", "vdr_exercises", "vdr_helpers"}
+OPTIONAL = {
+    "kaggle_secrets",
+    "google",
+    "qdrant_client",
+}  # of a platform; of one benchmark, which names its pip line
+DISTRIBUTIONS = packages_distributions()
+LESSONS = {lesson.file: lesson for lesson in lessons().values()}
+
+
+def imported(source: str) -> set[str]:
+    """The distributions that ``source`` imports, in the spelling of :data:`NAMES`; a module that
+    nothing installs counts by itself.
+    """
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(node.module.partition(".")[0])
+    modules = found - sys.stdlib_module_names - OWN - OPTIONAL
+    return {canonicalize_name(DISTRIBUTIONS.get(module, [module])[0]) for module in modules}
+
+
+@pytest.mark.parametrize("file", LESSONS)
+def test_a_notebook_imports_the_core_and_its_extras(file):
+    allowed = NAMES["core"].union(*(NAMES[extra] for extra in LESSONS[file].extras))
+    allowed |= NAMES["ocr"]  # the appendix that reads pages goes on without
+    code = "\n".join(as_python(source) for source in edited_sources(LESSONS[file].number))
+    assert imported(code) <= allowed
+
+
+@pytest.mark.parametrize("folder", ["vdr_helpers", "vdr_exercises"])
+def test_the_package_imports_what_notebooks_install(folder):
+    allowed = NAMES["core"] | NAMES["store"]
+    found = {
+        file.name: imported(file.read_text()) - allowed for file in (ROOT / folder).glob("*.py")
+    }
+    assert not {name: names for name, names in found.items() if names}
+
+
+def test_every_other_import_is_declared_somewhere():
+    declared = set.union(*NAMES.values())
+    files = [
+        file
+        for folder in ("tiny_vdr", "tools", "benchmarks", "site")
+        for file in (ROOT / folder).glob("*.py")
+    ]
+    found = {
+        f"{file.parent.name}/{file.name}": imported(file.read_text()) - declared for file in files
+    }
+    assert not {name: names for name, names in found.items() if names}
+
+
+def test_an_undeclared_import_is_noticed():
+    assert imported("import numpy.linalg\nfrom PIL import Image\nimport os, torch\nimport nowhere") == {
+        "numpy", "pillow", "torch", "nowhere",
+    }  # fmt: skip
+
+
+# Who installs which extras
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize(
+    ("command", "wanted"),
+    [
+        (
+            ["course"],
+            {"run"}
+            | {
+                extra
+                for lesson in lessons().values()
+                if lesson.part != 2
+                for extra in lesson.extras
+            },
+        ),
+        (
+            ["course", "PART=2"],
+            {"run"} | {extra for lesson in lessons().values() for extra in lesson.extras},
+        ),
+        (["test"], set(GROUPS) - {"core"}),
+    ],
+)
+def test_make_installs_what_its_notebooks_need(command, wanted):
+    said = subprocess.run(
+        ["make", "--dry-run", "--always-make", *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    installed = set(re.search(r"-c requirements.txt -e '\.\[([\w,]+)\]'", said).group(1).split(","))
+    assert wanted <= installed
+    if command == ["course"]:
+        assert not installed & {"documents", "lab", "scale", "site", "test"}
+
+
+def test_the_setup_cell_installs_what_the_notebooks_need():
+    assert set(EXTRAS.split(",")) == {
+        extra for lesson in lessons().values() for extra in lesson.extras
+    }
+
+
+@pytest.fixture
+def course_asks(monkeypatch):
+    """The installed course asks for numpy, for ``nowhere`` in the extra store, and for ``gone`` in
+    the extra scale.
+    """
+    asked = [
+        "numpy>=2.0",
+        "nowhere<4,>=3.0; extra == 'store'",
+        "pandas; extra == 'store'",
+        "gone; extra == 'scale'",
+    ]
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: asked)
+
+
+def test_a_missing_extra_is_one_line_that_names_it(course_asks):
+    assert missing("store") == ["nowhere<4,>=3.0"]
+    with pytest.raises(ModuleNotFoundError) as problem:
+        needs("run", "store")
+    assert (
+        str(problem.value)
+        == "not installed: the extra store. Do: pip install 'nowhere<4,>=3.0', then start again"
+    )
+    with pytest.raises(
+        ModuleNotFoundError,
+        match=r"the extra scale and store\. Do: pip install 'nowhere<4,>=3.0' 'gone'",
+    ):
+        needs("scale", "store")
+
+
+def test_an_extra_that_is_there_is_passed_over(course_asks):
+    assert missing("run", "audit") == []
+    needs("run")

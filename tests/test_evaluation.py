@@ -1,34 +1,35 @@
 """Evaluation: inputs, NDCG by hand against the evaluator, embeddings kept once, checkpoints, bands and results."""
 
-import dataclasses
 import json
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy
-import pandas
 import pytest
 import torch
-from cells import definitions, edited_sources
+from cells import definitions
 from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 from sentence_transformers.util import cos_sim
 
-from benchmarks.choices import CONTROL
 from vdr_helpers import evaluation
-from vdr_helpers.profiles import assets_folder, load_profile
-from vdr_helpers.published import measured
-from vdr_helpers.stamps import differences, model_key, model_settings, read_stamp, write_stamp
+from vdr_helpers.cache import replace_folder
+from vdr_helpers.models import model_key, tuned_folder, tuned_settings
+from vdr_helpers.profiles import load_profile
 
 
 def eval_split(**changes):
     from datasets import Dataset
 
-    columns = {"query": ["first", "second"], "image": ["P0", "P1"], "negative_0": ["A0", "A1"], "negative_1": ["B0", "B1"]}
-    return Dataset.from_dict({name: values for name, values in (columns | changes).items() if values is not None})
+    columns = {
+        "query": ["first", "second"],
+        "image": ["P0", "P1"],
+        "negative_0": ["A0", "A1"],
+        "negative_1": ["B0", "B1"],
+    }
+    return Dataset.from_dict(
+        {name: values for name, values in (columns | changes).items() if values is not None}
+    )
 
 
 def test_retrieval_inputs_by_hand():
@@ -39,7 +40,10 @@ def test_retrieval_inputs_by_hand():
         "q1-positive": "P1", "q1-negative_0": "A1", "q1-negative_1": "B1",
     }  # fmt: skip
     assert relevant == {"q0": {"q0-positive"}, "q1": {"q1-positive"}}
-    assert hard_negatives == {"q0": {"q0-negative_0", "q0-negative_1"}, "q1": {"q1-negative_0", "q1-negative_1"}}
+    assert hard_negatives == {
+        "q0": {"q0-negative_0", "q0-negative_1"},
+        "q1": {"q1-negative_0", "q1-negative_1"},
+    }
 
 
 def test_ranks_by_hand():
@@ -81,7 +85,9 @@ class KnownModel:
 
     def encode_query(self, texts, truncate_dim=None, **settings):
         self.calls.append(list(texts))
-        return torch.stack([torch.as_tensor(self.vectors[text], dtype=torch.float32) for text in texts])[:, :truncate_dim]
+        return torch.stack(
+            [torch.as_tensor(self.vectors[text], dtype=torch.float32) for text in texts]
+        )[:, :truncate_dim]
 
     encode_document = encode_query
 
@@ -99,8 +105,12 @@ VECTORS = {
 def test_ndcg_by_hand_is_the_evaluators():
     # angles to "first" (x axis): P0 5.7, P1 26.6, A0 45 ... its page is first; to "second" (y axis): A1, A0, then P1: third
     *inputs, _ = evaluation.retrieval_inputs(eval_split())
-    measured = InformationRetrievalEvaluator(*inputs, name="vdr-eval-hard", write_csv=False)(KnownModel(VECTORS))
-    assert measured["vdr-eval-hard_cosine_ndcg@10"] == pytest.approx((1 / math.log2(2) + 1 / math.log2(4)) / 2)  # 0.75
+    measured = InformationRetrievalEvaluator(*inputs, name="vdr-eval-hard", write_csv=False)(
+        KnownModel(VECTORS)
+    )
+    assert measured["vdr-eval-hard_cosine_ndcg@10"] == pytest.approx(
+        (1 / math.log2(2) + 1 / math.log2(4)) / 2
+    )  # 0.75
     assert measured["vdr-eval-hard_cosine_mrr@10"] == pytest.approx((1 + 1 / 3) / 2)
     assert measured["vdr-eval-hard_cosine_accuracy@1"] == 0.5
     assert measured["vdr-eval-hard_cosine_recall@3"] == 1.0
@@ -146,13 +156,15 @@ def test_an_interrupted_encoding_is_not_kept(random_model, monkeypatch, tmp_path
         patch.setattr(Path, "replace", die)
         evaluation.embed_once(random_model, ["first"], pages, profile)
     assert evaluation.embed_once(random_model, ["first"], pages, profile)[1].shape == (1, 256)
-    assert len(list((profile.output_dir / "embeddings").iterdir())) == 1, "half a file has another name and was written over"
+    assert len(list(profile.output_dir.glob("embeddings-*"))) == 1, (
+        "half a folder has another name and was written over"
+    )
 
 
 def test_the_key_holds_weights_and_settings(model_folder):
     key = model_key(model_folder)
     assert key == model_key(str(model_folder))
-    (model_folder / "made_from.json").write_text("{}")  # a note beside the model is not the model
+    (model_folder / "manifest.json").write_text("{}")  # what says how it was made is not the model
     assert key == model_key(model_folder)
     (model_folder / "1_Pooling" / "config.json").write_text('{"pooling_mode": "mean"}')
     assert model_key(model_folder) != key
@@ -188,11 +200,12 @@ def test_the_tuned_model_is_the_readers_own_else_the_shipped_one():
     path, origin = evaluation.finetuned_model(profile)
     assert path == profile.finetuned_model
     assert "shipped" in origin
-    own = profile.output_dir / "finetuned"
-    own.mkdir(parents=True)
-    (own / "modules.json").write_text("[]")
-    save_file({"weight": torch.ones(1)}, own / "model.safetensors")
-    write_stamp(own, model_settings(profile))
+
+    def write(folder):
+        (folder / "modules.json").write_text("[]")
+        save_file({"weight": torch.ones(1)}, folder / "model.safetensors")
+
+    own = replace_folder(tuned_folder(profile), tuned_settings(profile), write)
     path, origin = evaluation.finetuned_model(profile)
     assert path == str(own)
     assert "your own" in origin
@@ -200,19 +213,22 @@ def test_the_tuned_model_is_the_readers_own_else_the_shipped_one():
 
 @pytest.mark.parametrize("files", [[], ["modules.json"], ["model.safetensors"]])
 def test_half_a_folder_is_not_taken_for_a_model(files):
-    own = load_profile("tiny").output_dir / "finetuned"
+    own = tuned_folder(load_profile("tiny"))
     own.mkdir(parents=True)
     for name in files:
         (own / name).write_text("[]")
-    with pytest.raises(ValueError, match=r"there is no note of what it was made from.*run notebook 03 again"):
+    with pytest.raises(ValueError, match=r"is gone or damaged.*run notebook 03 again"):
         evaluation.finetuned_model(load_profile("tiny"))
 
 
 def test_dimensions_must_fit_the_model():
-    model = KnownModel(VECTORS)  # two numbers
+    model = KnownModel(VECTORS)  # two dimensions
     check_dims = definitions("01", "check_dims")["check_dims"]
     assert check_dims(model, (2, 1)) is None
-    with pytest.raises(ValueError, match="dimension 3 does not fit: this model's embeddings have 2 numbers, choose 1 to 2"):
+    with pytest.raises(
+        ValueError,
+        match="dimension 3 does not fit: this model's embeddings have 2 dimensions, choose 1 to 2",
+    ):
         check_dims(model, (2, 3))
     with pytest.raises(ValueError, match="dimension 0"):
         check_dims(model, (0,))
@@ -225,7 +241,10 @@ def test_bands_say_in_or_out_and_never_stop(capsys):
         evaluation.check_band("base NDCG@10", edge, 0.5, 0.92, "Train longer.")
         assert capsys.readouterr().out.startswith("[in band]")
     evaluation.check_band("base NDCG@10", 0.41234, 0.5, 0.92, "Train longer.")
-    assert capsys.readouterr().out == "[out of band] base NDCG@10 = 0.412, expected 0.5 to 0.92. Train longer.\n"
+    assert (
+        capsys.readouterr().out
+        == "[out of band] base NDCG@10 = 0.412, expected 0.5 to 0.92. Train longer.\n"
+    )
     evaluation.check_band("gain", float("nan"), 0.05, 0.45, "Look at the loss.")
     assert capsys.readouterr().out.startswith("[out of band] gain = nan")
 
@@ -240,167 +259,9 @@ def test_results_come_back_and_nothing_half_stays():
     assert evaluation.load_results(profile, "truncation") == {"base": {}}
     with pytest.raises(TypeError):
         evaluation.save_results(profile, "truncation", {"tensor": torch.zeros(1)})
-    assert evaluation.load_results(profile, "truncation") == {"base": {}}  # the old ones are still whole
-    folder = profile.output_dir / "results"
+    assert evaluation.load_results(profile, "truncation") == {
+        "base": {}
+    }  # the old ones are still whole
+    folder = evaluation.results_folder(profile)
     assert [path.name for path in folder.iterdir()] == ["truncation.json"]
-    assert list(json.loads((folder / "truncation.json").read_text())) == ["base", "made_from"]
-
-
-# the shipped control of notebook 05
-
-QUERIES, CORPUS = {"q0": "first", "q1": "second"}, {"q0-positive": "P0", "q0-negative_0": "A0", "q1-positive": "P1"}
-TRAINING = {
-    "learning_rate": 7e-4,
-    "seed": 42,
-    "loss": "MatryoshkaLoss",
-    "not the published setting": "of the profile",
-    "adapters": (),
-}
-
-
-@pytest.fixture
-def control(tmp_path):
-    """A shipped control of three numbers per vector, made with ``TRAINING``, and the folder of the tuned model beside it."""
-    profile, file, tuned = load_profile("tiny"), tmp_path / "assets" / CONTROL, tmp_path / "tuned"
-    file.parent.mkdir(parents=True)
-    tuned.mkdir()
-    vectors = {name: torch.ones(n, 3).half() for name, n in (("queries", 2), ("pages", 3), ("train_pages", 1))}
-    made_from = evaluation.control_settings(profile, TRAINING, QUERIES, CORPUS)
-    save_file(vectors, str(file), metadata={"made_from": json.dumps(made_from)})
-    write_stamp(tuned, {"training": TRAINING})
-    return profile, tuned
-
-
-def stored_control(profile, tuned, queries, corpus):
-    """Notebook 05's own function, on the control beside ``tuned``."""
-    found = definitions("05", "stored_control")["stored_control"]
-    found.__globals__.update(profile=profile, queries=queries, corpus=corpus)
-    return found(tuned.parent / "assets" / CONTROL, str(tuned))
-
-
-def test_the_control_is_used_where_it_belongs(control):
-    profile, tuned = control
-    vectors, origin = stored_control(profile, tuned, QUERIES, CORPUS)
-    assert [tuple(part.shape) for part in vectors] == [(2, 3), (3, 3), (1, 3)]
-    assert {part.dtype for part in vectors} == {torch.float32}
-    assert "python -m benchmarks.choices" in origin
-    write_stamp(tuned, {"training": TRAINING | {"loss": "CachedMultipleNegativesRankingLoss"}})
-    assert stored_control(profile, tuned, QUERIES, CORPUS)[0], "the loss is what differs"
-
-
-@pytest.mark.parametrize(
-    ("changes", "training", "queries", "corpus", "why"),
-    [
-        ({"train_rows": 96}, {}, QUERIES, CORPUS, "data.train_rows: 2048 there, 96 asked for"),
-        ({"max_pixels": 160 * 160}, {}, QUERIES, CORPUS, "data.pixels.largest"),
-        ({"model_name": "mine"}, {}, QUERIES, CORPUS, "base.name"),
-        ({"model_folder": "."}, {}, QUERIES, CORPUS, "base.weights"),
-        ({}, {"seed": 1}, QUERIES, CORPUS, "training.seed: 42 there, 1 asked for"),
-        ({}, {"learning_rate": 1e-3}, QUERIES, CORPUS, "training.learning_rate"),
-        ({}, {}, dict(reversed(QUERIES.items())), CORPUS, "queries and pages"),
-        ({}, {}, QUERIES, {"q0-positive": "P0", "q1-positive": "P1"}, "queries and pages"),
-    ],
-)
-def test_the_control_refuses_what_it_was_not_made_with(control, changes, training, queries, corpus, why):
-    profile, tuned = control
-    write_stamp(tuned, {"training": TRAINING | training})
-    vectors, origin = stored_control(dataclasses.replace(profile, **changes), tuned, queries, corpus)
-    assert vectors is None
-    assert "left out, it was made with other settings" in origin
-    assert why in origin
-
-
-@pytest.mark.parametrize("stamp", [None, {"model": {}}])
-def test_a_tuned_model_without_a_note_has_no_control(control, stamp):
-    profile, tuned = control
-    (tuned / "made_from.json").unlink()
-    if stamp:
-        write_stamp(tuned, stamp)
-    vectors, origin = stored_control(profile, tuned, QUERIES, CORPUS)
-    assert vectors is None
-    assert "no note of its training" in origin
-
-
-def test_the_shipped_control_belongs_to_the_shipped_models_and_scores_what_is_stored():
-    again = 'run python -m benchmarks.choices "without MatryoshkaLoss"'
-    profile, file = load_profile("tiny"), assets_folder() / CONTROL
-    with safe_open(str(file), framework="pt") as stored:
-        made_from = json.loads(stored.metadata()["made_from"])
-    made_from.pop("queries and pages")
-    training = read_stamp(profile.finetuned_model)["training"]
-    wanted = evaluation.control_settings(profile, training, QUERIES, CORPUS)
-    assert differences(made_from, {name: wanted[name] for name in made_from}) == [], again
-    vectors = {name: part.float() for name, part in load_file(str(file)).items()}
-    shapes = {"queries": (300, 256), "pages": (1500, 256), "train_pages": (512, 256)}
-    assert {name: tuple(part.shape) for name, part in vectors.items()} == shapes
-    for dim, score in measured("choices")["choices"]["without MatryoshkaLoss"]["ndcg_at_10"].items():
-        similarities = cos_sim(vectors["queries"][:, : int(dim)], vectors["pages"][:, : int(dim)])
-        found = evaluation.ranks(similarities, list(range(0, 1500, 5)))  # each right page is followed by its four negatives
-        by_hand = torch.where(found <= 10, 1 / torch.log2(1 + found), 0).mean()
-        assert float(by_hand) == pytest.approx(score, abs=2e-3), again
-    assert file.stat().st_size < 1_300_000
-
-
-# notebook 05's own functions
-
-
-def cell_of_05(part, **space):
-    """The names that the one cell of notebook 05 with ``part`` in it leaves, executed with those in ``space``."""
-    [source] = [source for source in edited_sources("05") if part in source]
-    exec(compile(source, "notebook 05", "exec"), space)
-    return space
-
-
-def interval_for(queries):
-    space = cell_of_05("def interval(values)", queries=range(queries), dims=[4, 2], embeddings={})
-    scores = numpy.random.default_rng(1).choice([1.0, 0.63, 0.5, 0.0], size=queries, p=[0.8, 0.1, 0.05, 0.05])
-    low, high = space["interval"](scores)
-    assert low < scores.mean() < high
-    assert tuple(space["interval"](numpy.ones(queries))) == (1, 1)
-    return high - low
-
-
-def test_an_interval_contains_the_mean_and_shrinks_with_more_queries():
-    narrow, wide = interval_for(1600), interval_for(100)
-    assert narrow < wide
-    assert wide / narrow == pytest.approx(4, rel=0.5)  # sixteen times the queries, a quarter of the width
-
-
-def test_the_ways_to_shorten_are_rotations_and_know_the_train_pages_only():
-    generator = torch.Generator().manual_seed(0)
-    strong = torch.randn(200, 2, generator=generator) * 10
-    train = torch.cat([torch.randn(200, 5, generator=generator), strong, torch.randn(200, 1, generator=generator)], dim=1)
-    cell = cell_of_05("def ways_to_shorten(train_embeddings)", dims=[8], embeddings={}, torch=torch)
-    ways = cell["ways_to_shorten"](train)
-    assert len(ways) == 5
-    for matrix in (matrix for matrices in ways.values() for matrix in matrices):
-        assert torch.allclose(matrix @ matrix.T, torch.eye(8), atol=1e-5)  # at full width nothing is lost
-    pca = ways["PCA of train pages"][0]
-    assert float((train @ pca[:, :2]).var(dim=0).sum() / train.var(dim=0).sum()) > 0.9  # the two strong directions stand in front
-    assert torch.equal(cell["ways_to_shorten"](train)["PCA of train pages"][0], pca)
-    assert not torch.allclose(cell["ways_to_shorten"](train.flip(1))["PCA of train pages"][0], pca)
-    assert torch.equal(train @ ways["last numbers"][0], train.flip(1))
-    assert torch.equal(train @ ways["first numbers"][0], train)
-    uses = [line for source in edited_sources("05") for line in source.splitlines() if "ways_to_shorten(" in line]
-    assert [line.strip() for line in uses] == [
-        "def ways_to_shorten(train_embeddings):",
-        "for way, matrices in ways_to_shorten(train_embeddings).items():",
-    ]
-
-
-@pytest.mark.parametrize("number_of_train_pages", [3, 8, 20])
-def test_pca_of_few_pages_is_still_a_rotation(number_of_train_pages):
-    cell = cell_of_05("def ways_to_shorten(train_embeddings)", dims=[8], embeddings={}, torch=torch)
-    pages = torch.randn(number_of_train_pages, 8, generator=torch.Generator().manual_seed(0))
-    [matrix] = cell["ways_to_shorten"](pages)["PCA of train pages"]
-    assert torch.allclose(matrix @ matrix.T, torch.eye(8), atol=1e-5)
-
-
-def test_the_choice_goes_down_and_stops_at_the_first_width_that_fails():
-    scores = {8: numpy.ones(50), 4: numpy.full(50, 0.98), 3: numpy.full(50, 0.8), 2: numpy.full(50, 0.99)}
-    space = cell_of_05(
-        "def smallest_within(", tuned=scores, draws=numpy.zeros((20, 50), dtype=int), widths=[8, 4, 3, 2], dims=[8, 2],
-        profile=SimpleNamespace(truncate_dim=4), numpy=numpy, pandas=pandas,
-    )  # fmt: skip
-    assert space["choice"]["by the mean"].tolist() == [8, 4, 4], "2 would do, but 3 on the way to it does not"
-    assert space["choice"]["with 95 % confidence"].tolist() == [8, 4, 4]
+    assert json.loads((folder / "truncation.json").read_text()) == {"base": {}}

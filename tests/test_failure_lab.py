@@ -27,7 +27,9 @@ def folded() -> dict[int, list[str]]:
         if "exercise-lab" in cell.metadata.get("tags", []):
             number = int(re.match(r"# Exercise 12\.(\d+)\n", cell.source)[1])
             assert f"judge(my_check, {number}, runs)" in cell.source
-            assert below.source.startswith("<details><summary>A measurement, and an assertion</summary>")
+            assert below.source.startswith(
+                "<details><summary>A measurement, and an assertion</summary>"
+            )
             found[number] = re.findall(r"```python\n(.*?)```", below.source, re.DOTALL)
     return found
 
@@ -35,7 +37,11 @@ def folded() -> dict[int, list[str]]:
 # judge, on runs made here: a number a bug has moved
 
 
-RUNS = {0: SimpleNamespace(size=4, name="a"), 1: SimpleNamespace(size=9, name="a"), 2: SimpleNamespace(size=4, name="b")}
+RUNS = {
+    0: SimpleNamespace(size=4, name="a"),
+    1: SimpleNamespace(size=9, name="a"),
+    2: SimpleNamespace(size=4, name="b"),
+}
 
 
 def right(run):
@@ -70,7 +76,8 @@ def reads_what_is_not_there(run):
     assert run.sizes == 4
 
 
-def stub(run): ...
+def stub(run):
+    return ...
 
 
 @pytest.mark.parametrize(
@@ -80,7 +87,10 @@ def stub(run): ...
         (stub, "not answered yet: write your answer in place of the three dots"),
         (always_true, "not yet: it passes on the bug: what differs from the sound run?"),
         (returns_false, "not yet: it passes on the bug: what differs from the sound run?"),
-        (always_false, "not yet: it stops on the sound run too, so it would stop every run: what differs between the two?"),
+        (
+            always_false,
+            "not yet: it stops on the sound run too, so it would stop every run: what differs between the two?",
+        ),
         (turned_round, "not yet: it stops on the sound run and passes on the bug: turn it round"),
         (of_another_case, "not yet: it passes on the bug, but stops on case 2"),
         (of_both, "not yet: it also stops on case 2: ask for what only this bug breaks"),
@@ -102,13 +112,17 @@ def test_another_error_than_an_assertions_is_told_with_its_run(capsys):
 def test_every_case_has_a_measurement_and_an_assertion():
     found = folded()
     assert list(found) == list(CASES)
-    assert all(len(blocks) == 2 and blocks[1].startswith("def my_check(run):") for blocks in found.values())
+    assert all(
+        len(blocks) == 2 and blocks[1].startswith("def my_check(run):") for blocks in found.values()
+    )
 
 
 def test_the_checklist_is_made_of_the_folded_assertions():
     cells = nbformat.read(find_notebook("12"), as_version=4).cells
     checklist = "".join(
-        "".join(cell.source.split()) for cell in cells if cell.cell_type == "code" and "def check_" in cell.source
+        "".join(cell.source.split())
+        for cell in cells
+        if cell.cell_type == "code" and "def check_" in cell.source
     )
     for _, assertion in folded().values():
         assert "".join(assertion.partition("\n")[2].split()) in checklist
@@ -117,7 +131,9 @@ def test_the_checklist_is_made_of_the_folded_assertions():
 def test_what_is_folded_stays_folded_in_the_executed_page(tmp_path):
     page = tmp_path / "12.html"
     write_html(nbformat.read(find_notebook("12"), as_version=4), ROOT / "notebooks", page)
-    folds = BeautifulSoup(page.read_text(encoding="utf-8"), features="html.parser").select("details")
+    folds = BeautifulSoup(page.read_text(encoding="utf-8"), features="html.parser").select(
+        "details"
+    )
     assert len(folds) == 12
     assert all("def my_check(run):" in fold.get_text() for fold in folds)
 
@@ -164,13 +180,19 @@ TRIES = {
         'INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"',
         'INSTRUCTION = "Query: "',
     ),
-    2: (9, 'Dataset.from_dict({"id": ids} | run.rows.to_dict())', 'Dataset.from_dict(run.rows.to_dict() | {"id": ids})'),
+    2: (
+        9,
+        'Dataset.from_dict({"id": ids} | run.rows.to_dict())',
+        'Dataset.from_dict(run.rows.to_dict() | {"id": ids})',
+    ),
 }
 
 
 def tried() -> dict[int, tuple[int, str]]:
     """``{item: (case, the cell of that case after the change)}``."""
-    edited = {item: edited_sources("12", edits=[(there, new)]) for item, (_, there, new) in TRIES.items()}
+    edited = {
+        item: edited_sources("12", edits=[(there, new)]) for item, (_, there, new) in TRIES.items()
+    }
     return {
         item: (case, next(source for source in edited[item] if f"compare({case}, " in source))
         for item, (case, _, _) in TRIES.items()
@@ -181,12 +203,23 @@ def tried() -> dict[int, tuple[int, str]]:
 def lab(source, tmp_path_factory):
     """What notebook 12 found on the small source with the shipped model, with the folded code run below its last cell."""
     outputs = tmp_path_factory.mktemp("lab") / "outputs"
-    small = {"VDR_DATASET": str(source), "VDR_ROWS": "64:30", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    small = {
+        "VDR_DATASET": str(source),
+        "VDR_ROWS": "64:30",
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     jobs = [
         {"number": "02", "outputs": str(outputs)},
-        {"number": "12", "outputs": str(outputs), "changes": {"more": f"BLOCKS = {folded()!r}\nTRIED = {tried()!r}\n{LAST}"}},
+        {
+            "number": "12",
+            "outputs": str(outputs),
+            "changes": {"more": f"BLOCKS = {folded()!r}\nTRIED = {tried()!r}\n{LAST}"},
+        },
     ]
-    done = warm.run([str(ROOT / "tests" / "cells.py")], input=json.dumps(jobs), env=os.environ | small, cwd=ROOT)
+    done = warm.run(
+        [str(ROOT / "tests" / "cells.py")], input=json.dumps(jobs), env=os.environ | small, cwd=ROOT
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert [answer["status"] for answer in answers] == [0, 0], answers[-1]["log"]
@@ -194,6 +227,7 @@ def lab(source, tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES)
 def test_each_bug_moves_its_number(lab, case):
     row = lab["table"][str(case)]
@@ -202,6 +236,7 @@ def test_each_bug_moves_its_number(lab, case):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES)
 def test_each_assertion_stops_on_its_bug_and_on_no_other(lab, case):
     stops = lab["measured"][str(case)]["stops"]
@@ -211,11 +246,13 @@ def test_each_assertion_stops_on_its_bug_and_on_no_other(lab, case):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_measurement_prints_something(lab):
     assert all(lab["measured"][str(case)]["printed"].strip() for case in CASES)
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_checklist_passes_the_sound_run_and_stops_the_others_each_in_its_own_words(lab):
     said = lab["said"]
     assert said.pop("0") == "passes"
@@ -225,9 +262,13 @@ def test_the_checklist_passes_the_sound_run_and_stops_the_others_each_in_its_own
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_stub_says_so_and_run_all_goes_on(lab):
     for case in CASES:
-        assert f"Exercise 12.{case} · not answered yet: write your answer in place of the three dots\n" in lab["log"]
+        assert (
+            f"Exercise 12.{case} · not answered yet: write your answer in place of the three dots\n"
+            in lab["log"]
+        )
 
 
 def test_try_this_says_what_is_tried():
@@ -238,6 +279,7 @@ def test_try_this_says_what_is_tried():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_change_that_hardly_moves_the_number_is_stopped_too(lab):
     """What both items of "Try this" show."""
     for row in lab["tried"].values():

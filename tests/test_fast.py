@@ -1,10 +1,11 @@
-"""The speed-ups of notebook 03 change no number: keys, paths, token budgets, one encoding, a matrix product, 16-bit pixels."""
+"""The speed-ups of appendix a1 change no number: paths, token budgets, one encoding, a matrix product, 16-bit pixels."""
 
 import copy
 import io
 
 import pytest
 import torch
+from cells import definitions
 from datasets import Dataset, Features, Image, Value
 from PIL import Image as PillowImage
 from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
@@ -15,7 +16,8 @@ from sentence_transformers.sentence_transformer.losses import (
     MultipleNegativesRankingLoss,
 )
 
-from vdr_helpers.training import PixelsInFormat, cosine_at, page_keys, page_paths, use_matrix_product
+from vdr_helpers.pages import fingerprint
+from vdr_helpers.training import cosine_at, use_matrix_product
 
 pytestmark = pytest.mark.slow
 
@@ -38,56 +40,42 @@ def split():
     for i in range(3, 40, 4):
         rows[i] = (rows[i][0], rows[i - 1][1 + i % 2], rows[i][2])
     features = Features({"query": Value("string"), "image": Image(), "negative_0": Image()})
-    return Dataset.from_dict(dict(zip(features, map(list, zip(*rows, strict=True)), strict=True)), features=features)
+    return Dataset.from_dict(
+        dict(zip(features, map(list, zip(*rows, strict=True)), strict=True)), features=features
+    )
+
+
+def with_paths(split, folder) -> Dataset:
+    """The same rows with pages as files named by their content."""
+    folder.mkdir(exist_ok=True)
+    columns = {"query": split["query"][:]}
+    for name in ("image", "negative_0"):
+        columns[name] = []
+        for page in split[name]:
+            file = folder / f"{fingerprint(page)}.png"
+            page.save(file)
+            columns[name].append(str(file))
+    return Dataset.from_dict(columns)
 
 
 def batches(dataset, seed: int) -> list[list[int]]:
     generator = torch.Generator().manual_seed(seed)
-    sampler = NoDuplicatesBatchSampler(dataset, batch_size=6, drop_last=False, generator=generator, seed=seed)
+    sampler = NoDuplicatesBatchSampler(
+        dataset, batch_size=6, drop_last=False, generator=generator, seed=seed
+    )
     sampler.set_epoch(1)
     return list(sampler)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 7])
-def test_keys_draw_the_batches_of_no_duplicates(split, seed):
-    from_keys = batches(page_keys(split), seed)
-    assert from_keys == batches(split, seed)
-    assert from_keys != batches(split.select_columns("query"), seed)  # without the pages the batches are others
-
-
-def test_page_keys_by_hand(split):
-    keys = page_keys(split)
-    assert keys.column_names == split.column_names and len(keys) == len(split)
-    assert keys["query"][:] == split["query"][:]
-    assert keys[3]["image"] == keys[2]["negative_0"]  # the page that row 3 repeats
-    assert len(set(keys["negative_0"])) == 40
-    assert all(len(key) == 40 for key in keys["image"])
-
-
-def test_a_missing_page_stays_missing_and_a_path_is_refused(tmp_path):
-    features = Features({"image": Image()})
-    assert page_keys(Dataset.from_dict({"image": [png(1), None]}, features=features))["image"][1] is None
-    (tmp_path / "page.png").write_bytes(png(1)["bytes"])
-    paths = Dataset.from_dict({"image": [str(tmp_path / "page.png")]}, features=features)
-    with pytest.raises(ValueError, match="column 'image' holds paths, not pages: save the dataset"):
-        page_keys(paths)
-
-
-def test_paths_lead_to_the_same_pages(split, tmp_path):
-    paths = page_paths(split, tmp_path / "pages")
-    assert paths["query"][:] == split["query"][:]
-    for i in (0, 3, 39):
-        with PillowImage.open(paths[i]["image"]) as page:
-            assert page.tobytes() == split[i]["image"].tobytes()
-    files = sorted((tmp_path / "pages").iterdir())
-    assert len(files) == len({*paths["image"], *paths["negative_0"]}) < 80  # a page that stands in two rows is written once
-    times = [file.stat().st_mtime_ns for file in files]
-    page_paths(split, tmp_path / "pages")
-    assert [file.stat().st_mtime_ns for file in files] == times  # and never again
+def test_paths_draw_the_batches_of_pages(split, tmp_path, seed):
+    from_paths = batches(with_paths(split, tmp_path), seed)
+    assert from_paths == batches(split, seed)
+    assert from_paths != batches(split.select_columns("query"), seed)  # without pages they differ
 
 
 def test_a_path_is_encoded_like_its_page(split, tmp_path, random_model):
-    paths = page_paths(split, tmp_path)
+    paths = with_paths(split, tmp_path)
     from_paths = random_model.encode_document(paths["image"][:6], convert_to_tensor=True)
     from_images = random_model.encode_document(list(split["image"][:6]), convert_to_tensor=True)
     assert torch.equal(from_paths, from_images)
@@ -98,17 +86,26 @@ def test_pixels_cast_in_the_collator_are_those_the_16_bit_model_computes_on(spli
 
     from tiny_vdr.model import build_model
 
+    collator = definitions("a1", "PixelsInDtype")["PixelsInDtype"]
     model = build_model(seed=0).bfloat16()
     plain = BaseDataCollator(preprocess_fn=model.preprocess)
     rows = [split[i] for i in range(2)]
-    wide, narrow = plain(rows), PixelsInFormat(model.preprocess, dtype=model.dtype)(rows)
+    wide, narrow = plain(rows), collator(model.preprocess, dtype=model.dtype)(rows)
     assert wide["image_pixel_values"].dtype == torch.float32
-    assert narrow["image_pixel_values"].dtype == narrow["negative_0_pixel_values"].dtype == torch.bfloat16
+    assert (
+        narrow["image_pixel_values"].dtype
+        == narrow["negative_0_pixel_values"].dtype
+        == torch.bfloat16
+    )
     assert torch.equal(narrow["query_input_ids"], wide["query_input_ids"])
     assert narrow.keys() == wide.keys()
     vectors = []
     for features in (wide, narrow):
-        column = {name.removeprefix("image_"): value for name, value in features.items() if name.startswith("image_")}
+        column = {
+            name.removeprefix("image_"): value
+            for name, value in features.items()
+            if name.startswith("image_")
+        }
         column["image_grid_thw"] = features["image_image_grid_thw"]
         with torch.no_grad():
             vectors.append(model(column)["sentence_embedding"])
@@ -158,18 +155,33 @@ def test_an_adapter_on_the_patches_is_not_lost(random_model, applied_first):
 def gradient(model, loss, columns) -> torch.Tensor:
     model.zero_grad()
     loss([{**features} for features in columns], None).backward()
-    return torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.grad is not None])
+    return torch.cat(
+        [weight.grad.flatten() for weight in model.parameters() if weight.grad is not None]
+    )
 
 
 def test_the_gradient_does_not_depend_on_the_token_budget(split, random_model):
     model = random_model
     rows = split.select([0, 5, 10, 14, 20])
-    queries = ["short", "a somewhat longer query about pumps", "q", "Alder Energy revenue 2014 Oslo", "a b c d"]
-    columns = [model.preprocess(values) for values in (queries, list(rows["image"]), list(rows["negative_0"]))]
-    plain = gradient(model, MatryoshkaLoss(model, MultipleNegativesRankingLoss(model), DIMS), columns)
+    queries = [
+        "short",
+        "a somewhat longer query about pumps",
+        "q",
+        "Alder Energy revenue 2014 Oslo",
+        "a b c d",
+    ]
+    columns = [
+        model.preprocess(values)
+        for values in (queries, list(rows["image"]), list(rows["negative_0"]))
+    ]
+    plain = gradient(
+        model, MatryoshkaLoss(model, MultipleNegativesRankingLoss(model), DIMS), columns
+    )
     page_tokens = columns[1]["attention_mask"].shape[1]
     for budget in (1, page_tokens, 2 * page_tokens, 100 * page_tokens):
-        inner = CachedMultipleNegativesRankingLoss(model, mini_batch_size=5, mini_batch_num_tokens=budget)
+        inner = CachedMultipleNegativesRankingLoss(
+            model, mini_batch_size=5, mini_batch_num_tokens=budget
+        )
         by_budget = gradient(model, MatryoshkaLoss(model, inner, DIMS), columns)
         assert ((by_budget - plain).norm() / plain.norm()).item() < 1e-5, budget
     assert model.tokenizer.padding_side == "right"  # only right padding is trimmed in a mini-batch
@@ -179,13 +191,17 @@ def test_the_gradient_does_not_depend_on_the_token_budget(split, random_model):
 def retrieval(split):
     rows = split.select(range(0, 40, 3))
     queries = {f"q{i}": row["query"] for i, row in enumerate(rows)}
-    corpus = {f"q{i}-{name}": row[name] for i, row in enumerate(rows) for name in ("image", "negative_0")}
+    corpus = {
+        f"q{i}-{name}": row[name] for i, row in enumerate(rows) for name in ("image", "negative_0")
+    }
     return queries, corpus, {name: {f"{name}-image"} for name in queries}
 
 
 def evaluator_at(retrieval, dims):
     """As notebook 03 builds it."""
-    return InformationRetrievalEvaluator(*retrieval, score_functions=cosine_at(dims), main_score_function="cosine", name="few")
+    return InformationRetrievalEvaluator(
+        *retrieval, score_functions=cosine_at(dims), main_score_function="cosine", name="few"
+    )
 
 
 def test_one_pass_gives_the_metrics_of_seven(retrieval, random_model):
@@ -200,7 +216,10 @@ def test_one_pass_gives_the_metrics_of_seven(retrieval, random_model):
         setattr(random_model, f"encode_{kind}", counted)
     metrics = evaluator_at(retrieval, DIMS)(random_model)
     assert calls == {"query": 1, "document": 1}
-    widths = [InformationRetrievalEvaluator(*retrieval, truncate_dim=dim, name="few")(random_model) for dim in DIMS]
+    widths = [
+        InformationRetrievalEvaluator(*retrieval, truncate_dim=dim, name="few")(random_model)
+        for dim in DIMS
+    ]
     named = {
         key.replace("cosine", name): value
         for name, alone in zip(cosine_at(DIMS), widths, strict=True)
@@ -216,7 +235,9 @@ def test_the_evaluator_sees_new_weights(retrieval, random_model):
     assert evaluator.primary_metric == "few_cosine_ndcg@10"
     with torch.no_grad():
         for weight in random_model.parameters():
-            weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)) * 0.05)
+            weight.add_(
+                torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)) * 0.05
+            )
     assert evaluator(random_model) != before
 
 
@@ -227,5 +248,7 @@ def test_dimensions_must_fall(dims):
 
 
 def test_a_dimension_larger_than_the_model_is_refused(retrieval, random_model):
-    with pytest.raises(ValueError, match="dimension 512 does not fit: this model's embeddings have 256"):
+    with pytest.raises(
+        ValueError, match="dimension 512 does not fit: this model's embeddings have 256"
+    ):
         evaluator_at(retrieval, (512, 8))(random_model)

@@ -1,27 +1,35 @@
 """Notebook 00 searches pages from the middle of the source: the shipped model was trained on questions before them, and on none of these."""
 
-from collections import Counter
-
 from cells import chooser
 from datasets import Dataset
 
 from tiny_vdr.corpus import plan_rows
+from vdr_helpers.cache import read_manifest
 from vdr_helpers.profiles import load_profile
 from vdr_helpers.splits import stored_choice
-from vdr_helpers.stamps import read_stamp
 
 
 def test_the_shipped_model_was_trained_on_no_question_of_the_second_half():
     profile = load_profile("tiny")
-    data = read_stamp(profile.finetuned_model)["data"]
+    data = read_manifest(profile.finetuned_model)["settings"]["splits"]
     plan = plan_rows(seed=0, train_families=521, eval_families=375)
     rows = Dataset.from_list(
-        [{"id": row.id, "query": row.query, "negatives": row.negatives, "language": row.language} for row in plan]
+        [
+            {"id": row.id, "query": row.query, "negatives": row.negatives, "language": row.language}
+            for row in plan
+        ]
     )
-    fingerprints = [None if row.broken else repr(row.page) for row in plan]  # equal pages are drawn alike
-    settings = {name: data[name] for name in ("train_rows", "eval_rows", "negatives_per_train_row", "distinct_eval_pages")}
-    train, evaluation = chooser(rows, **settings)["choose_rows"](fingerprints.__getitem__, Counter())
-    assert {"train": train, "eval": evaluation} == stored_choice(profile), "run python -m tools.tiny_split after notebook 02"
+    fingerprints = [
+        None if row.broken else repr(row.page) for row in plan
+    ]  # equal pages are drawn alike
+    settings = {
+        name: data[name]
+        for name in ("train_rows", "eval_rows", "negatives_per_train_row", "distinct_eval_pages")
+    }
+    train, evaluation, _ = chooser(rows, **settings)["choose_rows"](fingerprints.__getitem__)
+    assert {"train": train, "eval": evaluation} == stored_choice(profile), (
+        "run python -m tools.tiny_split after notebook 02"
+    )
     assert len(train) == 2048
     assert max(row[0] for row in train) < len(plan) // 2
     asked = [row for row in plan[len(plan) // 2 :][:300] if row.query and row.language == "en"]

@@ -8,9 +8,15 @@ import pytest
 import torch
 from cells import definitions
 from PIL import Image
+from pymilvus import MilvusClient
 from sentence_transformers import MultiVectorEncoder
-from sentence_transformers.multi_vector_encoder.evaluation import MultiVectorInformationRetrievalEvaluator
-from sentence_transformers.multi_vector_encoder.interpretability import get_n_patches, real_query_token_slice
+from sentence_transformers.multi_vector_encoder.evaluation import (
+    MultiVectorInformationRetrievalEvaluator,
+)
+from sentence_transformers.multi_vector_encoder.interpretability import (
+    get_n_patches,
+    real_query_token_slice,
+)
 from sentence_transformers.multi_vector_encoder.losses import (
     CachedMultiVectorMultipleNegativesRankingLoss,
     MultiVectorMultipleNegativesRankingLoss,
@@ -22,7 +28,6 @@ from benchmarks import late_interaction
 from vdr_helpers.evaluation import ranks
 from vdr_helpers.profiles import load_profile
 from vdr_helpers.published import published, read_asset
-from vdr_helpers.stamps import open_store
 
 QUERIES = [  # long enough that no two pages below are equally similar to one
     "Who sells lamps at Vesper Optics?",
@@ -37,7 +42,10 @@ def model():
     profile = load_profile("tiny")
     torch.manual_seed(0)
     return MultiVectorEncoder(
-        profile.base_model, model_kwargs=profile.model_kwargs, processor_kwargs=profile.processor_kwargs, device="cpu"
+        profile.base_model,
+        model_kwargs=profile.model_kwargs,
+        processor_kwargs=profile.processor_kwargs,
+        device="cpu",
     )
 
 
@@ -61,7 +69,10 @@ def some_pages(count=40, tokens=(20, 30), numbers=16, seed=0):
     """Random lists of unit vectors, as many of them as ``count``."""
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(*tokens, (count,), generator=generator).tolist()
-    return [torch.nn.functional.normalize(torch.randn(length, numbers, generator=generator), dim=1) for length in lengths]
+    return [
+        torch.nn.functional.normalize(torch.randn(length, numbers, generator=generator), dim=1)
+        for length in lengths
+    ]
 
 
 # MaxSim
@@ -72,16 +83,25 @@ def test_by_hand_is_the_librarys(model, vectors):
     queries, documents = vectors
     expected = torch.tensor([[by_hand(query, page) for page in documents] for query in queries])
     assert torch.allclose(model.similarity(queries, documents), expected, atol=1e-4)
-    assert not torch.allclose(expected, torch.tensor([[by_hand(page, query) for page in documents] for query in queries]), atol=1)
+    assert not torch.allclose(
+        expected,
+        torch.tensor([[by_hand(page, query) for page in documents] for query in queries]),
+        atol=1,
+    )
     one, other = torch.eye(4)[:2], torch.eye(4)[1:]
     assert by_hand(one, other) == 1.0, "the first vector finds nothing, the second itself"
 
 
 def test_the_evaluator_counts_as_the_hand_does(model, vectors, pages):
-    queries, corpus = {str(i): text for i, text in enumerate(QUERIES)}, {f"page {i}": page for i, page in enumerate(pages)}
+    queries, corpus = (
+        {str(i): text for i, text in enumerate(QUERIES)},
+        {f"page {i}": page for i, page in enumerate(pages)},
+    )
     right_pages = [2, 0, 1]
     relevant = {str(i): {f"page {column}"} for i, column in enumerate(right_pages)}
-    evaluator = MultiVectorInformationRetrievalEvaluator(queries, corpus, relevant, write_csv=False, name="x")
+    evaluator = MultiVectorInformationRetrievalEvaluator(
+        queries, corpus, relevant, write_csv=False, name="x"
+    )
     own = definitions("10", "ndcg_per_query")["ndcg_per_query"]
     own.__globals__.update(right_pages=right_pages)
     by_hand = own(model.similarity(*vectors))
@@ -92,8 +112,14 @@ def test_the_evaluator_counts_as_the_hand_does(model, vectors, pages):
 def test_the_loss_picks_the_own_page_by_maxsim(model, vectors, pages):
     scores = model.similarity(*vectors)
     expected = torch.nn.functional.cross_entropy(scores, torch.arange(3)).item()
-    for make in (MultiVectorMultipleNegativesRankingLoss, CachedMultiVectorMultipleNegativesRankingLoss):
-        columns = [model.preprocess(QUERIES, task="query"), model.preprocess(pages, task="document")]
+    for make in (
+        MultiVectorMultipleNegativesRankingLoss,
+        CachedMultiVectorMultipleNegativesRankingLoss,
+    ):
+        columns = [
+            model.preprocess(QUERIES, task="query"),
+            model.preprocess(pages, task="document"),
+        ]
         with torch.no_grad():
             assert make(model)(columns).item() == pytest.approx(expected, abs=1e-4), make.__name__
 
@@ -109,16 +135,23 @@ def test_padding_never_counts(model, vectors):
         assert len(query) == model.preprocess([text], task="query")["input_ids"].shape[1]
         assert torch.allclose(query, single, atol=1e-4)
     raw = model.encode_query(QUERIES, output_value=None)
-    assert [int(features["attention_mask"].sum()) for features in raw] == [len(query) for query in queries]
+    assert [int(features["attention_mask"].sum()) for features in raw] == [
+        len(query) for query in queries
+    ]
 
 
 def test_the_templates_vectors_count_unless_the_mask_keeps_only_patches(model, vectors, pages):
     queries, documents = vectors
     words = [real_query_token_slice(model, text) for text in QUERIES]
     before = words[0].start
-    assert all(part.start == before > 0 and part.stop < len(query) for part, query in zip(words, queries, strict=True))
+    assert all(
+        part.start == before > 0 and part.stop < len(query)
+        for part, query in zip(words, queries, strict=True)
+    )
     for query in queries[1:]:
-        assert torch.allclose(query[:before], queries[0][:before], atol=1e-4), "what precedes the words has not seen them"
+        assert torch.allclose(query[:before], queries[0][:before], atol=1e-4), (
+            "what precedes the words has not seen them"
+        )
     assert not torch.allclose(queries[0][words[0].stop :], queries[1][words[1].stop :], atol=1e-2)
     mask = model[2]
     mask.keep_only_token_ids = [model.tokenizer.convert_tokens_to_ids(model.processor.image_token)]
@@ -135,8 +168,12 @@ def test_saved_and_reloaded_gives_equal_vectors(model, vectors, pages, tmp_path)
     model.save_pretrained(str(tmp_path / "late"), create_model_card=False)
     again = MultiVectorEncoder(str(tmp_path / "late"), device="cpu")
     assert torch.equal(again[1].linear.weight, model[1].linear.weight)
-    for kept, found in zip(vectors, (again.encode_query(QUERIES), again.encode_document(pages)), strict=True):
-        assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(kept, found, strict=True))
+    for kept, found in zip(
+        vectors, (again.encode_query(QUERIES), again.encode_document(pages)), strict=True
+    ):
+        assert all(
+            torch.allclose(one, other, atol=1e-6) for one, other in zip(kept, found, strict=True)
+        )
 
 
 # Bytes
@@ -148,7 +185,9 @@ def test_pooling_keeps_the_order_at_factor_one_and_shrinks_as_told():
     for factor in (1, 2, 3, 4, 8):
         pooled = HierarchicalTokenPooling(factor, num_protected_tokens=0).pool(pages)
         assert [len(page) for page in pooled] == [len(page) // factor for page in pages]
-        assert all(torch.allclose(page.norm(dim=1), torch.ones(len(page)), atol=1e-5) for page in pooled)
+        assert all(
+            torch.allclose(page.norm(dim=1), torch.ones(len(page)), atol=1e-5) for page in pooled
+        )
         same = torch.equal(maxsim(queries, pooled).argsort(dim=1, descending=True), ranking)
         assert same == (factor == 1), factor
 
@@ -170,7 +209,7 @@ def test_a_page_takes_the_bytes_that_the_notebook_says():
 
 @pytest.fixture
 def client(tmp_path):
-    made = open_store(tmp_path / "store" / "late.db")
+    made = MilvusClient(str(tmp_path / "late.db"))
     yield made
     made.close()
 
@@ -186,11 +225,16 @@ def test_the_embedded_store_takes_the_schema_leaves_the_field_out_and_refuses_th
     schema.add_field("vector", DataType.FLOAT_VECTOR, dim=4)
     of_many = MilvusClient.create_struct_field_schema()
     of_many.add_field("vector", DataType.FLOAT_VECTOR, dim=4)
-    schema.add_field("many", DataType.ARRAY, element_type=DataType.STRUCT, struct_schema=of_many, max_capacity=16)
+    schema.add_field(
+        "many", DataType.ARRAY, element_type=DataType.STRUCT, struct_schema=of_many, max_capacity=16
+    )
     indexes = client.prepare_index_params()
     indexes.add_index("vector", index_type="FLAT", metric_type="COSINE")
     client.create_collection("pages", schema=schema, index_params=indexes)
-    assert [field["name"] for field in client.describe_collection("pages")["fields"]] == ["page_id", "vector"]
+    assert [field["name"] for field in client.describe_collection("pages")["fields"]] == [
+        "page_id",
+        "vector",
+    ]
     row, unit = {"page_id": "a", "vector": [1.0, 0, 0, 0]}, numpy.eye(4, dtype=numpy.float32)
     with pytest.raises(MilvusException, match="unexpected field `many`"):
         client.insert("pages", [row | {"many": [{"vector": vector} for vector in unit]}])
@@ -201,19 +245,37 @@ def test_the_embedded_store_takes_the_schema_leaves_the_field_out_and_refuses_th
 
 def test_a_list_of_all_pages_is_maxsim_over_all_and_a_short_one_finds_only_what_is_on_it(client):
     pages, queries = some_pages(), some_pages(6, (6, 12), seed=1)
-    single = torch.nn.functional.normalize(torch.randn(46, 8, generator=torch.Generator().manual_seed(2)), dim=1)
-    client.create_collection("pages", dimension=8, primary_field_name="page_id", id_type="string", max_length=20)
+    single = torch.nn.functional.normalize(
+        torch.randn(46, 8, generator=torch.Generator().manual_seed(2)), dim=1
+    )
+    client.create_collection(
+        "pages", dimension=8, primary_field_name="page_id", id_type="string", max_length=20
+    )
     names = [f"p{i}" for i in range(40)]
     client.insert(
-        "pages", [{"page_id": name, "vector": vector.tolist()} for name, vector in zip(names, single[:40], strict=True)]
+        "pages",
+        [
+            {"page_id": name, "vector": vector.tolist()}
+            for name, vector in zip(names, single[:40], strict=True)
+        ],
     )
     space = definitions("10", "two_stages", "first_stage", "second_stage", "ndcg_per_query")
 
     class Scorer:
         similarity = staticmethod(maxsim)
 
-    own = {"client": client, "column_of": {name: i for i, name in enumerate(names)}, "query_single": single[40:], "model": Scorer}
-    own |= {"profile": load_profile("tiny"), "texts": ["a query"] * 6, "query_vectors": queries, "page_vectors": pages}
+    own = {
+        "client": client,
+        "column_of": {name: i for i, name in enumerate(names)},
+        "query_single": single[40:],
+        "model": Scorer,
+    }
+    own |= {
+        "profile": load_profile("tiny"),
+        "texts": ["a query"] * 6,
+        "query_vectors": queries,
+        "page_vectors": pages,
+    }
     own |= {"right_pages": list(range(6)), "similarities": maxsim(queries, pages)}
     space["two_stages"].__globals__.update(own)
     full = maxsim(queries, pages)
@@ -237,7 +299,14 @@ def test_a_word_has_the_mean_map_of_its_tokens(model, vectors, pages):
     before, after = ids.index(image_token), ids[::-1].index(image_token)
     space = definitions("10", "word_maps")
     slices = [real_query_token_slice(model, text) for text in QUERIES]
-    own = {"model": model, "texts": QUERIES, "slices": slices, "before": before, "after": after, "right_pages": [0, 1, 2]}
+    own = {
+        "model": model,
+        "texts": QUERIES,
+        "slices": slices,
+        "before": before,
+        "after": after,
+        "right_pages": [0, 1, 2],
+    }
     space["word_maps"].__globals__.update(own)
 
     class Opened:
@@ -251,7 +320,9 @@ def test_a_word_has_the_mean_map_of_its_tokens(model, vectors, pages):
     patches = documents[1][before : len(documents[1]) - after]
     tokens = queries[1][slices[1]]
     first_word = len(model.tokenizer(words[0], add_special_tokens=False)["input_ids"])
-    assert torch.allclose(maps[0].flatten(), (tokens[:first_word] @ patches.T).mean(dim=0), atol=1e-5)
+    assert torch.allclose(
+        maps[0].flatten(), (tokens[:first_word] @ patches.T).mean(dim=0), atol=1e-5
+    )
 
 
 def test_covering_a_patch_paints_that_patch_and_nothing_else(tmp_path):
@@ -261,7 +332,9 @@ def test_covering_a_patch_paints_that_patch_and_nothing_else(tmp_path):
     image.save(tmp_path / "page.png")
     space = definitions("10", "covered")
     space["covered"].__globals__.update(
-        pages=[str(tmp_path / "page.png")], right_pages=[0], trained_maps={0: (["a"], torch.zeros(1, 3, 2))}
+        pages=[str(tmp_path / "page.png")],
+        right_pages=[0],
+        trained_maps={0: (["a"], torch.zeros(1, 3, 2))},
     )
     painted = numpy.asarray(space["covered"](0, torch.tensor(3)).convert("L"))
     assert painted.shape == (96, 64)
@@ -279,12 +352,18 @@ def test_the_published_figures_name_their_source_and_agree_with_the_other_file()
     assert asset["address"].startswith("https://github.com/huggingface/sentence-transformers/")
     assert "none was measured by this project" in asset["source"]
     table = {row["model"]: row["ndcg_at_10"] for row in published()["models"]}
-    assert scores["tomaarsen/Qwen3-VL-Embedding-2B-vdr"] == table["tomaarsen/Qwen3-VL-Embedding-2B-vdr"]
+    assert (
+        scores["tomaarsen/Qwen3-VL-Embedding-2B-vdr"]
+        == table["tomaarsen/Qwen3-VL-Embedding-2B-vdr"]
+    )
     assert scores["Qwen/Qwen3-VL-Embedding-2B"] == published()["base_ndcg_at_10"]["table of models"]
     full = load_profile("full")
     assert full.late_interaction["max_grad_norm"] == asset["settings"]["max_grad_norm"]
     [rate] = full.late_interaction["learning_rate_mapping"].values()
-    assert (full.learning_rate, rate) == (asset["settings"]["learning_rate"], asset["settings"]["learning_rate_of_the_new_layer"])
+    assert (full.learning_rate, rate) == (
+        asset["settings"]["learning_rate"],
+        asset["settings"]["learning_rate_of_the_new_layer"],
+    )
 
 
 def test_the_stored_epoch_is_counted_as_the_notebook_counts():
@@ -297,6 +376,11 @@ def test_the_stored_epoch_is_counted_as_the_notebook_counts():
     assert values == pytest.approx(own["ndcg_per_query"](similarities))
     found = ranks(similarities, collection.right_pages)
     assert values == pytest.approx(numpy.where(found <= 10, 1 / numpy.log2(1 + found.numpy()), 0))
-    own["with_interval"].__globals__["draws"] = numpy.random.default_rng(0).integers(0, 30, size=(2000, 30))
+    own["with_interval"].__globals__["draws"] = numpy.random.default_rng(0).integers(
+        0, 30, size=(2000, 30)
+    )
     stored = late_interaction.interval(values)
-    assert own["with_interval"](values) == f"{stored['mean']:.3f} ({stored['low']:.3f} to {stored['high']:.3f})"
+    assert (
+        own["with_interval"](values)
+        == f"{stored['mean']:.3f} ({stored['low']:.3f} to {stored['high']:.3f})"
+    )

@@ -31,9 +31,22 @@ print(query.shape, pages.shape, tuple(model.similarity(query, pages).shape), "tr
 
 @pytest.mark.slow
 def test_the_tiny_base_works_with_the_network_blocked(tmp_path):
-    environment = {name: value for name, value in os.environ.items() if name not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")}
-    environment |= {"HF_HOME": str(tmp_path / "empty cache"), "PYTHONPATH": str(Path(__file__).parent.parent)}
-    run = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    }
+    environment |= {
+        "HF_HOME": str(tmp_path / "empty cache"),
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+    }
+    run = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert run.returncode == 0, run.stderr[-2000:]
     assert run.stdout.splitlines()[-1] == "(1, 256) (1, 256) (1, 1) tried: []"
 
@@ -41,8 +54,11 @@ def test_the_tiny_base_works_with_the_network_blocked(tmp_path):
 def test_the_block_works(tmp_path):
     """The same block stops a real request, so that the test above can fail."""
     script = (
-        SCRIPT.split("from sentence_transformers")[0] + "import urllib.request; urllib.request.urlopen('http://huggingface.co')"
+        SCRIPT.split("from sentence_transformers")[0]
+        + "import urllib.request; urllib.request.urlopen('http://huggingface.co')"
     )
-    run = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True
+    )
     assert run.returncode != 0
     assert "the network is blocked" in run.stderr

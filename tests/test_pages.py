@@ -13,7 +13,11 @@ COURSE_LAYOUTS = [*pages.METRIC_LAYOUTS, *pages.ITEM_LAYOUTS]
 
 
 def make_page(layout: str, seed: int = 7, **changes) -> Page:
-    subjects = ("Pumps", "Valves", "Cables") if layout in pages.ITEM_LAYOUTS else ("Revenue", "Water use", "Staff")
+    subjects = (
+        ("Pumps", "Valves", "Cables")
+        if layout in pages.ITEM_LAYOUTS
+        else ("Revenue", "Water use", "Staff")
+    )
     page = Page("Alder Energy", subjects, 2014, "Oslo", layout, seed)
     return dataclasses.replace(page, **changes)
 
@@ -35,7 +39,12 @@ def test_what_a_query_asks_about_is_written_large(layout, seed):
     _, key_lines = pages.draw_page(page)
     written = [line[0] for line in key_lines]
     askable = page.subjects if layout in pages.TABLE_LAYOUTS else page.subjects[:1]
-    for fact in (page.organisation, str(page.year), page.region if layout != "datasheet" else page.organisation, *askable):
+    for fact in (
+        page.organisation,
+        str(page.year),
+        page.region if layout != "datasheet" else page.organisation,
+        *askable,
+    ):
         assert any(fact in line for line in written), f"{layout} does not show {fact!r}: {written}"
 
 
@@ -43,16 +52,25 @@ def test_what_a_query_asks_about_is_written_large(layout, seed):
 @pytest.mark.parametrize("layout", COURSE_LAYOUTS)
 def test_changing_a_fact_changes_pixels_and_nothing_else_moves(layout, fact):
     page = make_page(layout)
-    other = {"year": 2013, "organisation": "Birch Energy", "subjects": (page.subjects[1][::-1].title(), *page.subjects[1:])}
+    other = {
+        "year": 2013,
+        "organisation": "Birch Energy",
+        "subjects": (page.subjects[1][::-1].title(), *page.subjects[1:]),
+    }
     changed = dataclasses.replace(page, **{fact: other[fact]})
     (image, lines), (image_changed, lines_changed) = pages.draw_page(page), pages.draw_page(changed)
     assert image.tobytes() != image_changed.tobytes()
-    assert [line[2] for line in lines] == [line[2] for line in lines_changed]  # every line keeps its place
+    assert [line[2] for line in lines] == [
+        line[2] for line in lines_changed
+    ]  # every line keeps its place
 
 
 def test_landscape_pages_are_turned():
     sizes = {layout: pages.draw_page(make_page(layout))[0].size for layout in ALL_LAYOUTS}
-    assert {layout for layout, size in sizes.items() if size == (560, 400)} == {"slide", "dashboard"}
+    assert {layout for layout, size in sizes.items() if size == (560, 400)} == {
+        "slide",
+        "dashboard",
+    }
     assert {size for layout, size in sizes.items() if layout not in pages.LANDSCAPE} == {(400, 560)}
     assert (SHORT, LONG) == (400, 560)
 
@@ -66,10 +84,14 @@ def test_an_unknown_layout_is_an_error():
 def test_the_longest_words_stay_on_the_page_and_do_not_overlap(layout):
     words = (vocabulary.ITEMS if layout in pages.ITEM_LAYOUTS else vocabulary.METRICS).course
     longest = tuple(sorted(words, key=len)[-3:])
-    names = (max(part.course, key=len) for part in (vocabulary.FIRST_NAMES, vocabulary.SECOND_NAMES))
+    names = (
+        max(part.course, key=len) for part in (vocabulary.FIRST_NAMES, vocabulary.SECOND_NAMES)
+    )
     organisation = " ".join(names)
     for seed in range(12):
-        page = make_page(layout, seed=seed, organisation=organisation, subjects=longest, region="Tallinn")
+        page = make_page(
+            layout, seed=seed, organisation=organisation, subjects=longest, region="Tallinn"
+        )
         image, key_lines = pages.draw_page(page)
         for text, x0, y0, x1, y1 in key_lines:
             assert 0 <= x0 < x1 <= image.width, f"{text!r} runs off the page"
@@ -82,7 +104,10 @@ def test_the_longest_words_stay_on_the_page_and_do_not_overlap(layout):
 
 def test_pre_training_can_keep_to_one_typeface():
     def headings(typefaces):
-        return {pages.Sheet(make_page("report", seed=seed), False, typefaces).heading for seed in range(40)}
+        return {
+            pages.Sheet(make_page("report", seed=seed), False, typefaces).heading
+            for seed in range(40)
+        }
 
     assert headings(1) == {"DejaVuSans-Bold.ttf"}
     assert len(headings(6)) > 3
@@ -93,6 +118,8 @@ def test_colour_and_typeface_do_not_tell_the_year():
     rng = random.Random(3)
     for _ in range(10):
         seed = rng.randrange(2**31)
-        sheets = [pages.Sheet(make_page("slide", seed=seed, year=year), True, 6) for year in (2010, 2020)]
+        sheets = [
+            pages.Sheet(make_page("slide", seed=seed, year=year), True, 6) for year in (2010, 2020)
+        ]
         assert sheets[0].colour == sheets[1].colour
         assert sheets[0].heading == sheets[1].heading

@@ -33,8 +33,12 @@ load_listed_model, listed = A3["load_listed_model"], A3["listed"]
 def loads(monkeypatch):
     """What ``SentenceTransformer`` was asked for; nothing is loaded."""
     calls = []
-    asked = {"SentenceTransformer": lambda *arguments, **options: calls.append((arguments, options))}
-    monkeypatch.setitem(load_listed_model.__globals__, "SentenceTransformer", asked["SentenceTransformer"])
+    asked = {
+        "SentenceTransformer": lambda *arguments, **options: calls.append((arguments, options))
+    }
+    monkeypatch.setitem(
+        load_listed_model.__globals__, "SentenceTransformer", asked["SentenceTransformer"]
+    )
     return calls
 
 
@@ -43,27 +47,45 @@ def loads(monkeypatch):
 
 def test_all_twenty_are_listed_once_in_the_published_order_with_the_published_scores():
     assert len(models()) == 20
-    listed = [{"model": entry.model, "parameters": entry.parameters, "ndcg_at_10": entry.ndcg_at_10} for entry in models()]
+    listed = [
+        {"model": entry.model, "parameters": entry.parameters, "ndcg_at_10": entry.ndcg_at_10}
+        for entry in models()
+    ]
     assert listed == published()["models"]
-    assert len({row["model"] for row in read_asset("models.json")["models"]}) == len(read_asset("models.json")["models"]) == 20
+    assert (
+        len({row["model"] for row in read_asset("models.json")["models"]})
+        == len(read_asset("models.json")["models"])
+        == 20
+    )
 
 
 def test_no_figure_stands_in_both_files():
     """A score that was written twice could differ."""
-    assert all("ndcg_at_10" not in row and "parameters" not in row for row in read_asset("models.json")["models"])
+    assert all(
+        "ndcg_at_10" not in row and "parameters" not in row
+        for row in read_asset("models.json")["models"]
+    )
 
 
 def test_every_entry_is_complete():
-    sources, families = read_asset("models.json")["revision_sources"], read_asset("models.json")["families"]
+    sources, families = (
+        read_asset("models.json")["revision_sources"],
+        read_asset("models.json")["families"],
+    )
     for entry in models():
-        assert entry.licence and entry.notes and entry.dimension in (768, 1024, 1536, 2048, 3584, 4096), entry.model
+        assert (
+            entry.licence and entry.notes and entry.dimension in (768, 1024, 1536, 2048, 3584, 4096)
+        ), entry.model
         assert entry.family is None or entry.family in families, entry.model
         assert (entry.revision is None) == (entry.revision_source is None), entry.model
         if entry.revision is None:
             assert "not pinned" in entry.notes.lower() or "No commit" in entry.notes, entry.model
         else:
             assert entry.revision_source in sources
-            assert re.fullmatch(r"[0-9a-f]{40}" if entry.revision_source != "pull request" else r"refs/pr/\d+", entry.revision)
+            assert re.fullmatch(
+                r"[0-9a-f]{40}" if entry.revision_source != "pull request" else r"refs/pr/\d+",
+                entry.revision,
+            )
     assert [entry.model for entry in models() if entry.research_only] == [RESEARCH]
 
 
@@ -84,7 +106,9 @@ def test_the_status_is_what_was_tried():
 def test_two_files_with_different_models_are_an_error(monkeypatch):
     fewer = {"models": published()["models"][1:]}
     monkeypatch.setattr("tools.registry.published", lambda: fewer)
-    with pytest.raises(ValueError, match="list different models: tomaarsen/Qwen3-VL-Embedding-2B-vdr"):
+    with pytest.raises(
+        ValueError, match="list different models: tomaarsen/Qwen3-VL-Embedding-2B-vdr"
+    ):
         models()
 
 
@@ -96,7 +120,10 @@ def test_the_docs_are_written_between_their_markers(tmp_path):
     page = tmp_path / "models.md"
     page.write_text("before\n<!-- registry: start -->\nold\n<!-- registry: end -->\nafter\n")
     write_docs(page)
-    assert page.read_text() == f"before\n<!-- registry: start -->\n{as_markdown()}<!-- registry: end -->\nafter\n"
+    assert (
+        page.read_text()
+        == f"before\n<!-- registry: start -->\n{as_markdown()}<!-- registry: end -->\nafter\n"
+    )
     page.write_text("no markers")
     with pytest.raises(ValueError, match=r"models.md has no lines '<!-- registry: start -->'"):
         write_docs(page)
@@ -116,8 +143,15 @@ def test_the_table_of_appendix_3_holds_all_that_is_known():
     assert list(listed.index) == [entry.model for entry in models()]
     for entry in models():
         row = listed.loc[entry.model]
-        assert (row.kwargs, row.revision, row.ndcg_at_10) == (entry.kwargs, entry.revision, entry.ndcg_at_10)
-        assert (bool(row.needs_remote_code), bool(row.research_only)) == (entry.needs_remote_code, entry.research_only)
+        assert (row.kwargs, row.revision, row.ndcg_at_10) == (
+            entry.kwargs,
+            entry.revision,
+            entry.ndcg_at_10,
+        )
+        assert (bool(row.needs_remote_code), bool(row.research_only)) == (
+            entry.needs_remote_code,
+            entry.research_only,
+        )
 
 
 def test_an_unknown_name_is_named(loads):
@@ -130,14 +164,23 @@ def test_code_from_a_repository_never_runs_without_the_switch(name, loads):
     with pytest.raises(PermissionError) as error:
         load_listed_model(name)
     assert not loads
-    for words in ("run with your rights", "read your files and tokens", f"huggingface.co/{name}", "allow_remote_code=True"):
+    for words in (
+        "run with your rights",
+        "read your files and tokens",
+        f"huggingface.co/{name}",
+        "allow_remote_code=True",
+    ):
         assert words in str(error.value)
 
 
 def test_with_the_switch_a_commit_must_say_which_code(loads):
     load_listed_model(CODE, allow_remote_code=True)
     (source,), options = loads[0]
-    assert (source, options["trust_remote_code"], options["revision"]) == (CODE, True, listed.loc[CODE].revision)
+    assert (source, options["trust_remote_code"], options["revision"]) == (
+        CODE,
+        True,
+        listed.loc[CODE].revision,
+    )
     unpinned = "nvidia/llama-nemotron-embed-vl-1b-v2"
     for revision in ({}, {"revision": "main"}):
         with pytest.raises(PermissionError, match="revision=<the 40 characters of the commit"):
@@ -175,7 +218,9 @@ def small_set():
     """``(queries, corpus, relevant_docs)``: three queries, six pages."""
     names, years = ("Alder Energy", "Basalt Foods", "Cedar Health"), (2014, 2019)
     corpus = {
-        f"{name} {year}": draw_page(Page(name, ("Revenue", "Staff", "Rent"), year, "Oslo", layout, year))[0]
+        f"{name} {year}": draw_page(
+            Page(name, ("Revenue", "Staff", "Rent"), year, "Oslo", layout, year)
+        )[0]
         for name, layout in zip(names, ("report", "slide", "invoice"), strict=True)
         for year in years
     }
@@ -185,29 +230,49 @@ def small_set():
 
 def score(model, small_set):
     queries, corpus, relevant_docs = small_set
-    return InformationRetrievalEvaluator(queries, corpus, relevant_docs, batch_size=4, name="twin")(model)["twin_cosine_ndcg@10"]
+    return InformationRetrievalEvaluator(queries, corpus, relevant_docs, batch_size=4, name="twin")(
+        model
+    )["twin_cosine_ndcg@10"]
 
 
 def name_of(family):
     return next(
-        entry.model for entry in models() if entry.family == family and not (family != "qwen2_vl" and entry.needs_remote_code)
+        entry.model
+        for entry in models()
+        if entry.family == family and not (family != "qwen2_vl" and entry.needs_remote_code)
     )
 
 
 @pytest.mark.parametrize("family", model_twins.FAMILIES)
-def test_a_twin_of_every_family_goes_through_the_loader_and_the_evaluator(family, small_set, tmp_path, processor):
+def test_a_twin_of_every_family_goes_through_the_loader_and_the_evaluator(
+    family, small_set, tmp_path, processor
+):
     folder = model_twins.save_twin(family, tmp_path)
-    model = load_listed_model(name_of(family), stand_in=str(folder), device="cpu", truncate_dim=None)
-    assert isinstance(model[0].model, getattr(transformers, read_asset("models.json")["families"][family]))
+    model = load_listed_model(
+        name_of(family), stand_in=str(folder), device="cpu", truncate_dim=None
+    )
+    assert isinstance(
+        model[0].model, getattr(transformers, read_asset("models.json")["families"][family])
+    )
     queries, corpus, _ = small_set
     texts = model.encode_query(list(queries.values()), convert_to_tensor=True)
     pages = model.encode_document(list(corpus.values()), convert_to_tensor=True)
-    assert texts.shape == (3, model.get_embedding_dimension()) and pages.shape == (6, model.get_embedding_dimension())
+    assert texts.shape == (3, model.get_embedding_dimension()) and pages.shape == (
+        6,
+        model.get_embedding_dimension(),
+    )
     assert torch.isfinite(texts).all() and torch.isfinite(pages).all()
-    assert torch.pdist(texts).min() > 1e-4 and torch.pdist(pages).min() > 1e-5  # it reads what it is given
+    assert (
+        torch.pdist(texts).min() > 1e-4 and torch.pdist(pages).min() > 1e-5
+    )  # it reads what it is given
     ndcg = score(model, small_set)
-    places = (model.similarity(texts, pages) > model.similarity(texts, pages)[range(3), [0, 2, 4]][:, None]).sum(dim=1) + 1
-    assert ndcg == pytest.approx(sum(1 / math.log2(1 + place) for place in places.tolist()) / 3, abs=1e-6)
+    places = (
+        model.similarity(texts, pages)
+        > model.similarity(texts, pages)[range(3), [0, 2, 4]][:, None]
+    ).sum(dim=1) + 1
+    assert ndcg == pytest.approx(
+        sum(1 / math.log2(1 + place) for place in places.tolist()) / 3, abs=1e-6
+    )
 
 
 def test_a_broken_twin_is_seen(small_set, tmp_path):
@@ -218,7 +283,9 @@ def test_a_broken_twin_is_seen(small_set, tmp_path):
     weights.unlink()
     with pytest.raises(OSError, match="safetensors"):
         load_listed_model(
-            next(name for name in listed.index if name.endswith("clip-ViT-L-14")), stand_in=str(folder), device="cpu"
+            next(name for name in listed.index if name.endswith("clip-ViT-L-14")),
+            stand_in=str(folder),
+            device="cpu",
         )
 
 
@@ -238,10 +305,17 @@ def test_an_adapter_on_a_twin_changes_its_vectors(small_set, tmp_path):
     peft = pytest.importorskip("peft", reason="adapters need the package peft")
     plain = model_twins.build_twin("qwen2_5_vl", tmp_path / "parts")
     before = plain.encode_query(["Rent"], convert_to_tensor=True)
-    settings = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="FEATURE_EXTRACTION")
+    settings = peft.LoraConfig(
+        r=2,
+        target_modules=["q_proj", "v_proj"],
+        init_lora_weights=False,
+        task_type="FEATURE_EXTRACTION",
+    )
     plain.add_adapter(settings)
     plain.save_pretrained(str(tmp_path / "adapter"), create_model_card=False)
-    assert (tmp_path / "adapter" / "adapter_config.json").exists() and not (tmp_path / "adapter" / "model.safetensors").exists()
+    assert (tmp_path / "adapter" / "adapter_config.json").exists() and not (
+        tmp_path / "adapter" / "model.safetensors"
+    ).exists()
     model = load_listed_model(
         next(name for name in listed.index if name.endswith("nomic-embed-multimodal-3b")),
         stand_in=str(tmp_path / "adapter"),

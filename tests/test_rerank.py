@@ -31,7 +31,12 @@ def task():
     right_pages = torch.randint(0, 60, (40,), generator=drawn).tolist()
     for number in range(30):  # the first thirty find their page among the first few
         similarities[number, right_pages[number]] += 0.6
-    return similarities, similarities.topk(10, dim=1).indices, ranks(similarities, right_pages), right_pages
+    return (
+        similarities,
+        similarities.topk(10, dim=1).indices,
+        ranks(similarities, right_pages),
+        right_pages,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +75,9 @@ def test_sorting_by_the_first_scores_changes_nothing(own, task):
     similarities, shortlist, first_ranks, right_pages = task
     first = similarities.gather(1, shortlist)
     for k in (1, 2, 5, 10):
-        assert (own["ranks_after"](first, k, shortlist, first_ranks, right_pages) == first_ranks).all()
+        assert (
+            own["ranks_after"](first, k, shortlist, first_ranks, right_pages) == first_ranks
+        ).all()
 
 
 def test_only_the_first_k_are_sorted_and_the_others_stay(own, task):
@@ -78,7 +85,9 @@ def test_only_the_first_k_are_sorted_and_the_others_stay(own, task):
     oracle = (shortlist == torch.tensor(right_pages)[:, None]).float()
     for k in (1, 3, 10):
         found = own["ranks_after"](oracle, k, shortlist, first_ranks, right_pages)
-        assert (found == torch.where(first_ranks <= k, 1, first_ranks)).all(), "a right page behind the first k stays"
+        assert (found == torch.where(first_ranks <= k, 1, first_ranks)).all(), (
+            "a right page behind the first k stays"
+        )
         worst = own["ranks_after"](-oracle, k, shortlist, first_ranks, right_pages)
         assert (worst == torch.where(first_ranks <= k, k, first_ranks)).all()
 
@@ -90,7 +99,11 @@ def test_ranks_are_those_of_a_sort_written_out(own, task):
     for number, row in enumerate(shortlist.tolist()):
         order = sorted(range(5), key=lambda place, row=number: -scores[row, place])
         sorted_pages = [row[place] for place in order] + row[5:]
-        expected = sorted_pages.index(right_pages[number]) + 1 if right_pages[number] in row else int(first_ranks[number])
+        expected = (
+            sorted_pages.index(right_pages[number]) + 1
+            if right_pages[number] in row
+            else int(first_ranks[number])
+        )
         assert found[number] == expected
 
 
@@ -101,32 +114,50 @@ def test_the_score_is_the_librarys(own, task):
 
     class Reader:
         def predict(self, pairs, **settings):
-            found = [(int(query), shortlist[int(query)].tolist().index(int(page))) for query, page in pairs]
+            found = [
+                (int(query), shortlist[int(query)].tolist().index(int(page)))
+                for query, page in pairs
+            ]
             return numpy.array([float(scores[place]) for place in found])
 
     samples = [
-        {"query": str(number), "positive": [str(right_pages[number])], "documents": list(map(str, row))}
+        {
+            "query": str(number),
+            "positive": [str(right_pages[number])],
+            "documents": list(map(str, row)),
+        }
         for number, row in enumerate(shortlist.tolist())
     ]
-    evaluator = CrossEncoderRerankingEvaluator(samples, at_k=10, always_rerank_positives=False, show_progress_bar=False)
+    evaluator = CrossEncoderRerankingEvaluator(
+        samples, at_k=10, always_rerank_positives=False, show_progress_bar=False
+    )
     evaluator.store_metrics_in_model_card_data = lambda *arguments: None
     by_library = evaluator(Reader())
-    by_notebook = own["ndcg"](own["ranks_after"](scores, 10, shortlist, first_ranks, right_pages)).mean()
+    by_notebook = own["ndcg"](
+        own["ranks_after"](scores, 10, shortlist, first_ranks, right_pages)
+    ).mean()
     assert by_library["ndcg@10"] == pytest.approx(by_notebook, abs=1e-6)
 
 
 def test_a_weight_of_nought_and_of_one_are_the_two_parts(own, task):
     similarities, shortlist, first_ranks, right_pages = task
     first = similarities.gather(1, shortlist)
-    second = 1000 * torch.rand(first.shape, generator=torch.Generator().manual_seed(9)) - 300  # another scale entirely
+    second = (
+        1000 * torch.rand(first.shape, generator=torch.Generator().manual_seed(9)) - 300
+    )  # another scale entirely
     rest = 10, shortlist, first_ranks, right_pages
     own["added"].__globals__["spreads"] = [values.std(dim=1).mean() for values in (first, second)]
     assert (own["ranks_after"](own["added"](first, second, 0.0), *rest) == first_ranks).all()
-    assert (own["ranks_after"](own["added"](first, second, 1.0), *rest) == own["ranks_after"](second, *rest)).all()
+    assert (
+        own["ranks_after"](own["added"](first, second, 1.0), *rest)
+        == own["ranks_after"](second, *rest)
+    ).all()
     halfway = own["added"](first, second, 0.5)
     shifted = own["added"](first, 5 * second, 0.5)
     own["added"].__globals__["spreads"][1] *= 5
-    assert own["added"](first, 5 * second, 0.5) == pytest.approx(halfway, abs=1e-5), "a reranker of another scale counts the same"
+    assert own["added"](first, 5 * second, 0.5) == pytest.approx(halfway, abs=1e-5), (
+        "a reranker of another scale counts the same"
+    )
     assert (shifted != halfway).any()
 
 
@@ -163,14 +194,19 @@ def test_a_score_passes_through_a_sigmoid_unless_asked_otherwise(reranker, page)
     scores = reranker.predict(pairs, show_progress_bar=False)
     assert scores == pytest.approx(1 / (1 + numpy.exp(-logits)), abs=1e-6)
     large = torch.sigmoid(torch.tensor([20.0, 30.0]))
-    assert large[0] == large[1] == 1, "two scores that differ by ten are equal behind a sigmoid in float32"
+    assert large[0] == large[1] == 1, (
+        "two scores that differ by ten are equal behind a sigmoid in float32"
+    )
 
 
 def test_saved_and_loaded_it_gives_equal_scores(reranker, page, tmp_path):
     reranker.save_pretrained(str(tmp_path / "reranker"), create_model_card=False)
     loaded = CrossEncoder(str(tmp_path / "reranker"))
     pairs = [(QUERY, page), ("pumps", page)]
-    assert (loaded.predict(pairs, show_progress_bar=False) == reranker.predict(pairs, show_progress_bar=False)).all()
+    assert (
+        loaded.predict(pairs, show_progress_bar=False)
+        == reranker.predict(pairs, show_progress_bar=False)
+    ).all()
     assert loaded.processor.image_processor.size["longest_edge"] == load_profile("tiny").max_pixels
     assert type(loaded.activation_fn) is torch.nn.Sigmoid
 
@@ -192,35 +228,62 @@ def test_training_a_reranker_leaves_the_embedding_model_alone(start, page):
 
 def test_a_twin_of_the_published_reranker_reads_and_learns(start, page, processor, tmp_path):
     from datasets import Dataset
-    from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
+    from sentence_transformers.cross_encoder import (
+        CrossEncoderTrainer,
+        CrossEncoderTrainingArguments,
+    )
     from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 
     twin = start(str(model_twins.save_reranker_twin(tmp_path)))
     assert [type(module).__name__ for module in twin] == ["Transformer", "LogitScore"]
     told = twin.tokenizer.decode(twin.preprocess([(QUERY, page)])["input_ids"][0])
-    assert told.index("<Query>:" + QUERY) < told.index("<Document>:<|vision_start|>") < told.index("<|im_start|>assistant")
+    assert (
+        told.index("<Query>:" + QUERY)
+        < told.index("<Document>:<|vision_start|>")
+        < told.index("<|im_start|>assistant")
+    )
     pairs = [(QUERY, page), ("pumps", page)]
     before = twin.predict(pairs, show_progress_bar=False)
     rows = Dataset.from_dict({"query": [QUERY, "pumps"], "page": [page, page], "label": [1.0, 0.0]})
-    quiet = {"save_strategy": "no", "report_to": "none", "disable_tqdm": True, "dataloader_pin_memory": False}
-    args = CrossEncoderTrainingArguments(output_dir=str(tmp_path / "run"), max_steps=2, learning_rate=1e-3, **quiet)
-    CrossEncoderTrainer(model=twin, args=args, train_dataset=rows, loss=BinaryCrossEntropyLoss(twin)).train()
+    quiet = {
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+    }
+    args = CrossEncoderTrainingArguments(
+        output_dir=str(tmp_path / "run"), max_steps=2, learning_rate=1e-3, **quiet
+    )
+    CrossEncoderTrainer(
+        model=twin, args=args, train_dataset=rows, loss=BinaryCrossEntropyLoss(twin)
+    ).train()
     after = twin.predict(pairs, show_progress_bar=False)
-    assert after[0] - after[1] > before[0] - before[1], "the pair with label 1 rises against the other"
+    assert after[0] - after[1] > before[0] - before[1], (
+        "the pair with label 1 rises against the other"
+    )
     twin.save_pretrained(str(tmp_path / "saved"), create_model_card=False)
-    assert CrossEncoder(str(tmp_path / "saved")).predict(pairs, show_progress_bar=False) == pytest.approx(after, abs=1e-6)
+    assert CrossEncoder(str(tmp_path / "saved")).predict(
+        pairs, show_progress_bar=False
+    ) == pytest.approx(after, abs=1e-6)
 
 
 def test_a_reranker_is_named_by_the_profile(monkeypatch, tmp_path):
-    assert PROFILES["full"].reranker_name == "Qwen/Qwen3-VL-Reranker-2B" and len(PROFILES["full"].reranker_revision) == 40
+    assert (
+        PROFILES["full"].reranker_name == "Qwen/Qwen3-VL-Reranker-2B"
+        and len(PROFILES["full"].reranker_revision) == 40
+    )
     for name in ("tiny", "rehearsal", "rehearsal-small"):
-        assert PROFILES[name].reranker_name is None and PROFILES[name].reranker_revision is None, name
+        assert PROFILES[name].reranker_name is None and PROFILES[name].reranker_revision is None, (
+            name
+        )
         assert PROFILES[name].reranker_rows > 0 and PROFILES[name].reranker_learning_rate > 0
     monkeypatch.setenv("VDR_RERANKER", str(tmp_path))
     mine = load_profile("full")
     assert mine.reranker_folder == str(tmp_path) and mine.reranker_revision is None
     assert str(tmp_path) not in str(printable(mine))
-    assert mine.deviations == PROFILES["full"].deviations, "the published embedding experiment has no reranker"
+    assert mine.deviations == PROFILES["full"].deviations, (
+        "the published embedding experiment has no reranker"
+    )
 
 
 # what was measured
@@ -233,9 +296,13 @@ def test_the_loss_of_one_who_knows_nothing():
 
 def test_the_stored_measurement_says_what_it_is():
     found = json.loads((assets_folder() / "measured" / "rerank.json").read_text(encoding="utf-8"))
-    assert "tiny" in found["what"] and found["device"] and found["versions"]["sentence-transformers"]
+    assert (
+        "tiny" in found["what"] and found["device"] and found["versions"]["sentence-transformers"]
+    )
     short = 5 * load_profile("tiny").reranker_rows
-    assert max(run["pairs"] for run in found["runs"]) >= 3 * short, "the longer training that the notebook speaks of"
+    assert max(run["pairs"] for run in found["runs"]) >= 3 * short, (
+        "the longer training that the notebook speaks of"
+    )
     for run in found["runs"]:
         assert 0 < run["reranker"] <= 1 and run["low"] <= run["sum_minus_embedding"] <= run["high"]
         assert run["sum"] - run["embedding"] == pytest.approx(run["sum_minus_embedding"])
@@ -245,4 +312,8 @@ def texts_of(number):
     import nbformat
     from cells import find_notebook
 
-    return [cell.source for cell in nbformat.read(find_notebook(number), as_version=4).cells if cell.cell_type == "markdown"]
+    return [
+        cell.source
+        for cell in nbformat.read(find_notebook(number), as_version=4).cells
+        if cell.cell_type == "markdown"
+    ]

@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import warm
-from datasets.fingerprint import Hasher
 from sentence_transformers import SentenceTransformerTrainingArguments
 
 from vdr_helpers import training
+from vdr_helpers.cache import settings_key
 
 pytestmark = pytest.mark.slow
 
@@ -22,9 +23,16 @@ ROOT = Path(__file__).resolve().parent.parent
 def runs(source, tmp_path_factory):
     """What ``interrupted_run.py`` prints, by the name of the run."""
     folder = tmp_path_factory.mktemp("runs")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}  # a forked thread pool would hang
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }  # a forked thread pool would hang
     environment.pop("VDR_PROFILE", None)
-    done = warm.run([str(ROOT / "tests" / "interrupted_run.py"), str(source), str(folder)], env=environment, cwd=ROOT)
+    done = warm.run(
+        [str(ROOT / "tests" / "interrupted_run.py"), str(source), str(folder)],
+        env=environment,
+        cwd=ROOT,
+    )
     logs = "\n".join(log.read_text()[-2000:] for log in folder.glob("*/log.txt"))
     assert done.returncode == 0, done.stderr[-3000:] + logs
     lines = {line["run"]: line for line in map(json.loads, done.stdout.splitlines())}
@@ -72,7 +80,9 @@ def write_checkpoint(folder, step, state=True):
     checkpoint.mkdir(parents=True)
     (checkpoint / "model.safetensors").write_bytes(b"weights")
     if state:
-        (checkpoint / "trainer_state.json").write_text(json.dumps({"global_step": step}) if state is True else state)
+        (checkpoint / "trainer_state.json").write_text(
+            json.dumps({"global_step": step}) if state is True else state
+        )
     return str(checkpoint)
 
 
@@ -90,26 +100,37 @@ def test_the_last_whole_checkpoint_is_chosen_by_number(tmp_path):
 @pytest.fixture
 def start(random_model, tmp_path):
     """``start(rows=..., inner=..., dims=..., **arguments)``: a trainer as notebook 03 builds it, about to train."""
-    from datasets import Dataset, Features, Image, Value
-    from PIL import Image as PillowImage
-    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-    from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss, MatryoshkaLoss
+    from datasets import Dataset
+    from PIL import Image
+    from sentence_transformers import (
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
+    from sentence_transformers.sentence_transformer.losses import (
+        CachedMultipleNegativesRankingLoss,
+        MatryoshkaLoss,
+    )
 
     folder = tmp_path / "run"
-    features = Features({"query": Value("string"), "image": Image()})
     random_model.model_card_data.generate_widget_examples = False
 
-    def sampler(dataset, **settings):
-        raise AssertionError("no batch is drawn here")
-
     def build(shades=(10, 20, 30), dims=(256, 8), inner=None, wrapped=True, **arguments):
-        images = [PillowImage.new("RGB", (64, 64), (shade, 0, 0)) for shade in shades]
-        rows = Dataset.from_dict({"query": [f"shade {shade}" for shade in shades], "image": images}, features=features)
+        pages = [str(tmp_path / f"{shade}.png") for shade in shades]
+        for page, shade in zip(pages, shades, strict=True):
+            Image.new("RGB", (64, 64), (shade, 0, 0)).save(page)
+        rows = Dataset.from_dict({"query": [f"shade {shade}" for shade in shades], "image": pages})
         loss = CachedMultipleNegativesRankingLoss(random_model, **(inner or {}))
         loss = MatryoshkaLoss(random_model, loss, matryoshka_dims=list(dims)) if wrapped else loss
-        settings = {"output_dir": str(folder), "learning_rate": 1e-3, "batch_sampler": sampler, "report_to": "none"} | arguments
+        settings = {
+            "output_dir": str(folder),
+            "learning_rate": 1e-3,
+            "batch_sampler": "no_duplicates",
+            "report_to": "none",
+        } | arguments
         args = SentenceTransformerTrainingArguments(use_cpu=True, **settings)
-        return SentenceTransformerTrainer(model=random_model, args=args, train_dataset=rows, loss=loss)
+        return SentenceTransformerTrainer(
+            model=random_model, args=args, train_dataset=rows, loss=loss
+        )
 
     return build
 
@@ -125,49 +146,71 @@ def start(random_model, tmp_path):
         {"inner": {"scale": 10.0}},
         {"wrapped": False},
         {"shades": (10, 20, 31)},
-        {"base": "another revision"},
+        {"weights": 1e-3},
     ],
     ids=str,
 )
 def test_a_changed_run_has_another_folder(start, tmp_path, change):
-    base = change.get("base", "one revision")
-    changed = start(**{name: value for name, value in change.items() if name != "base"})
-    assert training.run_folder(tmp_path, changed, base=base) != training.run_folder(tmp_path, start(), base="one revision")
+    usual = folder_of(start(), tmp_path)
+    changed = start(**{name: value for name, value in change.items() if name != "weights"})
+    if "weights" in change:  # another base
+        with torch.no_grad():
+            next(changed.model.parameters()).view(-1)[0] += change["weights"]
+    assert folder_of(changed, tmp_path) != usual
+
+
+def folder_of(trainer, root):
+    """The folder that :func:`training.resume_point` gives to a run."""
+    training.resume_point(trainer, root)
+    return Path(trainer.args.output_dir)
 
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"logging_steps": 7}, {"eval_on_start": True}, {"output_dir": "elsewhere"}, {"inner": {"mini_batch_size": 1}}],
+    [
+        {},
+        {"logging_steps": 7},
+        {"eval_on_start": True},
+        {"output_dir": "elsewhere"},
+        {"inner": {"mini_batch_size": 1}},
+    ],
     ids=str,
 )
 def test_a_run_that_only_looks_or_waits_differently_goes_on(start, tmp_path, monkeypatch, change):
     monkeypatch.chdir(tmp_path)
-    folder = training.run_folder(tmp_path, start(**change), base="x")
+    folder = folder_of(start(**change), tmp_path)
     assert folder.parent == tmp_path
-    assert folder == training.run_folder(tmp_path, start(), base="x")
+    assert folder == folder_of(start(), tmp_path)
 
 
-def hash_of_arguments() -> str:
-    """What :func:`training.run_folder` makes of training arguments, with a function among them."""
+def test_a_checkpoint_of_this_run_is_found_and_one_of_another_run_is_not(start, tmp_path):
+    assert training.resume_point(start(), tmp_path) is None
+    checkpoint = write_checkpoint(folder_of(start(), tmp_path), 3)
+    assert training.resume_point(start(), tmp_path) == checkpoint
+    assert training.resume_point(start(seed=5), tmp_path) is None
+
+
+def key_of_a_run() -> str:
+    """The key of training arguments, as :func:`training.run_settings` reads them."""
     args = SentenceTransformerTrainingArguments(
-        "run", use_cpu=True, report_to="none", batch_sampler=training.no_duplicates_by_key
+        "run", use_cpu=True, report_to="none", batch_sampler="no_duplicates"
     )
-    kept = {name: value for name, value in args.to_dict().items() if not name.startswith(training.NOT_THE_RESULT)}
-    return Hasher.hash([kept, training.no_duplicates_by_key])
+    kept = {
+        name: value
+        for name, value in args.to_dict().items()
+        if not name.startswith(training.NOT_THE_RESULT)
+    }
+    return settings_key(kept)
 
 
 def test_a_run_is_the_same_in_another_process():
-    """A function's name counts; its address, another one in every process, does not, and neither does the seed of Python's hashes."""
-    program = "from test_resume import hash_of_arguments; print(hash_of_arguments())"
-    environment = os.environ | {"PYTHONHASHSEED": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-    there = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert there.stdout.split()[-1] == hash_of_arguments()
-
-
-def test_checkpoints_of_other_runs_are_named_with_their_size(start, tmp_path, capsys):
-    folder = training.run_folder(tmp_path, start())
-    write_checkpoint(folder, 3)
-    assert training.run_folder(tmp_path, start()) == folder
-    assert capsys.readouterr().out == ""
-    training.run_folder(tmp_path, start(seed=5))
-    assert "checkpoints of other runs" in capsys.readouterr().out
+    """Python's hashes have another seed in every process; the key does not depend on them."""
+    program = "from test_resume import key_of_a_run; print(key_of_a_run())"
+    environment = os.environ | {
+        "PYTHONHASHSEED": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+    }
+    there = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert there.stdout.split()[-1] == key_of_a_run()

@@ -12,13 +12,18 @@ import nbformat
 import pytest
 
 from tools import run_course, run_pages
+from vdr_helpers.cache import MANIFEST
 from vdr_helpers.evaluation import save_results
-from vdr_helpers.machine import Card
+from vdr_helpers.gpu import Gpu
+from vdr_helpers.models import tuned_folder
 from vdr_helpers.profiles import load_profile
 
 
 def write_notebook(folder: Path, name: str, *sources: str) -> None:
-    cells = [nbformat.v4.new_markdown_cell("# A title"), *(nbformat.v4.new_code_cell(source) for source in sources)]
+    cells = [
+        nbformat.v4.new_markdown_cell("# A title"),
+        *(nbformat.v4.new_code_cell(source) for source in sources),
+    ]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / name)
 
 
@@ -27,10 +32,12 @@ def course(tmp_path, monkeypatch):
     """A folder for notebooks and a profile whose results 03 and 05 are there already."""
     profile = load_profile("tiny")
     scores = {"base": {"8": 0.21, "256": 0.614}, "finetuned": {"8": 0.72, "256": 0.75}}
+    folder = tuned_folder(profile)
+    folder.mkdir(parents=True)
+    (folder / MANIFEST).write_text(json.dumps({"settings": {}, "files": {}, "train_seconds": 98.5}))
     save_results(profile, "truncation", scores)
-    save_results(profile, "training", {"train_seconds": 98.5})
     monkeypatch.setattr(run_course, "load_profile", lambda: profile)
-    monkeypatch.setattr("benchmarks.where.present_card", lambda: Card("CPU, 2 cores"))
+    monkeypatch.setattr("benchmarks.where.present_gpu", lambda: Gpu("CPU, 2 cores"))
     notebooks = tmp_path / "notebooks"
     notebooks.mkdir()
     return notebooks, profile
@@ -38,7 +45,9 @@ def course(tmp_path, monkeypatch):
 
 def test_a_run_leaves_copies_pages_and_a_summary(course, capsys):
     notebooks, profile = course
-    write_notebook(notebooks, "01_second.ipynb", "assert open('first.txt').read() == 'done'", "print('second')")
+    write_notebook(
+        notebooks, "01_second.ipynb", "assert open('first.txt').read() == 'done'", "print('second')"
+    )
     write_notebook(
         notebooks,
         "00_first.ipynb",
@@ -55,11 +64,20 @@ def test_a_run_leaves_copies_pages_and_a_summary(course, capsys):
     assert printed.index("    256 ") < printed.index("      8 ")
     copy = nbformat.read(profile.output_dir / "notebooks" / "00_first.ipynb", as_version=4)
     executable, outputs = copy.cells[2].outputs[0].text.split()
-    assert Path(executable) == Path(sys.executable)  # this interpreter, whatever other kernels are installed
+    assert Path(executable) == Path(
+        sys.executable
+    )  # this interpreter, whatever other kernels are installed
     assert Path(outputs) == profile.output_dir.parent
     assert (notebooks / "00_first.ipynb").read_text() == source
     summary = json.loads((profile.output_dir / "summary.json").read_text())
-    assert {"profile", "versions", "device", "minutes", "ndcg_at_10", "train_seconds"} <= summary.keys()
+    assert {
+        "profile",
+        "versions",
+        "device",
+        "minutes",
+        "ndcg_at_10",
+        "train_seconds",
+    } <= summary.keys()
     assert list(summary["minutes"]) == ["00_first", "01_second"]
     assert summary["ndcg_at_10"]["finetuned"]["8"] == 0.72
     assert summary["train_seconds"] == 98.5
@@ -71,7 +89,9 @@ def test_a_run_leaves_copies_pages_and_a_summary(course, capsys):
 
 def test_a_failure_names_notebook_cell_and_error_and_shows_no_scores(course, capsys):
     notebooks, profile = course
-    write_notebook(notebooks, "00_first.ipynb", "print('before')", "# why\nwidth = 1 / 0", "print('after')")
+    write_notebook(
+        notebooks, "00_first.ipynb", "print('before')", "# why\nwidth = 1 / 0", "print('after')"
+    )
     write_notebook(notebooks, "01_second.ipynb", "print('second')")
 
     assert run_course.main(["--notebooks", str(notebooks)]) == 1
@@ -93,12 +113,9 @@ def test_scores_of_other_settings_and_damaged_files_are_left_out(course, monkeyp
     notebooks, profile = course
     write_notebook(notebooks, "00_first.ipynb", "print()")
     monkeypatch.setattr(run_course, "load_profile", lambda: replace(profile, train_rows=96))
-    (profile.output_dir / "results" / "training.json").write_text('{"train_sec')
     (profile.output_dir / "summary.json").write_text('{"minutes": {"00_fi')
     assert run_course.main(["--notebooks", str(notebooks)]) == 0
-    printed = capsys.readouterr().out
-    assert "results/truncation.json was measured with other settings (train_rows: 2048 there, 96 asked for)" in printed
-    assert "results/training.json is damaged" in printed
+    assert "No scores yet" in capsys.readouterr().out
     summary = json.loads((profile.output_dir / "summary.json").read_text())
     assert (summary["ndcg_at_10"]["base"], summary["train_seconds"]) == ({}, None)
 
@@ -119,7 +136,10 @@ def test_a_folder_that_cannot_be_written_ends_in_one_line(course, capsys, monkey
     profile.output_dir.parent.write_text("a file where the folder should be")
     assert run_course.main(["--notebooks", str(notebooks)]) == 2
     said = capsys.readouterr().err.strip()
-    assert said == "the outputs folder cannot be written (Not a directory): set VDR_OUTPUTS to a folder of yours"
+    assert (
+        said
+        == "the outputs folder cannot be written (Not a directory): set VDR_OUTPUTS to a folder of yours"
+    )
 
     def write_bytes(path, content):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -130,11 +150,15 @@ def test_a_folder_that_cannot_be_written_ends_in_one_line(course, capsys, monkey
     assert (
         capsys.readouterr()
         .err.strip()
-        .endswith("(No space left on device): make room, or set VDR_OUTPUTS to a folder on another disk")
+        .endswith(
+            "(No space left on device): make room, or set VDR_OUTPUTS to a folder on another disk"
+        )
     )
 
 
-def test_a_disk_that_fills_on_the_way_ends_in_one_line_and_other_errors_are_shown(course, capsys, monkeypatch):
+def test_a_disk_that_fills_on_the_way_ends_in_one_line_and_other_errors_are_shown(
+    course, capsys, monkeypatch
+):
     notebooks, _ = course
     write_notebook(notebooks, "00_first.ipynb", "print()")
     for number, status in ((errno.EROFS, 2), (errno.ECONNRESET, None)):
@@ -158,7 +182,10 @@ def test_only_picks_by_number_and_rejects_an_unknown_one(course, capsys):
     found = run_course.find_notebooks(notebooks, only=["04", "00"])
     assert [notebook.name for notebook in found] == ["00_first.ipynb", "04_fifth.ipynb"]
     assert run_course.main(["--notebooks", str(notebooks), "--only", "07"]) == 2
-    assert "no notebook starts with '07'; there are 00_first, 04_fifth, 06_last" in capsys.readouterr().err
+    assert (
+        "no notebook starts with '07'; there are 00_first, 04_fifth, 06_last"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_part_is_run_by_itself_and_keeps_the_minutes_of_the_other(course, monkeypatch):
@@ -166,7 +193,9 @@ def test_a_part_is_run_by_itself_and_keeps_the_minutes_of_the_other(course, monk
     for name in ("07_last.ipynb", "08_own.ipynb", "a1_appendix.ipynb"):
         write_notebook(notebooks, name, "print()")
     monkeypatch.setattr(run_course, "part_of", lambda stem: 2 if stem.startswith("08") else 1)
-    monkeypatch.setattr(run_course, "execute", lambda notebook, folder: run_course.Result(notebook, 6.0, None))
+    monkeypatch.setattr(
+        run_course, "execute", lambda notebook, folder: run_course.Result(notebook, 6.0, None)
+    )
     for arguments, stems in (
         ([], ["07_last", "a1_appendix"]),
         (["--part", "2"], ["07_last", "08_own", "a1_appendix"]),
@@ -174,7 +203,9 @@ def test_a_part_is_run_by_itself_and_keeps_the_minutes_of_the_other(course, monk
         (["--part", "all"], ["07_last", "08_own", "a1_appendix"]),
     ):
         assert run_course.main(["--notebooks", str(notebooks), *arguments]) == 0
-        assert list(json.loads((profile.output_dir / "summary.json").read_text())["minutes"]) == stems
+        assert (
+            list(json.loads((profile.output_dir / "summary.json").read_text())["minutes"]) == stems
+        )
 
 
 def test_no_notebooks_says_where_it_looked(tmp_path, capsys):
@@ -185,7 +216,9 @@ def test_no_notebooks_says_where_it_looked(tmp_path, capsys):
 def test_a_page_keeps_the_alt_text_of_its_figures(tmp_path):
     pixel = "iVBORw0KGgo=\n"
     output = nbformat.v4.new_output(
-        "display_data", {"image/png": pixel, "text/plain": "x"}, metadata={"image/png": {"alt": 'Tuned keeps "95 %"'}}
+        "display_data",
+        {"image/png": pixel, "text/plain": "x"},
+        metadata={"image/png": {"alt": 'Tuned keeps "95 %"'}},
     )
     cells = [nbformat.v4.new_code_cell("draw()", outputs=[output])]
     run_pages.write_html(nbformat.v4.new_notebook(cells=cells), tmp_path, tmp_path / "page.html")

@@ -56,7 +56,12 @@ def pages(site):
 
 def test_every_notebook_and_document_is_a_page(pages):
     sources = [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("docs/*.md"), ROOT / "README.md"]
-    assert sources and {str(source.relative_to(ROOT).with_suffix(".html")) for source in sources} | {"index.html"} <= pages.keys()
+    assert (
+        sources
+        and {str(source.relative_to(ROOT).with_suffix(".html")) for source in sources}
+        | {"index.html"}
+        <= pages.keys()
+    )
 
 
 def test_every_local_link_leads_somewhere(site, pages):
@@ -66,26 +71,44 @@ def test_every_local_link_leads_somewhere(site, pages):
 
     dead = []
     for name, soup in pages.items():
-        for target in (tag.get("href") or tag.get("src") for tag in soup.select("a[href], img[src], link[href], script[src]")):
+        for target in (
+            tag.get("href") or tag.get("src")
+            for tag in soup.select("a[href], img[src], link[href], script[src]")
+        ):
             if re.match(r"[a-z]+:|//", target):
                 continue
             path, _, anchor = target.partition("#")
-            file = ((site / name).parent / unquote(path.partition("?")[0])).resolve() if path else site / name
-            if not file.exists() or (anchor and file.suffix == ".html" and unquote(anchor) not in names_in(file)):
+            file = (
+                ((site / name).parent / unquote(path.partition("?")[0])).resolve()
+                if path
+                else site / name
+            )
+            if not file.exists() or (
+                anchor and file.suffix == ".html" and unquote(anchor) not in names_in(file)
+            ):
                 dead.append(f"{name}: {target}")
     assert not dead
 
 
 def test_every_figure_says_what_it_shows(pages):
-    images = [(name, image) for name, soup in pages.items() for image in soup.select("article img, main img")]
+    images = [
+        (name, image)
+        for name, soup in pages.items()
+        for image in soup.select("article img, main img")
+    ]
     assert len(images) >= 30
-    assert not [f"{name}: {image['src']}" for name, image in images if len(image.get("alt", "")) < 20]
+    assert not [
+        f"{name}: {image['src']}" for name, image in images if len(image.get("alt", "")) < 20
+    ]
 
 
 def test_headings_step_down_one_level_at_a_time(pages):
     jumps = []
     for name, soup in pages.items():
-        levels = [int(tag.name[1]) for tag in soup.select("article h1, article h2, article h3, article h4, article h5")]
+        levels = [
+            int(tag.name[1])
+            for tag in soup.select("article h1, article h2, article h3, article h4, article h5")
+        ]
         jumps += [name] if any(below - above > 1 for above, below in pairwise(levels)) else []
     assert not jumps
 
@@ -115,13 +138,21 @@ def browser():
 
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
 @pytest.mark.parametrize(
-    "page", ["index.html", "notebooks/00_start_here.html", "notebooks/05_truncate.html", "docs/teaching.html"]
+    "page",
+    [
+        "index.html",
+        "notebooks/00_start_here.html",
+        "notebooks/05_truncate.html",
+        "docs/teaching.html",
+    ],
 )
 def test_a_page_is_accessible_and_fits(browser, served, page, size):
     browser.set_window_size(*size)
     browser.get(f"{served}/{page}")
     if size == PHONE:
-        wide = browser.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
+        wide = browser.execute_script(
+            "return document.documentElement.scrollWidth - window.innerWidth"
+        )
         assert wide <= 0, f"{wide} pixels stand out at the right"
     found = Axe().run(browser)["violations"]
     serious = [
@@ -137,7 +168,9 @@ def test_the_search_finds_a_word(browser, served):
     browser.get(f"{served}/search.html?q=Matryoshka")
     from selenium.webdriver.support.ui import WebDriverWait
 
-    results = WebDriverWait(browser, 20).until(lambda driver: driver.find_elements("css selector", "#search-results li a"))
+    results = WebDriverWait(browser, 20).until(
+        lambda driver: driver.find_elements("css selector", "#search-results li a")
+    )
     assert any("05_truncate" in link.get_attribute("href") for link in results)
 
 

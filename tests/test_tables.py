@@ -1,13 +1,14 @@
-"""The README's tables and its figure are those of the stored results."""
+"""Tables and the README's figure are those of the stored results."""
 
 import pytest
 
 from tools import tables
 
 
-def test_the_readme_shows_what_is_stored():
-    text = tables.README.read_text(encoding="utf-8")
-    assert tables.with_tables(text) == text, "run python -m tools.tables"
+@pytest.mark.parametrize("file", tables.TABLES, ids=lambda file: file.name)
+def test_a_text_shows_what_is_stored(file):
+    text = file.read_text(encoding="utf-8")
+    assert tables.with_tables(file, text) == text, "run python -m tools.tables"
 
 
 def test_the_readme_shows_the_figure_of_notebook_05():
@@ -15,16 +16,19 @@ def test_the_readme_shows_the_figure_of_notebook_05():
     assert f"](assets/{tables.FIGURE.name})" in tables.README.read_text(encoding="utf-8")
 
 
-def test_a_changed_number_is_noticed():
-    text = tables.README.read_text(encoding="utf-8")
+@pytest.mark.parametrize("file", tables.TABLES, ids=lambda file: file.name)
+def test_a_changed_number_is_noticed(file):
+    text = file.read_text(encoding="utf-8")
     own = f"{tables.measured('tiny_run')['ndcg_at_10']['finetuned']['8']:.3f}"
-    assert tables.with_tables(text.replace(own, "0.999")) == text
+    assert own in text
+    assert tables.with_tables(file, text.replace(own, "0.999")) == text
 
 
 @pytest.mark.parametrize("mark", ["<!-- tiny: start -->", "<!-- choices: end -->"])
 def test_a_table_without_its_marks_is_named(mark):
+    text = tables.BENCHMARKS.read_text(encoding="utf-8")
     with pytest.raises(ValueError, match=mark):
-        tables.with_tables(tables.README.read_text(encoding="utf-8").replace(mark, ""))
+        tables.with_tables(tables.BENCHMARKS, text.replace(mark, ""))
 
 
 def test_the_cards_scores_are_the_readmes():

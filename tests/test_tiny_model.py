@@ -25,14 +25,20 @@ END = "<|im_end|>\n<|im_start|>assistant\n"
 
 
 def a_page(seed: int = 0, layout: str = "report", year: int = 2014) -> Image.Image:
-    return draw_page(Page("Alder Energy", ("Revenue", "Staff", "Rent"), year, "Oslo", layout, seed))[0]
+    return draw_page(
+        Page("Alder Energy", ("Revenue", "Staff", "Rent"), year, "Oslo", layout, seed)
+    )[0]
 
 
 # architecture and messages
 
 
 def test_the_architecture_is_that_of_the_2b_model(random_model):
-    assert [type(module).__name__ for module in random_model] == ["Transformer", "Pooling", "Normalize"]
+    assert [type(module).__name__ for module in random_model] == [
+        "Transformer",
+        "Pooling",
+        "Normalize",
+    ]
     assert type(random_model[0].auto_model).__name__ == "Qwen3VLModel"
     assert type(random_model.processor).__name__ == "Qwen3VLProcessor"
     assert random_model[1].pooling_mode == "lasttoken"
@@ -60,14 +66,25 @@ def test_a_page_becomes_35_image_tokens(random_model, layout):
 def test_digits_are_tokens_of_their_own_and_the_tokenizer_is_small(processor):
     tokenizer = processor.tokenizer
     assert len(tokenizer) == 1536
-    assert [tokenizer.decode([token]) for token in tokenizer("2014")["input_ids"]] == ["2", "0", "1", "4"]
-    assert tokenizer.decode(tokenizer(QUERY + " ÷ Müller")["input_ids"]) == QUERY + " ÷ Müller"  # bytes: nothing is unknown
+    assert [tokenizer.decode([token]) for token in tokenizer("2014")["input_ids"]] == [
+        "2",
+        "0",
+        "1",
+        "4",
+    ]
+    assert (
+        tokenizer.decode(tokenizer(QUERY + " ÷ Müller")["input_ids"]) == QUERY + " ÷ Müller"
+    )  # bytes: nothing is unknown
 
 
 def test_paper_is_nearly_zero_for_the_model(processor):
-    white = processor.image_processor([Image.new("RGB", (160, 224), "white")], return_tensors="pt")["pixel_values"]
+    white = processor.image_processor([Image.new("RGB", (160, 224), "white")], return_tensors="pt")[
+        "pixel_values"
+    ]
     assert white.abs().max() < 1e-5
-    black = processor.image_processor([Image.new("RGB", (160, 224), "black")], return_tensors="pt")["pixel_values"]
+    black = processor.image_processor([Image.new("RGB", (160, 224), "black")], return_tensors="pt")[
+        "pixel_values"
+    ]
     assert black.mean().item() == pytest.approx(-1 / 0.35, abs=1e-4)
 
 
@@ -93,13 +110,17 @@ def test_the_seed_decides_the_weights_and_leaves_the_generator_alone(processor):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    weights = [build_model(seed)[0].auto_model.language_model.embed_tokens.weight for seed in (0, 0, 1)]
+    weights = [
+        build_model(seed)[0].auto_model.language_model.embed_tokens.weight for seed in (0, 0, 1)
+    ]
     assert torch.equal(torch.rand(3), expected)
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_saved_and_reloaded_embeddings_are_identical_and_truncation_is_a_slice(random_model, tmp_path):
+def test_saved_and_reloaded_embeddings_are_identical_and_truncation_is_a_slice(
+    random_model, tmp_path
+):
     queries, pages = [QUERY, "Rent"], [a_page(), a_page(1, "slide")]
     before = random_model.encode_query(queries), random_model.encode_document(pages)
     random_model.save_pretrained(str(tmp_path / "model"), create_model_card=False)
@@ -115,7 +136,9 @@ def test_saved_and_reloaded_embeddings_are_identical_and_truncation_is_a_slice(r
 
 def test_the_shipped_base_is_this_architecture_and_small():
     folder = load_profile("tiny").base_model
-    model = SentenceTransformer(folder, device="cpu", model_kwargs=load_profile("tiny").model_kwargs)
+    model = SentenceTransformer(
+        folder, device="cpu", model_kwargs=load_profile("tiny").model_kwargs
+    )
     assert [type(module).__name__ for module in model] == ["Transformer", "Pooling", "Normalize"]
     assert model.get_embedding_dimension() == load_profile("tiny").matryoshka_dims[0] == 256
     assert model.tokenizer.decode(model.preprocess([QUERY])["input_ids"][0]) == SYSTEM + QUERY + END
@@ -132,8 +155,12 @@ def test_the_shipped_base_is_this_architecture_and_small():
 
 def test_patches_are_the_processors(processor):
     rng = np.random.default_rng(0)
-    images = [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in ((224, 160), (160, 224))]
-    wanted = processor.image_processor([Image.fromarray(image) for image in images], return_tensors="pt")
+    images = [
+        rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in ((224, 160), (160, 224))
+    ]
+    wanted = processor.image_processor(
+        [Image.fromarray(image) for image in images], return_tensors="pt"
+    )
     values, grids = batches.patches([torch.from_numpy(image) for image in images])
     assert grids.tolist() == wanted["image_grid_thw"].tolist()
     assert torch.allclose(values, wanted["pixel_values"], atol=1e-5, rtol=0)
@@ -143,12 +170,23 @@ def test_letter_targets_by_hand():
     letters = batches.CHARACTERS
     assert letters.index("a") == 0 and letters.index("1") == 27 and len(letters) == 36
     lines = [("A1", 0, 0, 128, 40), ("b-c", 192, 400, 320, 440)]
-    targets = batches.letter_targets(lines, size=(320, 448), shrunk=(160, 224))  # half size: 5 columns, 7 rows
+    targets = batches.letter_targets(
+        lines, size=(320, 448), shrunk=(160, 224)
+    )  # half size: 5 columns, 7 rows
     # "A" is centred at 32 of 320, "1" at 96: tokens 0 and 1; "b" at 213 and "c" at 299: columns 3 and 4 of row 420 / 64 = 6
-    assert {(int(i), letters[j]) for i, j in np.argwhere(targets)} == {(0, "a"), (1, "1"), (33, "b"), (34, "c")}
-    turned = batches.letter_targets([("z", 384, 64, 448, 128)], size=(448, 320), shrunk=(224, 160))  # 7 columns
+    assert {(int(i), letters[j]) for i, j in np.argwhere(targets)} == {
+        (0, "a"),
+        (1, "1"),
+        (33, "b"),
+        (34, "c"),
+    }
+    turned = batches.letter_targets(
+        [("z", 384, 64, 448, 128)], size=(448, 320), shrunk=(224, 160)
+    )  # 7 columns
     assert [(int(i), letters[j]) for i, j in np.argwhere(turned)] == [(1 * 7 + 6, "z")]
-    beyond = batches.letter_targets([("zz", 300, 440, 460, 480)], size=(320, 448), shrunk=(160, 224))
+    beyond = batches.letter_targets(
+        [("zz", 300, 440, 460, 480)], size=(320, 448), shrunk=(160, 224)
+    )
     assert beyond.sum() == 0  # beyond the right edge nothing is drawn
 
 
@@ -169,9 +207,13 @@ def test_a_batch_is_fixed_by_seed_and_step_and_holds_near_duplicates():
     assert batch["queries"] != batches.Batches(8, 1)[700]["queries"]
     assert batch["pixel_values"].shape == (8 * 4 * 35, 1536)
     assert {tuple(grid) for grid in batch["image_grid_thw"].tolist()} <= {(1, 14, 10), (1, 10, 14)}
-    assert len(batch["queries"]) == 8 + batches.EXTRA_QUERIES  # the first eight ask for the pages, in their order
+    assert (
+        len(batch["queries"]) == 8 + batches.EXTRA_QUERIES
+    )  # the first eight ask for the pages, in their order
     assert batch["letters"].shape == (8, 35, 36)
-    page_words, query_words = ([words_of(row) for row in batch[name]] for name in ("page_words", "query_words"))
+    page_words, query_words = (
+        [words_of(row) for row in batch[name]] for name in ("page_words", "query_words")
+    )
     for on_page, in_query in zip(page_words, query_words[:8], strict=True):
         assert in_query <= on_page
     for query, words in zip(batch["queries"], query_words, strict=True):
@@ -203,11 +245,20 @@ def test_a_near_duplicate_differs_in_one_thing():
         page = batches.random_page(rng)
         change = batches.CHANGES[i % len(batches.CHANGES)]
         other = batches.near_duplicate(page, change, rng)
-        (first, second), (first_other, second_other) = page.organisation.split(), other.organisation.split()
-        changed = [page.year != other.year, page.subjects != other.subjects, first != first_other, second != second_other]
+        (first, second), (first_other, second_other) = (
+            page.organisation.split(),
+            other.organisation.split(),
+        )
+        changed = [
+            page.year != other.year,
+            page.subjects != other.subjects,
+            first != first_other,
+            second != second_other,
+        ]
         assert sum(changed) <= 1
         assert all(
-            not differs or name == change for name, differs in zip(("year", "subject", "first", "second"), changed, strict=True)
+            not differs or name == change
+            for name, differs in zip(("year", "subject", "first", "second"), changed, strict=True)
         )
         assert (page.layout, page.region) == (other.layout, other.region)
 
@@ -239,7 +290,9 @@ def test_a_model_without_patches_is_left_alone():
 def test_losses_see_the_features_that_encoding_sees(random_model):
     """Pre-training builds its inputs by hand; they must be those of ``encode_document`` and ``encode_query``."""
     pages = [np.array(a_page(seed).resize((160, 224), Image.BICUBIC)) for seed in range(3)]
-    wanted = random_model.encode_document([Image.fromarray(page) for page in pages], convert_to_tensor=True)
+    wanted = random_model.encode_document(
+        [Image.fromarray(page) for page in pages], convert_to_tensor=True
+    )
     widths = {256: 0.75, 16: 0.25}
     losses, seen, asked = pretrain.Losses(random_model, seed=0).eval(), [], []
     embed, embed_queries = losses.embed, losses.embed_queries
@@ -251,13 +304,17 @@ def test_losses_see_the_features_that_encoding_sees(random_model):
         parts = losses(batch, widths)
     assert torch.allclose(torch.nn.functional.normalize(seen[0], dim=-1), wanted, atol=1e-4)
     queries = random_model.encode_query(batch["queries"], convert_to_tensor=True)
-    assert len(seen) == 1 + pretrain.QUERY_GROUPS  # in groups of like length, and in the batch's order again
+    assert (
+        len(seen) == 1 + pretrain.QUERY_GROUPS
+    )  # in groups of like length, and in the batch's order again
     assert torch.allclose(torch.nn.functional.normalize(asked[0], dim=-1), queries, atol=1e-4)
     assert set(parts) == {"contrastive", "caption", "letter", "accuracy"}
     target, expected = torch.arange(3), 0.0
     cross_entropy = torch.nn.functional.cross_entropy
     for width, weight in widths.items():
-        scores = 20 * cos_sim(queries[:3, :width], wanted[:, :width])  # the further queries have no page here
+        scores = 20 * cos_sim(
+            queries[:3, :width], wanted[:, :width]
+        )  # the further queries have no page here
         expected += weight * (cross_entropy(scores, target) + cross_entropy(scores.T, target)) / 2
     assert parts["contrastive"].item() == pytest.approx(expected.item(), abs=1e-2)
 
@@ -289,7 +346,9 @@ def test_steps_must_be_positive(tmp_path, steps):
 def test_the_schedule_warms_up_holds_and_falls():
     rates = [pretrain.learning_rate(step, 1000) for step in range(1000)]
     assert rates[0] == pytest.approx(1e-5) and rates[99] == rates[599] == pytest.approx(1e-3)
-    assert rates[600:] == sorted(rates[600:], reverse=True) and rates[-1] == pytest.approx(2e-5, rel=0.01)
+    assert rates[600:] == sorted(rates[600:], reverse=True) and rates[-1] == pytest.approx(
+        2e-5, rel=0.01
+    )
     weights = [pretrain.prefix_weights(step, 30) for step in range(30)]
     assert all(sum(weight.values()) == pytest.approx(1) for weight in weights)
     assert [8 in weight for weight in weights] == [False] * 18 + [True] * 12
@@ -300,9 +359,13 @@ def without_minutes(log):
 
 
 @pytest.mark.slow
-def test_pre_training_learns_and_a_stopped_run_ends_where_an_unbroken_one_does(processor, tmp_path, monkeypatch):
+def test_pre_training_learns_and_a_stopped_run_ends_where_an_unbroken_one_does(
+    processor, tmp_path, monkeypatch
+):
     """Twenty steps of eight pages: the losses fall, and a run killed after twelve goes on to the same log and the same weights."""
-    monkeypatch.setattr(pretrain, "THREADS", 1)  # beside the notebooks' tests two would wait for each other at every sum
+    monkeypatch.setattr(
+        pretrain, "THREADS", 1
+    )  # beside the notebooks' tests two would wait for each other at every sum
     settings = {"steps": 20, "batch_size": 8, "log_every": 1}
     log = pretrain.pretrain(tmp_path / "whole", **settings)
     assert [row["step"] for row in log] == list(range(1, 21))
@@ -321,13 +384,19 @@ def test_pre_training_learns_and_a_stopped_run_ends_where_an_unbroken_one_does(p
         patch.setattr(pretrain, "learning_rate", killed)
         pretrain.pretrain(tmp_path / "killed", **settings)
     assert not (tmp_path / "killed" / "model.safetensors").exists()
-    assert without_minutes(pretrain.pretrain(tmp_path / "killed", **settings)) == without_minutes(log)
+    assert without_minutes(pretrain.pretrain(tmp_path / "killed", **settings)) == without_minutes(
+        log
+    )
     assert not (tmp_path / "killed" / "pretrain.pt").exists()
 
-    whole, resumed = (load_file(str(tmp_path / name / "model.safetensors")) for name in ("whole", "killed"))
+    whole, resumed = (
+        load_file(str(tmp_path / name / "model.safetensors")) for name in ("whole", "killed")
+    )
     assert {tensor.dtype for tensor in whole.values()} == {torch.float16}
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    model = SentenceTransformer(str(tmp_path / "whole"), device="cpu", model_kwargs={"dtype": "float32"})
+    model = SentenceTransformer(
+        str(tmp_path / "whole"), device="cpu", model_kwargs={"dtype": "float32"}
+    )
     assert torch.isfinite(model.encode_document([a_page()], convert_to_tensor=True)).all()
 
 

@@ -2,7 +2,6 @@
 
 from types import SimpleNamespace
 
-import pandas
 import pytest
 import torch
 from cells import edited_sources
@@ -22,7 +21,13 @@ SCORE = "eval_vdr-eval-hard_cosine_ndcg@10"
 LOG = [
     {"loss": 9.5, "grad_norm": 1.0, "learning_rate": 1e-4, "epoch": 0.05, "step": 2},
     {"loss": 8.25, "epoch": 0.1, "step": 4},
-    {SCORE: 0.71, "eval_vdr-eval-hard_cosine_mrr@10": 0.6, "eval_runtime": 3.2, "epoch": 0.1, "step": 4},
+    {
+        SCORE: 0.71,
+        "eval_vdr-eval-hard_cosine_mrr@10": 0.6,
+        "eval_runtime": 3.2,
+        "epoch": 0.1,
+        "step": 4,
+    },
     {SCORE: 0.74, "epoch": 0.2004, "step": 8},
     {"train_runtime": 100.0, "train_loss": 8.9, "epoch": 1.0, "step": 40},
 ]
@@ -37,7 +42,11 @@ def test_read_log_by_hand():
 
 def test_a_shorter_width_has_scores_of_its_own():
     short = "eval_vdr-eval-hard_cosine-8d_ndcg@10"
-    log = [{SCORE: 0.7, short: 0.4, "step": 4}, {"loss": 1.0, "step": 5}, {SCORE: 0.8, short: 0.5, "step": 8}]
+    log = [
+        {SCORE: 0.7, short: 0.4, "step": 4},
+        {"loss": 1.0, "step": 5},
+        {SCORE: 0.8, short: 0.5, "step": 8},
+    ]
     assert figures.read_log(log) == ([(5, 1.0)], [(4, 0.7), (8, 0.8)])
     assert figures.read_log(log, dim=8)[1] == [(4, 0.4), (8, 0.5)]
     assert figures.read_log(log, dim=16)[1] == []
@@ -47,20 +56,30 @@ def test_the_log_table_is_the_cards():
     """Notebook 03's table, by its own cell."""
     [source] = [source for source in edited_sources("03") if 'groupby("step")' in source]
     short = {SCORE.replace("cosine", "cosine-8d"): 0.4, "epoch": 0.1, "step": 4}
-    space = {"pandas": pandas, "log_history": [*LOG, short]}
+    validated = {"eval_loss": 7.5, "epoch": 0.1, "step": 4}
+    space = {"log_history": [*LOG, short, validated], "score": SCORE, "display": lambda table: None}
     exec(source, space)
-    table = space["log"].rename(columns=space["columns"])
+    table = space["log"]
     assert table.index.name == "step"
-    assert list(table.columns) == ["Epoch", "Training loss", "NDCG@10"]
+    assert list(table.columns) == ["Epoch", "Training Loss", "Validation Loss", "NDCG@10"]
     assert list(table.index) == [2, 4, 8]  # the summary at the end is not a row
-    assert table.loc[4].tolist() == [0.1, 8.25, 0.71]  # loss and score of one step share its row
-    assert table.loc[2, "Training loss"] == 9.5
+    assert table.loc[4].tolist() == [0.1, 8.25, 7.5, 0.71]  # one step, one row
+    assert table.loc[2, "Training Loss"] == 9.5
     assert table["NDCG@10"].isna().tolist() == [True, False, False]
+    assert len(space["published_log"]) == 22
+
+
+def test_the_validation_loss_is_drawn_beside_the_training_loss():
+    validated = [{"eval_loss": 9.0, "step": 4}, {"eval_loss": 8.5, "step": 8}]
+    losses, _ = figures.training_curve([*LOG, *validated]).axes
+    assert [list(line.get_ydata()) for line in losses.lines] == [[9.5, 8.25], [9.0, 8.5]]
 
 
 def test_the_live_curve_redraws_at_every_evaluation():
     curve = training.LiveCurve()
-    states = [bytes(curve.picture.value)]  # axes without a curve: an empty picture would be drawn as a broken one
+    states = [
+        bytes(curve.picture.value)
+    ]  # axes without a curve: an empty picture would be drawn as a broken one
     for count in (2, 4):
         curve.on_evaluate(None, SimpleNamespace(log_history=LOG[:count]), None, metrics={})
         states.append(bytes(curve.picture.value))
@@ -87,7 +106,9 @@ def gradient(model, loss, pairs) -> torch.Tensor:
     model.zero_grad()
     features = [model.preprocess(column) for column in pairs]
     loss(features, None).backward()
-    return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in model.parameters()])
+    return torch.cat(
+        [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in model.parameters()]
+    )
 
 
 @pytest.mark.parametrize("mini_batch_size", [2, 3])
@@ -95,12 +116,16 @@ def test_the_cached_loss_has_the_gradient_of_the_plain_one(random_model, mini_ba
     """GradCache changes the memory, not the result: four pairs with one hard negative each, seven dimensions."""
     model = random_model.train()
     queries = [
-        f"What was the revenue of {name} Energy in {2010 + i}?" for i, name in enumerate(("Alder", "Birch", "Ember", "Tamar"))
+        f"What was the revenue of {name} Energy in {2010 + i}?"
+        for i, name in enumerate(("Alder", "Birch", "Ember", "Tamar"))
     ]
 
     def pages(first_year):
         subjects = ("Revenue", "Staff", "Rent")
-        return [draw_page(Page("Alder Energy", subjects, first_year + i, "Oslo", "report", i))[0] for i in range(4)]
+        return [
+            draw_page(Page("Alder Energy", subjects, first_year + i, "Oslo", "report", i))[0]
+            for i in range(4)
+        ]
 
     pairs, dims = (queries, pages(2010), pages(2018)), [256, 192, 128, 64, 32, 16, 8]
     plain = gradient(model, MatryoshkaLoss(model, MultipleNegativesRankingLoss(model), dims), pairs)
@@ -108,5 +133,7 @@ def test_the_cached_loss_has_the_gradient_of_the_plain_one(random_model, mini_ba
     cached = gradient(model, MatryoshkaLoss(model, cached_loss, dims), pairs)
     assert plain.norm() > 0
     assert ((cached - plain).norm() / plain.norm()).item() < 1e-4
-    single = gradient(model, MatryoshkaLoss(model, MultipleNegativesRankingLoss(model), [256]), pairs)
+    single = gradient(
+        model, MatryoshkaLoss(model, MultipleNegativesRankingLoss(model), [256]), pairs
+    )
     assert ((single - plain).norm() / plain.norm()).item() > 0.1  # the comparison can fail

@@ -26,21 +26,38 @@ CAPTION_WORDS = tuple(word.lower() for kind in KINDS for word in kind)
 CAPTION_INDEX = {word: i for i, word in enumerate(CAPTION_WORDS)}
 EXTRA_QUERIES = 32  # per batch, for the caption loss alone: a query costs a tenth of a page
 PAGE_SIZE = (160, 224)  # pixels after the processor's resize, portrait; landscape pages are turned
-CHANGES = ("first", "first", "year", "subject", "second")  # the first half of a name has the most values and is learned last
+CHANGES = (
+    "first",
+    "first",
+    "year",
+    "subject",
+    "second",
+)  # the first half of a name has the most values and is learned last
 CELLS = 35  # image tokens per page: one per 32 x 32 pixels
 
 
 def curriculum(step: int) -> tuple[float, int, int]:
     """``(share of flashcards, typefaces, near-duplicates per family)`` at a step: first few words in one typeface, then pages."""
     flashcards = min(1.0, max(0.05, 1.25 - step / 480))
-    return flashcards, 1 + min(5, max(0, step - 150) // 90), 1 if step < 250 else 2 if step < 600 else 4
+    return (
+        flashcards,
+        1 + min(5, max(0, step - 150) // 90),
+        1 if step < 250 else 2 if step < 600 else 4,
+    )
 
 
 def random_page(rng: random.Random, flashcards: float = 0.0) -> Page:
     """A page from the pre-training mix: shared words and layouts, a third invented names, 15 % invented subjects."""
     item = rng.random() < 0.4
-    layouts = [layout for layout in (ITEM_LAYOUTS if item else METRIC_LAYOUTS) if layout not in HELD_OUT_LAYOUTS]
-    first, second = rng.choice(vocabulary.FIRST_NAMES.shared), rng.choice(vocabulary.SECOND_NAMES.shared)
+    layouts = [
+        layout
+        for layout in (ITEM_LAYOUTS if item else METRIC_LAYOUTS)
+        if layout not in HELD_OUT_LAYOUTS
+    ]
+    first, second = (
+        rng.choice(vocabulary.FIRST_NAMES.shared),
+        rng.choice(vocabulary.SECOND_NAMES.shared),
+    )
     if rng.random() < 0.35:
         first = vocabulary.invented_word(rng)
     if rng.random() < 0.15:
@@ -66,8 +83,12 @@ def near_duplicate(page: Page, change: str, rng: random.Random) -> Page:
     if change == "year":
         values["year"] = rng.choice([year for year in vocabulary.YEARS if year != page.year])
     elif change == "subject":
-        words = vocabulary.ITEMS.shared if page.layout in ITEM_LAYOUTS else vocabulary.METRICS.shared
-        values["subjects"] = tuple(rng.sample([word for word in words if word not in page.subjects], k=3))
+        words = (
+            vocabulary.ITEMS.shared if page.layout in ITEM_LAYOUTS else vocabulary.METRICS.shared
+        )
+        values["subjects"] = tuple(
+            rng.sample([word for word in words if word not in page.subjects], k=3)
+        )
     else:
         mine, theirs = page.organisation.split(), other.organisation.split()
         place = 0 if change == "first" else 1
@@ -80,13 +101,19 @@ def random_query(page: Page, rng: random.Random) -> tuple[str, list[str]]:
     """A query that ``page`` answers and the words it names: a shared phrasing, now and then in lower case or as bare words."""
     asked = rng.choice(page.subjects) if page.layout in TABLE_LAYOUTS else page.subjects[0]
     query = write_query(
-        page, asked, rng.choice([template for group in query_templates(page.layout) for template in group.shared])
+        page,
+        asked,
+        rng.choice(
+            [template for group in query_templates(page.layout) for template in group.shared]
+        ),
     )
     if rng.random() < 0.2:
         pieces = [page.organisation, asked.lower(), str(page.year)]
         rng.shuffle(pieces)
         query = " ".join(pieces)
-    named = [*page.organisation.split(), asked, str(page.year)] + ([page.region] if page.region in query else [])
+    named = [*page.organisation.split(), asked, str(page.year)] + (
+        [page.region] if page.region in query else []
+    )
     return query.lower() if rng.random() < 0.15 else query, named
 
 
@@ -120,7 +147,9 @@ def patches(images: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     for image in images:
         height, width = image.shape[0] // 16, image.shape[1] // 16
         pixels = (image.permute(2, 0, 1).float() / 255 - 1.0) / 0.35
-        pixels = pixels.reshape(3, height // 2, 2, 16, width // 2, 2, 16).permute(1, 4, 2, 5, 0, 3, 6)
+        pixels = pixels.reshape(3, height // 2, 2, 16, width // 2, 2, 16).permute(
+            1, 4, 2, 5, 0, 3, 6
+        )
         pixels = pixels.reshape(height * width, 3, 1, 16, 16).expand(-1, -1, 2, -1, -1)
         values.append(pixels.reshape(height * width, -1))
         grids.append([1, height, width])
@@ -156,6 +185,8 @@ class Batches(torch.utils.data.Dataset):
             "image_grid_thw": grids,
             "queries": list(queries),
             "letters": torch.from_numpy(np.stack(letters)),
-            "page_words": caption_targets([[*p.organisation.split(), *p.subjects, p.region, str(p.year)] for p in pages]),
+            "page_words": caption_targets(
+                [[*p.organisation.split(), *p.subjects, p.region, str(p.year)] for p in pages]
+            ),
             "query_words": caption_targets(list(named)),
         }

@@ -1,4 +1,4 @@
-"""Generate the tiny source dataset: page screenshots in the schema of ``llamaindex/vdr-multilingual-train``, dirt included.
+"""Generate the tiny source dataset: page screenshots in the schema of ``llamaindex/vdr-multilingual-train``, noise included.
 
 ``id``, ``query`` (``None`` on pages kept only as hard negatives), ``image``, ``negatives`` (16 ids, hardest first), ``language``.
 The folder loads with the call that loads the real one: ``load_dataset(path, "en", split="train")``. Notebook 02 takes it apart.
@@ -22,7 +22,9 @@ from tiny_vdr.pages import CHART_LAYOUTS, ITEM_LAYOUTS, METRIC_LAYOUTS, TABLE_LA
 from tiny_vdr.sheet import Page
 
 NEGATIVES_PER_ROW = 16  # as in the real dataset
-VERSION = 8  # raise it when the same seed would give other pages, so that a cached corpus is built anew
+VERSION = (
+    8  # raise it when the same seed would give other pages, so that a cached corpus is built anew
+)
 
 
 @dataclass
@@ -42,12 +44,18 @@ def query_templates(layout: str) -> tuple[vocabulary.WordList, ...]:
     """The phrasings that make sense for a layout: a trend is asked only where a chart shows one."""
     if layout in ITEM_LAYOUTS:
         return (vocabulary.ITEM_QUERIES,)
-    return (vocabulary.METRIC_QUERIES, vocabulary.CHART_QUERIES) if layout in CHART_LAYOUTS else (vocabulary.METRIC_QUERIES,)
+    return (
+        (vocabulary.METRIC_QUERIES, vocabulary.CHART_QUERIES)
+        if layout in CHART_LAYOUTS
+        else (vocabulary.METRIC_QUERIES,)
+    )
 
 
 def write_query(page: Page, asked: str, template: str) -> str:
     """Fill one phrasing with what ``page`` says."""
-    return template.format(organisation=page.organisation, subject=asked.lower(), year=page.year, region=page.region)
+    return template.format(
+        organisation=page.organisation, subject=asked.lower(), year=page.year, region=page.region
+    )
 
 
 def facts(page: Page) -> set[tuple[str, str, int]]:
@@ -75,11 +83,18 @@ def vary(page: Page, asked: str, change: str, rng: random.Random) -> Page:
     """
     page = replace(page, seed=rng.randrange(2**31))
     if change == "year":
-        return replace(page, year=rng.choice([year for year in vocabulary.YEARS if year != page.year]))
+        return replace(
+            page, year=rng.choice([year for year in vocabulary.YEARS if year != page.year])
+        )
     if change == "subject":
-        words = vocabulary.ITEMS.course if page.layout in ITEM_LAYOUTS else vocabulary.METRICS.course
+        words = (
+            vocabulary.ITEMS.course if page.layout in ITEM_LAYOUTS else vocabulary.METRICS.course
+        )
         other = rng.choice([word for word in words if word not in page.subjects])
-        return replace(page, subjects=tuple(other if subject == asked else subject for subject in page.subjects))
+        return replace(
+            page,
+            subjects=tuple(other if subject == asked else subject for subject in page.subjects),
+        )
     first, second = page.organisation.split()
     if change == "first":
         first = rng.choice([name for name in vocabulary.FIRST_NAMES.course if name != first])
@@ -91,7 +106,7 @@ def vary(page: Page, asked: str, change: str, rng: random.Random) -> Page:
 
 
 class SourceBuilder:
-    """Plan all rows first (families of near-duplicates, negatives, dirt), draw them afterwards."""
+    """Plan all rows first (families of near-duplicates, negatives, noise), draw them afterwards."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
@@ -102,7 +117,9 @@ class SourceBuilder:
         self.used |= facts(page)
         query = None
         if with_query:
-            templates = [template for group in query_templates(page.layout) for template in group.course]
+            templates = [
+                template for group in query_templates(page.layout) for template in group.course
+            ]
             query = write_query(page, asked, self.rng.choice(templates))
         row = Row(f"page-{self.rng.getrandbits(40):010x}", page, asked, query)
         self.rows.append(row)
@@ -115,10 +132,17 @@ class SourceBuilder:
             page = draw_up_page(self.rng)
         asked = self.rng.choice(page.subjects) if page.layout in TABLE_LAYOUTS else page.subjects[0]
         members = [self.add(page, asked, queries > 0)]
-        changes = self.rng.sample(("year", "year", "first", "second", "subject" if self.rng.random() < 0.25 else "year"), k=5)
+        changes = self.rng.sample(
+            ("year", "year", "first", "second", "subject" if self.rng.random() < 0.25 else "year"),
+            k=5,
+        )
         while len(members) < size:
             sibling = vary(page, asked, changes[len(members) % 5], self.rng)
-            if not facts(sibling) & self.used or len(facts(sibling) & self.used) <= 2 and changes[len(members) % 5] == "subject":
+            if (
+                not facts(sibling) & self.used
+                or len(facts(sibling) & self.used) <= 2
+                and changes[len(members) % 5] == "subject"
+            ):
                 asked_here = next((s for s in sibling.subjects if s not in page.subjects), asked)
                 members.append(self.add(sibling, asked_here, len(members) < queries))
         for member in members:
@@ -129,11 +153,19 @@ class SourceBuilder:
         by_id = {row.id: row for row in self.rows}
         shelf: dict[object, list[Row]] = defaultdict(list)
         for row in self.rows:
-            for key in (row.page.organisation, (row.asked, row.page.year), (row.page.organisation.split()[0], row.asked)):
+            for key in (
+                row.page.organisation,
+                (row.asked, row.page.year),
+                (row.page.organisation.split()[0], row.asked),
+            ):
                 shelf[key].append(row)
         for row in self.rows:
             page, near = row.page, {id_: by_id[id_] for id_ in row.negatives}
-            for key in (page.organisation, (page.organisation.split()[0], row.asked), (row.asked, page.year)):
+            for key in (
+                page.organisation,
+                (page.organisation.split()[0], row.asked),
+                (row.asked, page.year),
+            ):
                 near |= {other.id: other for other in shelf[key] if other is not row}
             while len(near) < NEGATIVES_PER_ROW:
                 other = self.rng.choice(self.rows)
@@ -143,31 +175,57 @@ class SourceBuilder:
             row.negatives = [other.id for other in ordered[:NEGATIVES_PER_ROW]]
 
     def soil(self) -> None:
-        """Plant the dirt that notebook 02 finds: each kind in a few rows, in the places where it does harm."""
+        """Plant the noise that notebook 02 finds: each kind in a few rows, in the places where it does harm."""
         asked = [row for row in self.rows if row.query]
         silent = [row for row in self.rows if not row.query]
         for row in self.rng.sample(asked, k=40):
-            row.language, row.query = "de", write_query(row.page, row.asked, vocabulary.GERMAN_QUERY)
+            row.language, row.query = (
+                "de",
+                write_query(row.page, row.asked, vocabulary.GERMAN_QUERY),
+            )
         for row in self.rng.sample(asked, k=60):
             row.negatives[self.rng.randrange(4)] = f"page-missing-{self.rng.getrandbits(24):06x}"
         for row in self.rng.sample(silent, k=12):
             row.broken = True
-        for row in self.rng.sample(asked, k=30):  # the same page once more, offered as a hard negative of its own query
-            copy = Row(f"page-{self.rng.getrandbits(40):010x}", row.page, row.asked, None, list(row.negatives))
+        for row in self.rng.sample(
+            asked, k=30
+        ):  # the same page once more, offered as a hard negative of its own query
+            copy = Row(
+                f"page-{self.rng.getrandbits(40):010x}",
+                row.page,
+                row.asked,
+                None,
+                list(row.negatives),
+            )
             self.rows.append(copy)
             row.negatives[0] = copy.id
-        for early, late in zip(asked[:8], self.rng.sample(asked[-320:-20], k=8), strict=True):  # a train page among eval's
+        for early, late in zip(
+            asked[:8], self.rng.sample(asked[-320:-20], k=8), strict=True
+        ):  # a train page among eval's
             late.negatives[1] = early.id
 
 
 def shared_facts(row: Row, other: Row) -> float:
     """How alike two pages are: half a point per shared name, one for year, one for the asked subject, a quarter for the layout."""
-    names = sum(a == b for a, b in zip(row.page.organisation.split(), other.page.organisation.split(), strict=True))
+    names = sum(
+        a == b
+        for a, b in zip(row.page.organisation.split(), other.page.organisation.split(), strict=True)
+    )
     same_subject = row.asked in other.page.subjects
-    return 0.5 * names + (row.page.year == other.page.year) + same_subject + 0.25 * (row.page.layout == other.page.layout)
+    return (
+        0.5 * names
+        + (row.page.year == other.page.year)
+        + same_subject
+        + 0.25 * (row.page.layout == other.page.layout)
+    )
 
 
-def plan_rows(seed: int = 0, train_families: int = 521, eval_families: int = 375, mean_scale: float | None = None) -> list[Row]:
+def plan_rows(
+    seed: int = 0,
+    train_families: int = 521,
+    eval_families: int = 375,
+    mean_scale: float | None = None,
+) -> list[Row]:
     """All rows of the source: ``train_families`` x 4 pages with queries, then ``eval_families`` x 6 pages, one query each.
 
     The arguments are those of :func:`build_source`, so that a corpus can be planned again; the scale changes no row.
@@ -186,7 +244,9 @@ def query_kind(row: Row) -> str:
     """What a planned query asks for: ``"item"``, ``"trend"`` (of a chart), ``"table line"`` or ``"figure"``."""
     if row.page.layout in ITEM_LAYOUTS:
         return "item"
-    if row.query in [write_query(row.page, row.asked, template) for template in vocabulary.CHART_QUERIES.course]:
+    if row.query in [
+        write_query(row.page, row.asked, template) for template in vocabulary.CHART_QUERIES.course
+    ]:
         return "trend"
     return "table line" if row.page.layout in TABLE_LAYOUTS else "figure"
 
@@ -214,7 +274,9 @@ def encode_page(row: Row, mean_scale: float | None = None) -> bytes:
     """Draw a row's page as PNG bytes, enlarged if a scale is given; a broken row's file ends in the middle."""
     buffer = io.BytesIO()
     page = draw_page(row.page)[0]
-    (enlarge(page, row.page.seed, mean_scale) if mean_scale else page).save(buffer, "PNG", compress_level=1)
+    (enlarge(page, row.page.seed, mean_scale) if mean_scale else page).save(
+        buffer, "PNG", compress_level=1
+    )
     return buffer.getvalue()[:2000] if row.broken else buffer.getvalue()
 
 
@@ -235,7 +297,9 @@ def build_source(
     from datasets import Image as ImageColumn
 
     if train_families < 20 or eval_families < 85:
-        raise ValueError("build_source needs at least 20 train and 85 eval families to hold the dirt that notebook 02 looks for")
+        raise ValueError(
+            "build_source needs at least 20 train and 85 eval families to hold the noise that notebook 02 looks for"
+        )
     rows = plan_rows(seed, train_families, eval_families)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -245,11 +309,21 @@ def build_source(
     )  # fmt: skip
     half = (len(rows) + 1) // 2
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for i, part in enumerate((rows[:half], rows[half:])):  # one file at a time: enlarged pages would fill the memory
-            columns = {name: [getattr(row, name) for row in part] for name in ("id", "query", "negatives", "language")}
+        for i, part in enumerate(
+            (rows[:half], rows[half:])
+        ):  # one file at a time: enlarged pages would fill the memory
+            columns = {
+                name: [getattr(row, name) for row in part]
+                for name in ("id", "query", "negatives", "language")
+            }
             images = pool.map(encode_page, part, [mean_scale] * len(part), chunksize=32)
-            columns["image"] = [{"bytes": data, "path": f"{row.id}.png"} for row, data in zip(part, images, strict=True)]
-            dataset = Dataset.from_dict({name: columns[name] for name in features}, features=features)
+            columns["image"] = [
+                {"bytes": data, "path": f"{row.id}.png"}
+                for row, data in zip(part, images, strict=True)
+            ]
+            dataset = Dataset.from_dict(
+                {name: columns[name] for name in features}, features=features
+            )
             dataset.cast_column("image", ImageColumn()).to_parquet(
                 partial / "en" / f"train-{i:05d}-of-00002.parquet", batch_size=100
             )

@@ -24,7 +24,20 @@ GRID = 40  # points from one baseline of large type to the next: what the tiny m
 SCAN_SCALE = 2  # pixels per point of a scanned page
 QUESTIONS = "questions.csv"
 
-MACHINES = ("Lathe", "Loom", "Kiln", "Crane", "Press", "Dryer", "Winch", "Mill", "Oven", "Forge", "Hoist", "Grinder")
+MACHINES = (
+    "Lathe",
+    "Loom",
+    "Kiln",
+    "Crane",
+    "Press",
+    "Dryer",
+    "Winch",
+    "Mill",
+    "Oven",
+    "Forge",
+    "Hoist",
+    "Grinder",
+)
 # heading: (kind of page, its caption or none, rows of its table, questions that the page answers)
 TOPICS = {
     "Cleaning": ("prose", "", (), ("How do I clean the {product}?", "How is dirt removed from the {product}?")),
@@ -68,19 +81,42 @@ def plan_manuals(seed: int, count: int) -> list[Manual]:
         if product not in used:
             used.add(product)
             topics = tuple(rng.sample(list(TOPICS), k=rng.randrange(5, 9)))
-            manuals.append(Manual(product, rng.choice(vocabulary.YEARS), topics, len(manuals) % 6 == 5, rng.randrange(2**31)))
+            manuals.append(
+                Manual(
+                    product,
+                    rng.choice(vocabulary.YEARS),
+                    topics,
+                    len(manuals) % 6 == 5,
+                    rng.randrange(2**31),
+                )
+            )
     return manuals
 
 
 class Leaf:
     """One page on a reportlab canvas, with a cursor that runs down from the top; ``lines`` of large type are set on ``canvas``."""
 
-    def __init__(self, canvas, manual: Manual, rng: random.Random, faces: tuple[str, str], colour: tuple[float, ...]) -> None:
+    def __init__(
+        self,
+        canvas,
+        manual: Manual,
+        rng: random.Random,
+        faces: tuple[str, str],
+        colour: tuple[float, ...],
+    ) -> None:
         self.canvas, self.manual, self.rng, self.colour = canvas, manual, rng, colour
         self.heading, self.body = faces
         self.y = HEIGHT - MARGIN
 
-    def text(self, words: str, size: float, x: float = MARGIN, bold: bool = False, fill=None, right: bool = False) -> None:
+    def text(
+        self,
+        words: str,
+        size: float,
+        x: float = MARGIN,
+        bold: bool = False,
+        fill=None,
+        right: bool = False,
+    ) -> None:
         """Write ``words`` on the baseline at ``y``, shrunk to the width of the page."""
         from reportlab.pdfbase.pdfmetrics import stringWidth
 
@@ -89,7 +125,9 @@ class Leaf:
             size -= 0.5
         self.canvas.setFont(face, size)
         self.canvas.setFillColorRGB(*(fill or [channel / 255 for channel in INK]))
-        (self.canvas.drawRightString if right else self.canvas.drawString)(WIDTH - MARGIN if right else x, self.y, words)
+        (self.canvas.drawRightString if right else self.canvas.drawString)(
+            WIDTH - MARGIN if right else x, self.y, words
+        )
 
     def line(self, words: str, size: float, **style) -> None:
         """Write one large line in the next free row of the grid."""
@@ -167,7 +205,9 @@ def draw_manual(manual: Manual) -> bytes:
     faces = rng.choice(TYPEFACES)
     for face in faces:
         if face not in pdfmetrics.getRegisteredFontNames():
-            pdfmetrics.registerFont(TTFont(face, str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / face)))
+            pdfmetrics.registerFont(
+                TTFont(face, str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / face))
+            )
     colour = tuple(channel / 255 for channel in rng.choice(BAND_COLOURS))
     canvas = Canvas(buffer, pagesize=(WIDTH, HEIGHT), invariant=True)
     canvas.setTitle(f"{manual.product} service manual")
@@ -205,7 +245,9 @@ def questions_of(manual: Manual) -> list[dict]:
     rng, found = random.Random(manual.seed + 1), []
     for page, topic in enumerate(manual.topics, start=2):
         _, _, rows, phrasings = TOPICS[topic]
-        query = rng.choice(phrasings).format(product=manual.product, row=rng.choice(rows or ("",)).lower())
+        query = rng.choice(phrasings).format(
+            product=manual.product, row=rng.choice(rows or ("",)).lower()
+        )
         found.append({"file": manual.file_name, "page": page, "query": query})
     return found
 

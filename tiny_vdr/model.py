@@ -16,7 +16,9 @@ from pathlib import Path
 from tiny_vdr import vocabulary
 
 WIDTH = 256  # the published 2,048 divided by eight, so the Matryoshka dimensions are the published seven divided by eight
-PAGE_PIXELS = 200 * 200  # every generated page becomes 160 x 224 or 224 x 160 pixels: 35 image tokens
+PAGE_PIXELS = (
+    200 * 200
+)  # every generated page becomes 160 x 224 or 224 x 160 pixels: 35 image tokens
 INSTRUCTION = "Represent the user's input."
 SPECIAL_TOKENS = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>",
@@ -82,23 +84,47 @@ SIZES = {sizes.name: sizes for sizes in (QWEN3_VL_2B, TINY, SMALL)}
 
 def build_processor():
     """A ``Qwen3VLProcessor`` whose byte-level BPE (1,536 tokens, one token per digit) is trained on invented queries."""
-    from transformers import Qwen2Tokenizer, Qwen2VLImageProcessor, Qwen3VLProcessor, Qwen3VLVideoProcessor
+    from transformers import (
+        Qwen2Tokenizer,
+        Qwen2VLImageProcessor,
+        Qwen3VLProcessor,
+        Qwen3VLVideoProcessor,
+    )
 
     rng = random.Random(0)
-    templates = vocabulary.METRIC_QUERIES.shared + vocabulary.CHART_QUERIES.shared + vocabulary.ITEM_QUERIES.shared
+    templates = (
+        vocabulary.METRIC_QUERIES.shared
+        + vocabulary.CHART_QUERIES.shared
+        + vocabulary.ITEM_QUERIES.shared
+    )
     lines = [INSTRUCTION, "system", "user", "assistant"] * 50
     for _ in range(20_000):
         first, second, subject, region = (vocabulary.invented_word(rng) for _ in range(4))
         if rng.random() < 0.6:
-            first, second = rng.choice(vocabulary.FIRST_NAMES.shared), rng.choice(vocabulary.SECOND_NAMES.shared)
+            first, second = (
+                rng.choice(vocabulary.FIRST_NAMES.shared),
+                rng.choice(vocabulary.SECOND_NAMES.shared),
+            )
             subject = rng.choice(vocabulary.METRICS.shared + vocabulary.ITEMS.shared).lower()
             region = rng.choice(vocabulary.REGIONS.shared)
-        lines.append(rng.choice(templates).format(organisation=f"{first} {second}", subject=subject, year="", region=region))
+        lines.append(
+            rng.choice(templates).format(
+                organisation=f"{first} {second}", subject=subject, year="", region=region
+            )
+        )
     tokenizer = Qwen2Tokenizer().train_new_from_iterator(
         lines, vocab_size=1536, new_special_tokens=list(SPECIAL_TOKENS), show_progress=False
     )
-    tokenizer.padding_side = "right"  # right padding lets a mini-batch be trimmed to its longest member
-    pixels = {"patch_size": 16, "merge_size": 2, "temporal_patch_size": 2, "image_mean": [1.0] * 3, "image_std": [0.35] * 3}
+    tokenizer.padding_side = (
+        "right"  # right padding lets a mini-batch be trimmed to its longest member
+    )
+    pixels = {
+        "patch_size": 16,
+        "merge_size": 2,
+        "temporal_patch_size": 2,
+        "image_mean": [1.0] * 3,
+        "image_std": [0.35] * 3,
+    }
     size = {"shortest_edge": 64 * 64, "longest_edge": PAGE_PIXELS}
     return Qwen3VLProcessor(
         image_processor=Qwen2VLImageProcessor(size=size, **pixels),
@@ -108,11 +134,19 @@ def build_processor():
     )
 
 
-def build_config(model: Sizes, tokenizer, initializer_range: float = 0.02, rope_theta: float = 5_000_000, longest: int = 262_144):
+def build_config(
+    model: Sizes,
+    tokenizer,
+    initializer_range: float = 0.02,
+    rope_theta: float = 5_000_000,
+    longest: int = 262_144,
+):
     """The ``Qwen3VLConfig`` of these widths; what is left out of the call is as in the 2B model's. Special tokens are ``tokenizer``'s."""
     from transformers import Qwen3VLConfig
 
-    side = model.head_dim // 2 * 5 // 16  # rotary sections time, height, width: 24, 20, 20 for heads of 128
+    side = (
+        model.head_dim // 2 * 5 // 16
+    )  # rotary sections time, height, width: 24, 20, 20 for heads of 128
     return Qwen3VLConfig(
         vision_config={
             "depth": model.vision_depth, "hidden_size": model.vision_hidden, "intermediate_size": model.vision_intermediate,
@@ -160,7 +194,9 @@ def build_model(seed: int = 0):
         torch.manual_seed(seed)
         Qwen3VLModel(tiny_config(tokenizer)).save_pretrained(folder)
         processor.save_pretrained(folder)
-        transformer = Transformer(folder, processing_kwargs={"chat_template": {"add_generation_prompt": True}})
+        transformer = Transformer(
+            folder, processing_kwargs={"chat_template": {"add_generation_prompt": True}}
+        )
         pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode="lasttoken")
         return SentenceTransformer(modules=[transformer, pooling, Normalize()], device="cpu")
 
@@ -174,18 +210,27 @@ def save_random_model(folder: Path, sizes: Sizes, like: Path, seed: int = 0) -> 
     import torch
     from transformers import AutoTokenizer, Qwen3VLModel
 
-    not_its_own = shutil.ignore_patterns("*.safetensors", "config.json", "README.md", "pretrain_log.json")
+    not_its_own = shutil.ignore_patterns(
+        "*.safetensors", "config.json", "README.md", "pretrain_log.json"
+    )
     shutil.copytree(
-        like, folder, ignore=lambda at, names: not_its_own(at, names) if Path(at) == like else set(), dirs_exist_ok=True
+        like,
+        folder,
+        ignore=lambda at, names: not_its_own(at, names) if Path(at) == like else set(),
+        dirs_exist_ok=True,
     )
     pooling = folder / "1_Pooling" / "config.json"
-    settings = json.loads(pooling.read_text(encoding="utf-8")) | {"embedding_dimension": sizes.hidden_size}
+    settings = json.loads(pooling.read_text(encoding="utf-8")) | {
+        "embedding_dimension": sizes.hidden_size
+    }
     pooling.write_text(json.dumps(settings, indent=1), encoding="utf-8")
     before = torch.get_default_dtype()
     with torch.random.fork_rng(), torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         torch.manual_seed(seed)
         try:
             torch.set_default_dtype(torch.bfloat16)
-            Qwen3VLModel(build_config(sizes, AutoTokenizer.from_pretrained(like))).save_pretrained(folder)
+            Qwen3VLModel(build_config(sizes, AutoTokenizer.from_pretrained(like))).save_pretrained(
+                folder
+            )
         finally:
             torch.set_default_dtype(before)

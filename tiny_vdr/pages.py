@@ -45,7 +45,12 @@ def invoice(sheet: Sheet) -> None:
     sheet.filler(sheet.margin, sheet.y + 4, sheet.width * 0.7, sheet.y + 70)
     sheet.y += 76
     sheet.table(page.subjects, ruled=False)
-    sheet.filler(sheet.margin, max(sheet.y, sheet.height - 110), sheet.width - sheet.margin, sheet.height - sheet.margin)
+    sheet.filler(
+        sheet.margin,
+        max(sheet.y, sheet.height - 110),
+        sheet.width - sheet.margin,
+        sheet.height - sheet.margin,
+    )
 
 
 def datasheet(sheet: Sheet) -> None:
@@ -55,7 +60,11 @@ def datasheet(sheet: Sheet) -> None:
     sheet.y += sheet.rng.choice((0, GRID))
     sheet.line(page.subjects[0], size=31)
     sheet.line(f"Data sheet {page.year}", size=26, bold=False)
-    sheet.draw.ellipse((sheet.margin, sheet.y + 6, sheet.width * 0.48, sheet.y + 112), outline=sheet.colour, width=6)
+    sheet.draw.ellipse(
+        (sheet.margin, sheet.y + 6, sheet.width * 0.48, sheet.y + 112),
+        outline=sheet.colour,
+        width=6,
+    )
     sheet.filler(sheet.width * 0.54, sheet.y + 6, sheet.width - sheet.margin, sheet.y + 112)
     sheet.y += 120
     sheet.table(page.subjects[1:], ruled=True)
@@ -66,13 +75,17 @@ def datasheet(sheet: Sheet) -> None:
 def slide(sheet: Sheet) -> None:
     page = sheet.page
     sheet.line(f"{page.subjects[0]} {page.year}", size=32)
-    sheet.draw.line((sheet.margin, sheet.y, sheet.width - sheet.margin, sheet.y), fill=sheet.colour, width=4)
+    sheet.draw.line(
+        (sheet.margin, sheet.y, sheet.width - sheet.margin, sheet.y), fill=sheet.colour, width=4
+    )
     sheet.y += sheet.rng.choice((0, GRID))
     sheet.line(page.organisation, size=29, bold=False)
     top, middle = sheet.y + 8, sheet.width * 0.55
     sheet.chart(sheet.margin, top, middle, sheet.height - sheet.margin)
     for _ in range(3):
-        sheet.draw.ellipse((middle + 22, sheet.y + 18, middle + 29, sheet.y + 25), fill=sheet.colour)
+        sheet.draw.ellipse(
+            (middle + 22, sheet.y + 18, middle + 29, sheet.y + 25), fill=sheet.colour
+        )
         sheet.filler(middle + 38, sheet.y + 12, sheet.width - sheet.margin, sheet.y + 52)
         sheet.y += 52
     sheet.key(page.region, x=middle + 20, size=26, bold=False)
@@ -85,7 +98,11 @@ def letter(sheet: Sheet) -> None:
     sheet.columns(sheet.y + sheet.rng.choice((64, 104)))
     sheet.line(f"Re: {page.subjects[0]}", size=28)
     sheet.columns(sheet.height - 84)
-    sheet.draw.line((sheet.margin, sheet.height - 40, sheet.margin + 120, sheet.height - 60), fill=sheet.colour, width=3)
+    sheet.draw.line(
+        (sheet.margin, sheet.height - 40, sheet.margin + 120, sheet.height - 60),
+        fill=sheet.colour,
+        width=3,
+    )
 
 
 def dashboard(sheet: Sheet) -> None:
@@ -94,7 +111,11 @@ def dashboard(sheet: Sheet) -> None:
     sheet.line(page.organisation, size=29)
     half = sheet.width / 2
     for left, label in ((sheet.margin, str(page.year)), (half + 4, page.region)):
-        sheet.draw.rectangle((left, 2 * GRID, left + half - sheet.margin - 8, 3 * GRID), outline=sheet.colour, width=2)
+        sheet.draw.rectangle(
+            (left, 2 * GRID, left + half - sheet.margin - 8, 3 * GRID),
+            outline=sheet.colour,
+            width=2,
+        )
         sheet.key(label, x=left + 10, size=28, room=half - sheet.margin - 24)
     sheet.y = 3 * GRID + 1
     sheet.line(page.subjects[0], size=29)
@@ -125,7 +146,9 @@ CHART_LAYOUTS = ("report", "slide", "dashboard")
 HELD_OUT_LAYOUTS = ("letter", "dashboard")  # pre-training never draws these
 
 
-def draw_page(page: Page, typefaces: int = len(TYPEFACES)) -> tuple[Image.Image, list[tuple[str, float, float, float, float]]]:
+def draw_page(
+    page: Page, typefaces: int = len(TYPEFACES)
+) -> tuple[Image.Image, list[tuple[str, float, float, float, float]]]:
     """Draw ``page``: an RGB image of 400 x 560 pixels (slides and dashboards 560 x 400) and its large lines.
 
     The same ``page`` always gives the same pixels for one Pillow version; ``typefaces`` keeps to the first few (pre-training starts

@@ -96,32 +96,54 @@ class Losses(torch.nn.Module):
         for some in order.chunk(QUERY_GROUPS):
             longest = int(lengths[some].max())
             parts.append(
-                self.embed({n: x[some, :longest].to(device) if isinstance(x, torch.Tensor) else x for n, x in asked.items()})
+                self.embed(
+                    {
+                        n: x[some, :longest].to(device) if isinstance(x, torch.Tensor) else x
+                        for n, x in asked.items()
+                    }
+                )
             )
         return torch.cat(parts)[order.argsort()]
 
     def forward(self, batch: dict, widths: dict[int, float]) -> dict[str, torch.Tensor]:
         """The three losses of a batch and its accuracy; ``widths`` as :func:`prefix_weights` gives them."""
         device, count = self.letter_head.weight.device, len(batch["image_grid_thw"])
-        features = {name: batch[name].to(device) for name in ("pixel_values", "image_grid_thw")} | {"modality": "message"}
+        features = {name: batch[name].to(device) for name in ("pixel_values", "image_grid_thw")} | {
+            "modality": "message"
+        }
         for name in ("input_ids", "attention_mask", "mm_token_type_ids"):
             features[name] = self.page_inputs[name].expand(count, -1).to(device)
         pages = self.embed(features)
         letters = functional.binary_cross_entropy_with_logits(
-            self.letter_head(self.merged).reshape(count, CELLS, -1), batch["letters"].to(device), reduction="none"
+            self.letter_head(self.merged).reshape(count, CELLS, -1),
+            batch["letters"].to(device),
+            reduction="none",
         )
         letters = letters.sum(dim=-1).mean()  # nats per image token
         all_queries = self.embed_queries(batch["queries"], device)
         queries = all_queries[:count]
         target, contrastive = torch.arange(count, device=device), 0.0
         for width, weight in sorted(widths.items()):  # the full width last: accuracy is told for it
-            scores = functional.normalize(queries[:, :width], dim=-1) @ functional.normalize(pages[:, :width], dim=-1).T * 20
-            both_ways = functional.cross_entropy(scores, target) + functional.cross_entropy(scores.T, target)
+            scores = (
+                functional.normalize(queries[:, :width], dim=-1)
+                @ functional.normalize(pages[:, :width], dim=-1).T
+                * 20
+            )
+            both_ways = functional.cross_entropy(scores, target) + functional.cross_entropy(
+                scores.T, target
+            )
             contrastive += weight * both_ways / 2
         caption = caption_loss(self.caption_head(pages), batch["page_words"].to(device))
-        caption = caption + caption_loss(self.caption_head(all_queries), batch["query_words"].to(device))
+        caption = caption + caption_loss(
+            self.caption_head(all_queries), batch["query_words"].to(device)
+        )
         accuracy = (scores.argmax(dim=1) == target).float().mean()
-        return {"contrastive": contrastive, "caption": caption, "letter": letters, "accuracy": accuracy}
+        return {
+            "contrastive": contrastive,
+            "caption": caption,
+            "letter": letters,
+            "accuracy": accuracy,
+        }
 
 
 def save_state(path: Path, **state) -> None:
@@ -131,7 +153,9 @@ def save_state(path: Path, **state) -> None:
     partial.replace(path)
 
 
-def pretrain(output: Path, steps: int = STEPS, batch_size: int = 32, seed: int = 0, log_every: int = 20) -> list[dict]:
+def pretrain(
+    output: Path, steps: int = STEPS, batch_size: int = 32, seed: int = 0, log_every: int = 20
+) -> list[dict]:
     """Train for ``steps`` batches and save the model in ``output``; a run that was stopped goes on from ``output/pretrain.pt``.
 
     The log, one dict per ``log_every`` steps with the mean of each loss, is returned and saved as ``pretrain_log.json``; the same seed
@@ -147,7 +171,10 @@ def pretrain(output: Path, steps: int = STEPS, batch_size: int = 32, seed: int =
     decayed = [p for p in losses.parameters() if p.dim() > 1]
     flat = [p for p in losses.parameters() if p.dim() <= 1]
     optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 0.02}, {"params": flat, "weight_decay": 0.0}], lr=0.0, betas=(0.9, 0.98), fused=True
+        [{"params": decayed, "weight_decay": 0.02}, {"params": flat, "weight_decay": 0.0}],
+        lr=0.0,
+        betas=(0.9, 0.98),
+        fused=True,
     )
     state_file, begin, spent, log = output / "pretrain.pt", 0, 0.0, []
     if state_file.exists():
@@ -156,7 +183,9 @@ def pretrain(output: Path, steps: int = STEPS, batch_size: int = 32, seed: int =
         optimizer.load_state_dict(state["optimizer"])
         begin, spent, log = state["step"], state["spent"], state["log"]
     workers = max(1, min(8, (os.cpu_count() or 2) - 1))
-    batches = DataLoader(Batches(batch_size, seed), batch_size=None, sampler=range(begin, steps), num_workers=workers)
+    batches = DataLoader(
+        Batches(batch_size, seed), batch_size=None, sampler=range(begin, steps), num_workers=workers
+    )
     started, window = time.time() - spent, []
     for step, batch in enumerate(batches, start=begin):
         for group in optimizer.param_groups:
@@ -170,7 +199,10 @@ def pretrain(output: Path, steps: int = STEPS, batch_size: int = 32, seed: int =
         done = step + 1
         if done % log_every == 0 or done == steps:
             row = {"step": done, "minutes": round((time.time() - started) / 60, 2)}
-            row |= {name: round(sum(part[name] for part in window) / len(window), 4) for name in window[0]}
+            row |= {
+                name: round(sum(part[name] for part in window) / len(window), 4)
+                for name in window[0]
+            }
             log.append(row)
             window = []
             print(json.dumps(row), flush=True)

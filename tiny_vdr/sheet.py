@@ -17,7 +17,15 @@ INK = (25, 28, 36)
 SHORT, LONG = 400, 560  # pixels; landscape pages are turned
 GRID = 40  # pixels from one row of large type to the next
 GREY = (150, 154, 162)
-BAND_COLOURS = ((32, 72, 120), (120, 40, 48), (36, 96, 72), (84, 60, 120), (140, 92, 24), (60, 64, 72), (16, 100, 116))
+BAND_COLOURS = (
+    (32, 72, 120),
+    (120, 40, 48),
+    (36, 96, 72),
+    (84, 60, 120),
+    (140, 92, 24),
+    (60, 64, 72),
+    (16, 100, 116),
+)
 # (heading, body): every file ships with matplotlib, so nothing is downloaded and every machine draws the same page.
 TYPEFACES = (
     ("DejaVuSans-Bold.ttf", "DejaVuSans.ttf"),
@@ -56,8 +64,13 @@ def font(file_name: str, size: int) -> ImageFont.FreeTypeFont:
 @lru_cache(maxsize=8192)
 def filler_strip(file_name: str, size: int, width: int, number: int) -> Image.Image:
     """One line of running text, at most ``width`` pixels, as a mask: drawn once and pasted on many pages."""
-    face, words = font(file_name, size), random.Random(number).choices(vocabulary.FILLER_WORDS, k=14)
-    fitting = 1 + bisect_right(range(2, 15), width, key=lambda count: face.getlength(" ".join(words[:count])))
+    face, words = (
+        font(file_name, size),
+        random.Random(number).choices(vocabulary.FILLER_WORDS, k=14),
+    )
+    fitting = 1 + bisect_right(
+        range(2, 15), width, key=lambda count: face.getlength(" ".join(words[:count]))
+    )
     mask = Image.new("L", (width, int(size * 1.35)))
     ImageDraw.Draw(mask).text((0, 0), " ".join(words[:fitting]), font=face, fill=255)
     return mask
@@ -73,14 +86,22 @@ class Sheet:
         self.heading, self.body = self.rng.choice(TYPEFACES[:typefaces])
         self.colour = self.rng.choice(BAND_COLOURS)
         paper = self.rng.randrange(246, 256)
-        self.image = Image.new("RGB", (self.width, self.height), (paper, paper, paper - self.rng.randrange(0, 6)))
+        self.image = Image.new(
+            "RGB", (self.width, self.height), (paper, paper, paper - self.rng.randrange(0, 6))
+        )
         self.draw = ImageDraw.Draw(self.image)
         self.margin = 20
         self.y = float(GRID)
         self.key_lines: list[tuple[str, float, float, float, float]] = []
 
     def key(
-        self, text: str, x: float | None = None, size: int = 28, bold: bool = True, fill=INK, room: float | None = None
+        self,
+        text: str,
+        x: float | None = None,
+        size: int = 28,
+        bold: bool = True,
+        fill=INK,
+        room: float | None = None,
     ) -> None:
         """Write one large line at ``x`` in the next free row of the grid, shrunk to fit ``room`` pixels."""
         x = self.margin if x is None else x
@@ -126,7 +147,10 @@ class Sheet:
             self.draw.line((axis_x, y, right, y), fill=(215, 217, 222))
             self.draw.text((left, y - 6), str(tick), font=small, fill=INK)
         step = (right - axis_x) / 4
-        points = [(axis_x + step * (i + 0.5), axis_y - (axis_y - top) * value / 110) for i, value in enumerate(values)]
+        points = [
+            (axis_x + step * (i + 0.5), axis_y - (axis_y - top) * value / 110)
+            for i, value in enumerate(values)
+        ]
         if self.rng.random() < 0.6:
             for x, y in points:
                 self.draw.rectangle((x - step * 0.28, y, x + step * 0.28, axis_y), fill=self.colour)
@@ -138,13 +162,23 @@ class Sheet:
     def table(self, rows: tuple[str, ...], ruled: bool) -> None:
         """One large row per subject, with a figure at the right edge."""
         for row in rows:
-            self.key(row, x=self.margin + 6, size=26, bold=False, room=self.width - 2 * self.margin - 84)
+            self.key(
+                row, x=self.margin + 6, size=26, bold=False, room=self.width - 2 * self.margin - 84
+            )
             figure = str(self.rng.randrange(12, 990))
             right = self.width - self.margin - 8
-            self.draw.text((right, self.y + GRID * 0.75), figure, font=font(self.body, 21), fill=INK, anchor="rs")
+            self.draw.text(
+                (right, self.y + GRID * 0.75),
+                figure,
+                font=font(self.body, 21),
+                fill=INK,
+                anchor="rs",
+            )
             self.y += GRID
             if ruled:
-                self.draw.rectangle((self.margin, self.y - GRID, self.width - self.margin, self.y), outline=GREY)
+                self.draw.rectangle(
+                    (self.margin, self.y - GRID, self.width - self.margin, self.y), outline=GREY
+                )
             else:
                 self.draw.line((self.margin, self.y, self.width - self.margin, self.y), fill=GREY)
         self.y += 8

@@ -33,7 +33,20 @@ FIRST_NAMES = WordList(
     held_out=("Aspen", "Cedar", "Dunmore", "Falcon", "Granite", "Linden", "Mistral", "Orchid", "Solace", "Willow"),
 )  # fmt: skip
 SECOND_NAMES = WordList(
-    shared=("Energy", "Foods", "Marine", "Rail", "Health", "Optics", "Timber", "Water", "Steel", "Paper", "Tools", "Ports"),
+    shared=(
+        "Energy",
+        "Foods",
+        "Marine",
+        "Rail",
+        "Health",
+        "Optics",
+        "Timber",
+        "Water",
+        "Steel",
+        "Paper",
+        "Tools",
+        "Ports",
+    ),
     held_out=("Motors", "Textiles", "Airways", "Chemie"),
 )
 METRICS = WordList(

@@ -20,24 +20,19 @@ GITHUB = "https://github.com/"  # Colab and Kaggle open notebooks from here; ano
 ADDRESS = re.compile(r"https://[A-Za-z0-9.-]+(:\d+)?(/[A-Za-z0-9._~-]+){2,}")
 REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 BADGE = r"\[!\[Open in (?:Colab|Kaggle)\]\([^)\s]*\)\]\([^)\s]*\)"
+EXTRAS = "audit,bench,documents,scale,store"  # all that the notebooks' cells import, in the one cell that all of them share
 CLONE = re.compile(r"git clone (?:<address of this repository>|https://\S+)(?= vdr-course\b)")
 
 SETUP_CELL = """\
 import os
 
-if {{"COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"}} & set(os.environ):  # only there is anything installed
-    import subprocess
-    import sys
-    from importlib.metadata import version
-
+# Only Colab and Kaggle install anything here.
+if {{"COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"}} & set(os.environ):
     COURSE = "{course}"
-    found = getattr(sys.modules.get("sentence_transformers"), "__version__", "6")
-    if int(found.split(".")[0]) < 6:
-        raise RuntimeError(f"Sentence Transformers {{found}} is loaded: restart the session (menu Runtime or Run), run this first")
-    if not COURSE:
-        raise RuntimeError("COURSE, the course's address, is unset: run `python -m tools.badges <address>` in a clone")
-    keep = [f"{{name}}=={{version(name)}}" for name in ("torch", "torchvision", "numpy")]
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", COURSE, *keep], check=True)
+    if COURSE:
+        %pip install -q "{{COURSE}}"
+    else:
+        print("COURSE has no address yet: clone the repository and pip install it (README)")
 from vdr_helpers.machine import start
 
 profile = start()"""
@@ -47,7 +42,9 @@ def clean_address(address: str) -> str:
     """``https://host/owner/name`` without a closing slash or ``.git``. Raises ``ValueError`` for anything else, a token in it too."""
     cleaned = address.strip().rstrip("/").removesuffix(".git")
     if not ADDRESS.fullmatch(cleaned):
-        raise ValueError("not a public address of a repository: write https://github.com/owner/name, without user name or token")
+        raise ValueError(
+            "not a public address of a repository: write https://github.com/owner/name, without user name or token"
+        )
     return cleaned
 
 
@@ -70,15 +67,21 @@ def with_entry(text: str, table: str, key: str, value: str | None) -> str:
         lines.append(line)
         if inside and header:
             found = True
-            lines += [] if value is None else [f'{key} = "{value}"' + line[len(line.rstrip("\r\n")) :]]
+            lines += (
+                [] if value is None else [f'{key} = "{value}"' + line[len(line.rstrip("\r\n")) :]]
+            )
     if value is not None and not found:
-        raise ValueError(f"pyproject.toml has no line [{table}]: add one, {key} is written below it")
+        raise ValueError(
+            f"pyproject.toml has no line [{table}]: add one, {key} is written below it"
+        )
     return "".join(lines)
 
 
 def setup_cell(address: str | None, ref: str) -> str:
     """The source of the second cell of every notebook; ``COURSE`` is empty while there is no address."""
-    return SETUP_CELL.format(course=f"git+{address}@{ref}" if address else "")
+    return SETUP_CELL.format(
+        course=f"vdr-course[{EXTRAS}] @ git+{address}@{ref}" if address else ""
+    )
 
 
 def badges(address: str | None, ref: str, notebook: str) -> str:
@@ -104,7 +107,9 @@ def rewrite_notebook(text: str, name: str, address: str | None, ref: str) -> str
 
     notebook = json.loads(text)
     if as_text(notebook) != text:
-        raise ValueError(f"{name}: not laid out as Jupyter saves notebooks; open it in JupyterLab, save it, try again")
+        raise ValueError(
+            f"{name}: not laid out as Jupyter saves notebooks; open it in JupyterLab, save it, try again"
+        )
     title, setup = notebook["cells"][:2]
     if setup["cell_type"] != "code" or "profile = " not in "".join(setup["source"]):
         raise ValueError(f"{name}: the second cell is not the setup cell")
@@ -134,7 +139,9 @@ def read(path: Path) -> tuple[str, bool]:
     return text.replace("\r\n", "\n"), "\r\n" in text
 
 
-def rewrite(root: Path, change: bool = False, address: str | None = None, ref: str | None = None) -> list[str]:
+def rewrite(
+    root: Path, change: bool = False, address: str | None = None, ref: str | None = None
+) -> list[str]:
     """Bring a checkout in line with ``pyproject.toml``, after writing ``address`` and ``ref`` there if ``change``.
 
     Returns the files that were written, by name; none the second time. Nothing is written if any file is not as expected.
@@ -150,7 +157,12 @@ def rewrite(root: Path, change: bool = False, address: str | None = None, ref: s
     old = {path: read(path) for path in [pyproject, root / "README.md", *notebooks]}
     new = {path: text for path, (text, _) in old.items()}
     if change:
-        entered = with_entry(new[pyproject], "project.urls", "Repository", clean_address(address) if address else None)
+        entered = with_entry(
+            new[pyproject],
+            "project.urls",
+            "Repository",
+            clean_address(address) if address else None,
+        )
         new[pyproject] = with_entry(entered, "tool.vdr", "ref", ref)
     address, ref = settings(new[pyproject])
     new[root / "README.md"] = rewrite_readme(new[root / "README.md"], address, ref)
@@ -158,29 +170,39 @@ def rewrite(root: Path, change: bool = False, address: str | None = None, ref: s
         new[path] = rewrite_notebook(new[path], path.name, address, ref)
     changed = [path for path in new if new[path] != old[path][0]]
     for path in changed:
-        path.write_bytes((new[path].replace("\n", "\r\n") if old[path][1] else new[path]).encode("utf-8"))
+        path.write_bytes(
+            (new[path].replace("\n", "\r\n") if old[path][1] else new[path]).encode("utf-8")
+        )
     return [path.relative_to(root).as_posix() for path in changed]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns 0, or 2 with one line on what to do."""
-    parser = argparse.ArgumentParser(prog="python -m tools.badges", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.badges", description=__doc__.partition("\n")[0]
+    )
     where = parser.add_mutually_exclusive_group()
     where.add_argument("address", nargs="?", help="https://github.com/owner/name")
     where.add_argument("--unset", action="store_true", help="take the address and every badge away")
-    parser.add_argument("--ref", help="the tag, branch or commit to install; without it, the tag v + version")
+    parser.add_argument(
+        "--ref", help="the tag, branch or commit to install; without it, the tag v + version"
+    )
     options = parser.parse_args(arguments)
     if options.ref and not options.address:
         parser.error("--ref goes with an address")
     try:
-        written = rewrite(ROOT, bool(options.address or options.unset), options.address, options.ref)
+        written = rewrite(
+            ROOT, bool(options.address or options.unset), options.address, options.ref
+        )
         address, ref = settings((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2
     print("written:", ", ".join(written)) if written else print("nothing to change")
     if address:
-        print(f"Colab and Kaggle install git+{address}@{ref}; push that tag, branch or commit before you share a badge")
+        print(
+            f"Colab and Kaggle install vdr-course[{EXTRAS}] @ git+{address}@{ref}; push that tag, branch or commit before you share a badge"
+        )
         if not address.startswith(GITHUB):
             print("no badge is shown: Colab and Kaggle open notebooks from GitHub")
     return 0

@@ -15,8 +15,9 @@ from functools import cache
 
 from tools.badges import BADGE, rewrite_readme, settings
 from tools.tables import README, ROOT, between_marks, markdown
+from vdr_helpers.cache import atomic_write
+from vdr_helpers.extras import needs
 from vdr_helpers.published import measured
-from vdr_helpers.stamps import write_whole
 
 NOTEBOOKS = ROOT / "notebooks"
 FILE = NOTEBOOKS / "curriculum.toml"
@@ -44,23 +45,37 @@ class Lesson:
     part: int | None = None
     appendix_to: str | None = None
     then: str | None = None
+    extras: tuple[str, ...] = ()
 
     @property
     def link(self) -> str:
-        label = f"Appendix {self.number[1:]}" if self.part is None else f"{int(self.number)} {self.name}"
+        label = (
+            f"Appendix {self.number[1:]}"
+            if self.part is None
+            else f"{int(self.number)} {self.name}"
+        )
         return f"[{label}]({self.file}.ipynb)"
 
 
 @cache
 def lessons() -> dict[str, Lesson]:
     """``{number: Lesson}`` in the course's order, appendices last. A field that is missing or unknown raises ``TypeError``."""
-    return {number: Lesson(number, **fields) for number, fields in tomllib.loads(FILE.read_text(encoding="utf-8")).items()}
+    return {
+        number: Lesson(number, **fields)
+        for number, fields in tomllib.loads(FILE.read_text(encoding="utf-8")).items()
+    }
 
 
 def part_of(stem: str) -> int:
     """The part that a notebook is run with: appendices belong to Part I, and so does a notebook that the file does not know."""
     lesson = lessons().get(stem[:2])
     return (lesson and lesson.part) or 1
+
+
+def extras_of(stem: str) -> list[str]:
+    """The extras of ``pyproject.toml`` that a notebook's cells need; none where the file does not know the notebook."""
+    lesson = lessons().get(stem[:2])
+    return list(lesson.extras) if lesson else []
 
 
 def in_words(minutes: float) -> str:
@@ -82,7 +97,9 @@ def card(lesson: Lesson) -> str:
         i = [other.number for other in row].index(lesson.number)
         before = [row[i - 1].link] if i else []
         after = [f"next: {row[i + 1].link}"] if i + 1 < len(row) else []
-        place = " · ".join([*before, f"**{int(lesson.number)} {lesson.name[0].lower()}{lesson.name[1:]}**", *after])
+        place = " · ".join(
+            [*before, f"**{int(lesson.number)} {lesson.name[0].lower()}{lesson.name[1:]}**", *after]
+        )
     gpu = "no GPU" if lesson.gpu == "no" else f"a GPU {lesson.gpu}"
     lines = [
         f"# {label} · {lesson.title}",
@@ -97,7 +114,9 @@ def card(lesson: Lesson) -> str:
 
 def with_card(source: str, lesson: Lesson) -> str:
     """A first cell's ``source`` with its card written anew; badges below the title and what follows the card stay."""
-    end = CARD_ENDS if CARD_ENDS in source else "**Where this stands** "  # a card that this tool has not written yet
+    end = (
+        CARD_ENDS if CARD_ENDS in source else "**Where this stands** "
+    )  # a card that this tool has not written yet
     _, _, rest = source.partition(end)[2].partition("\n")
     title, _, body = card(lesson).partition("\n\n")
     badges = re.findall(rf"^{BADGE}(?: {BADGE})*$", source, re.MULTILINE)[:1]
@@ -109,14 +128,20 @@ def table(folder: str) -> str:
     minutes, texts = measured("tiny_run")["minutes"], []
     for part, heading in PARTS.items():
         rows = [
-            [f"[`{lesson.file}`]({folder}{lesson.file}.ipynb)", lesson.can, f"{minutes[lesson.file]:.1f}", lesson.gpu]
+            [
+                f"[`{lesson.file}`]({folder}{lesson.file}.ipynb)",
+                lesson.can,
+                f"{minutes[lesson.file]:.1f}",
+            ]
             for lesson in lessons().values()
             if lesson.part == part
         ]
         if rows:
-            total = sum(minutes[lesson.file] for lesson in lessons().values() if lesson.part == part)
-            head = [heading, "What you can do afterwards", "Minutes on two cores", "GPU"]
-            texts.append(markdown(head, [*rows, ["", "", f"{total:.1f} together", ""]]))
+            total = sum(
+                minutes[lesson.file] for lesson in lessons().values() if lesson.part == part
+            )
+            head = [heading, "What you can do afterwards", "Minutes"]
+            texts.append(markdown(head, [*rows, ["", "", f"{total:.1f} together"]]))
     return "\n\n".join(texts)
 
 
@@ -128,7 +153,16 @@ def plan(name: str) -> str:
         runs = [course[number] for number in item["notebooks"]]
         links = ", ".join(f"[{lesson.number}](../notebooks/{lesson.file}.ipynb)" for lesson in runs)
         ran = f"{sum(minutes[lesson.file] for lesson in runs):.1f}" if runs else ""
-        rows.append([f"{clock // 60}:{clock % 60:02}", item["part"], links, str(item["minutes"]), ran, item["ask"]])
+        rows.append(
+            [
+                f"{clock // 60}:{clock % 60:02}",
+                item["part"],
+                links,
+                str(item["minutes"]),
+                ran,
+                item["ask"],
+            ]
+        )
         clock += item["minutes"]
     head = [
         "From",
@@ -162,14 +196,16 @@ def written(readme: str, notebooks: dict) -> tuple[str, dict]:
 
 def main() -> None:
     """Write README.md and the notebooks."""
+    needs("run")
     import nbformat
 
     files = {number: NOTEBOOKS / f"{lesson.file}.ipynb" for number, lesson in lessons().items()}
     readme, notebooks = written(
-        README.read_text(encoding="utf-8"), {number: nbformat.read(file, as_version=4) for number, file in files.items()}
+        README.read_text(encoding="utf-8"),
+        {number: nbformat.read(file, as_version=4) for number, file in files.items()},
     )
-    write_whole(README, readme)
-    write_whole(TEACHING, with_plans(TEACHING.read_text(encoding="utf-8")))
+    atomic_write(README, readme)
+    atomic_write(TEACHING, with_plans(TEACHING.read_text(encoding="utf-8")))
     for number, file in files.items():
         nbformat.write(notebooks[number], file)
     print(f"{len(files)} cards, README.md and notebook 00 say what {FILE.name} says")

@@ -19,12 +19,11 @@ import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
-import nbformat
-
 from tools import slides
 from tools.run_course import find_notebooks
 from tools.run_pages import write_html, write_index
 from tools.tables import ROOT
+from vdr_helpers.extras import needs
 from vdr_helpers.profiles import load_profile
 from vdr_helpers.published import measured
 from vdr_helpers.source import source_path
@@ -69,32 +68,73 @@ def copy_drawn_pages(target: Path) -> None:
 
 def write_pages(target: Path) -> Path:
     """Every notebook with its stored outputs as a web page, and the page that links them, which is returned."""
+    import nbformat
+
     (target / "notebooks").mkdir(parents=True)
     for file in find_notebooks():
-        write_html(nbformat.read(file, as_version=4), file.parent, target / "notebooks" / f"{file.stem}.html")
-    return write_index(SimpleNamespace(name="tiny", output_dir=target), measured("tiny_run") | {"failed": {}})
+        write_html(
+            nbformat.read(file, as_version=4),
+            file.parent,
+            target / "notebooks" / f"{file.stem}.html",
+        )
+    return write_index(
+        SimpleNamespace(name="tiny", output_dir=target), measured("tiny_run") | {"failed": {}}
+    )
 
 
 def fetch_wheels(target: Path, options: list[str]) -> None:
     """Every pinned package and the course's build backend, as wheels in ``target``; ``options`` are those of ``pip download``."""
-    build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]
-    command = [sys.executable, "-m", "pip", "download", "--only-binary", ":all:", "--dest", str(target)]
-    subprocess.run([*command, "-r", str(ROOT / "requirements.txt"), *build, "editables", *options], check=True)
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"][
+        "requires"
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--only-binary",
+        ":all:",
+        "--dest",
+        str(target),
+    ]
+    subprocess.run(
+        [*command, "-r", str(ROOT / "requirements.txt"), *build, "editables", *options], check=True
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns 0, or 2 when the folder is there already or something could not be fetched."""
-    parser = argparse.ArgumentParser(prog="python -m tools.offline_kit", description=__doc__.partition("\n")[0])
-    parser.add_argument("folder", type=Path, help="a new folder; about 4 GB on Linux, where PyTorch brings CUDA along")
-    parser.add_argument("--platform", help="another kind of laptop than this one, as in the names of wheels: win_amd64")
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.offline_kit", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument(
+        "folder",
+        type=Path,
+        help="a new folder; about 4 GB on Linux, where PyTorch brings CUDA along",
+    )
+    parser.add_argument(
+        "--platform",
+        help="another kind of laptop than this one, as in the names of wheels: win_amd64",
+    )
     parser.add_argument("--python-version", help="another Python than this one: 3.12")
-    parser.add_argument("--reveal", type=Path, metavar="FOLDER", help="an unpacked reveal.js 4: adds slides of every notebook")
-    parser.add_argument("--no-wheels", action="store_true", help="where the packages are installed already")
+    parser.add_argument(
+        "--reveal",
+        type=Path,
+        metavar="FOLDER",
+        help="an unpacked reveal.js 4: adds slides of every notebook",
+    )
+    parser.add_argument(
+        "--no-wheels", action="store_true", help="where the packages are installed already"
+    )
     given = sys.argv[1:] if arguments is None else arguments
     end = given.index("--") if "--" in given else len(given)
     options = parser.parse_args(given[:end])
+    needs("run")
     if options.folder.exists():
-        print(f"{options.folder} is there already: name a new folder, or remove it first", file=sys.stderr)
+        print(
+            f"{options.folder} is there already: name a new folder, or remove it first",
+            file=sys.stderr,
+        )
         return 2
     pip_options = given[end + 1 :]
     for name in ("platform", "python_version"):
@@ -104,13 +144,21 @@ def main(arguments: list[str] | None = None) -> int:
         copy_repository(options.folder / "vdr-course")
         copy_drawn_pages(options.folder / "vdr-course")
         write_pages(options.folder / "pages")
-        if options.reveal and slides.main(["--reveal", str(options.reveal), "--folder", str(options.folder / "slides")]):
-            print(f"the kit in {options.folder} is not whole: remove it and try again", file=sys.stderr)
+        if options.reveal and slides.main(
+            ["--reveal", str(options.reveal), "--folder", str(options.folder / "slides")]
+        ):
+            print(
+                f"the kit in {options.folder} is not whole: remove it and try again",
+                file=sys.stderr,
+            )
             return 2
         if not options.no_wheels:
             fetch_wheels(options.folder / "wheels", pip_options)
     except subprocess.CalledProcessError as problem:
-        print(f"{problem.cmd[0]} failed; the kit in {options.folder} is not whole: remove it and try again", file=sys.stderr)
+        print(
+            f"{problem.cmd[0]} failed; the kit in {options.folder} is not whole: remove it and try again",
+            file=sys.stderr,
+        )
         return 2
     python = options.python_version or ".".join(map(str, sys.version_info[:2]))
     text = START.format(python=python, platform=options.platform or sys.platform)

@@ -19,7 +19,7 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 from tiny_vdr.pretrain import STEPS, pretrain
 from vdr_helpers.evaluation import retrieval_inputs
 from vdr_helpers.profiles import assets_folder, load_profile, outputs_folder
-from vdr_helpers.splits import load_prepared
+from vdr_helpers.splits import load_split
 from vdr_helpers.training import cosine_at
 
 CARD = """# The tiny base model
@@ -49,11 +49,15 @@ def score(folder: Path) -> tuple[dict[int, float], int, int, int]:
     """``({dimension: NDCG@10}, queries, pages, weights)`` of the model in ``folder`` on the eval split of the ``tiny`` profile."""
     profile = replace(load_profile("tiny"), model_folder=str(folder))
     model = SentenceTransformer(str(folder), device="cpu", model_kwargs=profile.model_kwargs)
-    queries, corpus, relevant_docs, _ = retrieval_inputs(load_prepared(profile, "eval")[0])
+    queries, corpus, relevant_docs, _ = retrieval_inputs(load_split(profile, "eval")[0])
     dims = profile.matryoshka_dims
     by_width = cosine_at(dims)
     evaluator = InformationRetrievalEvaluator(
-        queries, corpus, relevant_docs, score_functions=by_width, batch_size=profile.encode_batch_size
+        queries,
+        corpus,
+        relevant_docs,
+        score_functions=by_width,
+        batch_size=profile.encode_batch_size,
     )
     found = evaluator(model)
     scores = {dim: found[f"{name}_ndcg@10"] for dim, name in zip(dims, by_width, strict=True)}
@@ -74,11 +78,19 @@ def write_card(folder: Path, seed: int, machine: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tools.pretrain", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.pretrain", description=__doc__.partition("\n")[0]
+    )
     parser.add_argument("--steps", type=int, default=STEPS, help="batches of 32 pages")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--machine", default=f"two cores ({platform.machine()})", help="how the card names the machine")
-    parser.add_argument("--ship", action="store_true", help="put the finished model into assets/tiny-base")
+    parser.add_argument(
+        "--machine",
+        default=f"two cores ({platform.machine()})",
+        help="how the card names the machine",
+    )
+    parser.add_argument(
+        "--ship", action="store_true", help="put the finished model into assets/tiny-base"
+    )
     options = parser.parse_args()
     folder = outputs_folder() / "pretrain"
     if not (folder / "pretrain_log.json").exists():

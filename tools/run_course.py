@@ -19,15 +19,22 @@ from datetime import timedelta
 from pathlib import Path
 
 from benchmarks.where import where_measured
-from tools.curriculum import part_of
+from tools.curriculum import extras_of, part_of
 from tools.run_pages import score_rows, store_outputs, write_html, write_index
+from vdr_helpers.cache import read_manifest
 from vdr_helpers.evaluation import load_results
+from vdr_helpers.extras import needs
+from vdr_helpers.models import tuned_folder
 from vdr_helpers.profiles import OUTPUTS_VARIABLE, load_profile
 
 # What to do about an outputs folder that cannot be written.
 OTHER_FOLDER = "set VDR_OUTPUTS to a folder of yours"
-NO_PLACE = dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST), OTHER_FOLDER)
-NO_PLACE |= dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room, or set VDR_OUTPUTS to a folder on another disk")
+NO_PLACE = dict.fromkeys(
+    (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST), OTHER_FOLDER
+)
+NO_PLACE |= dict.fromkeys(
+    (errno.ENOSPC, errno.EDQUOT), "make room, or set VDR_OUTPUTS to a folder on another disk"
+)
 
 
 @dataclass
@@ -39,7 +46,9 @@ class Result:
     error: str | None
 
 
-def find_notebooks(folder: Path | None = None, only: list[str] | None = None, part: str = "all") -> list[Path]:
+def find_notebooks(
+    folder: Path | None = None, only: list[str] | None = None, part: str = "all"
+) -> list[Path]:
     """The course's notebooks in order: from ``folder``, else from ``notebooks/`` beside the package or in the current folder.
 
     ``part`` is "1" (with the appendices), "2" or "all". ``only``, which takes no notice of it, keeps those whose name starts with one of
@@ -54,7 +63,9 @@ def find_notebooks(folder: Path | None = None, only: list[str] | None = None, pa
             break
     else:
         looked = ", ".join(str(candidate) for candidate in candidates)
-        raise FileNotFoundError(f"no course notebooks in {looked}: run this in a clone, or name their folder with --notebooks")
+        raise FileNotFoundError(
+            f"no course notebooks in {looked}: run this in a clone, or name their folder with --notebooks"
+        )
     known = ", ".join(notebook.stem for notebook in notebooks)
     for number in only or []:
         if not any(notebook.name.startswith(number) for notebook in notebooks):
@@ -73,7 +84,9 @@ def kernel_manager_class():
     class ThisInterpreter(AsyncKernelManager):
         @property
         def kernel_spec(self) -> KernelSpec:
-            return KernelSpec(**get_kernel_dict(extra_arguments=["--log-level=40"]))  # its notices would break the progress lines
+            return KernelSpec(
+                **get_kernel_dict(extra_arguments=["--log-level=40"])
+            )  # its notices would break the progress lines
 
     return ThisInterpreter
 
@@ -102,13 +115,21 @@ def execute(notebook_file: Path, output_dir: Path) -> Result:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    client = NotebookClient(notebook, timeout=None, resources={"metadata": {"path": str(notebook_file.parent)}})
+    client = NotebookClient(
+        notebook, timeout=None, resources={"metadata": {"path": str(notebook_file.parent)}}
+    )
     client.kernel_manager_class = kernel_manager_class()
-    environment = {OUTPUTS_VARIABLE: str(output_dir.resolve().parent), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    environment = {
+        OUTPUTS_VARIABLE: str(output_dir.resolve().parent),
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    }
     folder, start, error = output_dir / "notebooks", time.perf_counter(), None
     try:
         client.execute(env=os.environ | environment)
-    except (CellControlSignal, DeadKernelError) as problem:  # an exception in a cell, or a kernel that died under it
+    except (
+        CellControlSignal,
+        DeadKernelError,
+    ) as problem:  # an exception in a cell, or a kernel that died under it
         error = describe_error(notebook, problem)
     finally:
         seconds = time.perf_counter() - start
@@ -129,19 +150,21 @@ def read_json(file: Path) -> dict:
 def summarise(profile, results: list[Result], keep_earlier: bool) -> dict:
     """What ``summary.json`` holds; with ``keep_earlier`` the minutes of notebooks that an earlier run executed are kept.
 
-    The scores come from what notebooks 03 and 05 keep under ``results/``; they are left out when a notebook failed, and when they belong
-    to other settings than these.
+    The scores come from what notebooks 03 and 05 keep for these settings; they are left out when a notebook failed.
     """
     failed = {result.notebook.stem: result.error for result in results if result.error}
-    minutes = read_json(profile.output_dir / "summary.json").get("minutes", {}) if keep_earlier else {}
+    minutes = (
+        read_json(profile.output_dir / "summary.json").get("minutes", {}) if keep_earlier else {}
+    )
     minutes |= {result.notebook.stem: round(result.seconds / 60, 2) for result in results}
-    scores, training = ({} if failed else load_results(profile, name) or {} for name in ("truncation", "training"))
+    scores = {} if failed else load_results(profile, "truncation") or {}
+    tuned = {} if failed else read_manifest(tuned_folder(profile)) or {}
     return {
         "profile": profile.name,
         **where_measured(),
         "minutes": dict(sorted(minutes.items())),
         "ndcg_at_10": {"base": scores.get("base", {}), "finetuned": scores.get("finetuned", {})},
-        "train_seconds": training.get("train_seconds"),
+        "train_seconds": tuned.get("train_seconds"),
         "failed": failed,
     }
 
@@ -161,29 +184,53 @@ def print_report(profile, summary: dict, index: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status: 0, 1 when a notebook failed, 2 when there was nothing to run or no place to write."""
-    parser = argparse.ArgumentParser(prog="python -m tools.run_course", description="Run the course's notebooks in order.")
-    parser.add_argument("--only", nargs="+", metavar="NUMBER", help="run only these notebooks, for example: --only 00 04")
-    parser.add_argument(
-        "--part", choices=["1", "2", "all"], help="1: the published experiment and the appendices; 2: make it yours"
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.run_course", description="Run the course's notebooks in order."
     )
-    parser.add_argument("--notebooks", type=Path, metavar="FOLDER", help="where the notebooks are, if not in the clone")
     parser.add_argument(
-        "--store", action="store_true", help="for maintainers: put the executed notebooks in place of the sources"
+        "--only",
+        nargs="+",
+        metavar="NUMBER",
+        help="run only these notebooks, for example: --only 00 04",
+    )
+    parser.add_argument(
+        "--part",
+        choices=["1", "2", "all"],
+        help="1: the published experiment and the appendices; 2: make it yours",
+    )
+    parser.add_argument(
+        "--notebooks",
+        type=Path,
+        metavar="FOLDER",
+        help="where the notebooks are, if not in the clone",
+    )
+    parser.add_argument(
+        "--store",
+        action="store_true",
+        help="for maintainers: put the executed notebooks in place of the sources",
     )
     options = parser.parse_args(arguments)
     try:
         profile = load_profile()
         part = options.part or ("all" if options.store else "1")
         notebooks = find_notebooks(options.notebooks, options.only, part)
-    except (FileNotFoundError, ValueError) as problem:
+        needs(
+            "run", *sorted({extra for notebook in notebooks for extra in extras_of(notebook.stem)})
+        )
+    except (FileNotFoundError, ValueError, ModuleNotFoundError) as problem:
         print(problem, file=sys.stderr)
         return 2
     try:
-        return run(profile, notebooks, options.store, keep_earlier=bool(options.only) or part == "2")
+        return run(
+            profile, notebooks, options.store, keep_earlier=bool(options.only) or part == "2"
+        )
     except OSError as problem:
         if problem.errno not in NO_PLACE:
             raise
-        print(f"\nthe outputs folder cannot be written ({problem.strerror}): {NO_PLACE[problem.errno]}", file=sys.stderr)
+        print(
+            f"\nthe outputs folder cannot be written ({problem.strerror}): {NO_PLACE[problem.errno]}",
+            file=sys.stderr,
+        )
         return 2
 
 
@@ -193,21 +240,34 @@ def run(profile, notebooks: list[Path], store: bool, keep_earlier: bool) -> int:
     (profile.output_dir / "notebooks" / ".writable").write_bytes(bytes(2**20))
     (profile.output_dir / "notebooks" / ".writable").unlink()
     earlier = read_json(profile.output_dir / "summary.json").get("minutes", {})
-    print(f"Running {len(notebooks)} notebooks with profile {profile.name}; results go to {profile.output_dir}", flush=True)
+    print(
+        f"Running {len(notebooks)} notebooks with profile {profile.name}; results go to {profile.output_dir}",
+        flush=True,
+    )
     start, results = time.perf_counter(), []
     for i, notebook in enumerate(notebooks, start=1):
-        expected = f"(took {earlier[notebook.stem]:.1f} min before) " if notebook.stem in earlier else ""
+        expected = (
+            f"(took {earlier[notebook.stem]:.1f} min before) " if notebook.stem in earlier else ""
+        )
         print(f"[{i}/{len(notebooks)}] {notebook.stem:<24} {expected}", end="", flush=True)
         results.append(execute(notebook, profile.output_dir))
         elapsed = timedelta(seconds=round(time.perf_counter() - start))
         took = timedelta(seconds=round(results[-1].seconds))
-        print(f"{'FAILED' if results[-1].error else 'ok':<6}  took {took}, {elapsed} since the start", flush=True)
+        print(
+            f"{'FAILED' if results[-1].error else 'ok':<6}  took {took}, {elapsed} since the start",
+            flush=True,
+        )
         if results[-1].error:
             print(f"\n{notebook.name}, {results[-1].error}", file=sys.stderr)
-            print(f"What ran so far: {profile.output_dir / 'notebooks' / notebook.name}", file=sys.stderr)
+            print(
+                f"What ran so far: {profile.output_dir / 'notebooks' / notebook.name}",
+                file=sys.stderr,
+            )
             break
     summary = summarise(profile, results, keep_earlier)
-    (profile.output_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    (profile.output_dir / "summary.json").write_text(
+        json.dumps(summary, indent=2) + "\n", encoding="utf-8"
+    )
     print_report(profile, summary, write_index(profile, summary))
     if store and not summary["failed"]:
         for notebook in notebooks:

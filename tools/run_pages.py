@@ -7,7 +7,9 @@ import html
 from pathlib import Path
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
-STILL = "A control stands here when the notebook runs; the outputs beside it show the same without it."
+STILL = (
+    "A control stands here when the notebook runs; the outputs beside it show the same without it."
+)
 WRAPPED = "<style>.highlight pre {white-space: pre-wrap; overflow-wrap: anywhere}</style>"  # long lines of code are not cut off
 
 
@@ -66,7 +68,10 @@ def score_rows(summary: dict) -> list[tuple[str, str, str]]:
     """``(dimension, base, fine-tuned)`` as text, widest dimension first; a score that is missing is a dash."""
     base, finetuned = summary["ndcg_at_10"]["base"], summary["ndcg_at_10"]["finetuned"]
     dimensions = sorted({*base, *finetuned}, key=int, reverse=True)
-    return [(dim, *(f"{scores[dim]:.3f}" if dim in scores else "–" for scores in (base, finetuned))) for dim in dimensions]
+    return [
+        (dim, *(f"{scores[dim]:.3f}" if dim in scores else "–" for scores in (base, finetuned)))
+        for dim in dimensions
+    ]
 
 
 def write_index(profile, summary: dict) -> Path:

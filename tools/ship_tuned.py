@@ -1,5 +1,7 @@
-"""Ship what ``make notebooks`` made: notebook 03's tuned model into ``assets/tiny-finetuned`` and the run's scores and minutes into
-``assets/measured/tiny_run.json``: ``python -m tools.ship_tuned``.
+"""Ship what ``make notebooks`` made: ``python -m tools.ship_tuned``.
+
+Notebook 03's tuned model with its manifest and its model card goes into ``assets/tiny-finetuned``,
+the run's scores and minutes into ``assets/measured/tiny_run.json``.
 """
 
 from __future__ import annotations
@@ -7,28 +9,42 @@ from __future__ import annotations
 import json
 import shutil
 
-from vdr_helpers.evaluation import finetuned_model
+from vdr_helpers.cache import atomic_write
+from vdr_helpers.model_card import set_facts
+from vdr_helpers.models import finetuned_model, tuned_folder
 from vdr_helpers.profiles import assets_folder, load_profile
-from vdr_helpers.stamps import write_whole
 
-CARD = "README.md"
+ABOUT = """It reads generated pages only: it is for learning how fine-tuning works, and of no use on real
+documents. Every name and figure in its data is invented.
+
+"""
+
+
+def shipped_card(text: str) -> str:
+    """The library's card of the tuned model with its language, its licence and what it is for."""
+    text = set_facts(text, {"Language": "en", "License": "apache-2.0"})
+    return text.replace("## Model Details\n", ABOUT + "## Model Details\n", 1)
 
 
 def main() -> None:
-    """Copy the model, which must be the reader's own of the ``tiny`` profile as it is shipped; the folder's card stays."""
+    """Copy the model, which must be the reader's own of ``tiny`` as it is shipped."""
     profile = load_profile("tiny")
     own, origin = finetuned_model(profile)
-    if own != str(profile.output_dir / "finetuned"):
-        raise SystemExit(f"there is no tuned model of your own ({origin}): run make notebooks first")
+    if own != str(tuned_folder(profile)):
+        raise SystemExit(
+            f"there is no tuned model of your own ({origin}): run make notebooks first"
+        )
     shipped = assets_folder() / "tiny-finetuned"
-    card = (shipped / CARD).read_text(encoding="utf-8")
     shutil.rmtree(shipped)
     shutil.copytree(own, shipped)
-    (shipped / CARD).write_text(card, encoding="utf-8")
+    card = shipped / "README.md"
+    card.write_text(shipped_card(card.read_text(encoding="utf-8")), encoding="utf-8")
     summary = json.loads((profile.output_dir / "summary.json").read_text(encoding="utf-8"))
     run = {"what": "tiny profile, seed 42, the run whose outputs the notebooks store"}
-    run |= {name: summary[name] for name in ("versions", "device", "minutes", "train_seconds", "ndcg_at_10")}
-    write_whole(assets_folder() / "measured" / "tiny_run.json", json.dumps(run, indent=1) + "\n")
+    for name in ("versions", "device", "minutes", "train_seconds", "ndcg_at_10"):
+        run[name] = summary[name]
+    file = assets_folder() / "measured" / "tiny_run.json"
+    atomic_write(file, json.dumps(run, indent=1) + "\n")
     print("assets/tiny-finetuned is notebook 03's tuned model now")
 
 

@@ -16,14 +16,16 @@ import re
 import sys
 from pathlib import Path
 
-import nbformat
-
 from tools.run_course import find_notebooks
 from tools.run_pages import image_descriptions, without_controls
 from tools.tables import ROOT
+from vdr_helpers.extras import needs
 
 SHORT = 5  # lines of code that may stand below a text
-STYLES, SCRIPTS = ("dist/reveal.css", "dist/theme/white.css"), ("dist/reveal.js", "plugin/notes/notes.js")
+STYLES, SCRIPTS = (
+    ("dist/reveal.css", "dist/theme/white.css"),
+    ("dist/reveal.js", "plugin/notes/notes.js"),
+)
 # nbconvert's page, without require.js, jQuery, Mermaid and MathJax: no notebook of the course needs them
 TEMPLATE = """\
 {%- extends 'index.html.j2' -%}
@@ -79,7 +81,11 @@ def parts_of(cell) -> list:
         parts[0].outputs = [output for output in cell.outputs if not is_shown(output)]
         for output in filter(is_shown, cell.outputs):
             parts.append(copy.deepcopy(cell))
-            parts[-1].source, parts[-1].outputs, parts[-1].metadata["tags"] = "", [output], ["alone"]
+            parts[-1].source, parts[-1].outputs, parts[-1].metadata["tags"] = (
+                "",
+                [output],
+                ["alone"],
+            )
     return parts
 
 
@@ -90,7 +96,9 @@ def as_slides(notebook):
         for i, part in enumerate(parts_of(cell)):
             part.id, kind = f"{cell.id}-{i}", slide_type(number, part)
             below_outputs = cells and cells[-1].get("outputs")  # they fill the screen
-            part.metadata["slideshow"] = {"slide_type": "subslide" if kind == "-" and below_outputs else kind}
+            part.metadata["slideshow"] = {
+                "slide_type": "subslide" if kind == "-" and below_outputs else kind
+            }
             cells.append(part)
     slides = copy.deepcopy(notebook)
     slides.cells = cells
@@ -100,11 +108,19 @@ def as_slides(notebook):
 def written_in(page: str, reveal: Path) -> str:
     """The page with reveal.js inside, from the folder that a package of it unpacks to. Raises ``FileNotFoundError`` for another folder."""
     for name in STYLES:
-        style = re.sub(r"@import[^;]+;", "", (reveal / name).read_text(encoding="utf-8"))  # fonts: the machine has its own
-        page = re.sub(rf'<link[^>]+{name}"[^>]*>', lambda _, style=style: f"<style>{style}</style>", page)
+        style = re.sub(
+            r"@import[^;]+;", "", (reveal / name).read_text(encoding="utf-8")
+        )  # fonts: the machine has its own
+        page = re.sub(
+            rf'<link[^>]+{name}"[^>]*>', lambda _, style=style: f"<style>{style}</style>", page
+        )
     for name in SCRIPTS:
         script = (reveal / name).read_text(encoding="utf-8").replace("</script", r"<\/script")
-        page = re.sub(rf'<script src="[^"]+{name}"></script>', lambda _, script=script: f"<script>{script}</script>", page)
+        page = re.sub(
+            rf'<script src="[^"]+{name}"></script>',
+            lambda _, script=script: f"<script>{script}</script>",
+            page,
+        )
     return page
 
 
@@ -115,23 +131,45 @@ def as_page(notebook, reveal: Path | None = None) -> str:
     from nbconvert import SlidesExporter
 
     loader = DictLoader({"course.html.j2": TEMPLATE})
-    exporter = SlidesExporter(extra_loaders=[loader], template_file="course.html.j2", reveal_theme="white")
+    exporter = SlidesExporter(
+        extra_loaders=[loader], template_file="course.html.j2", reveal_theme="white"
+    )
     page, _ = exporter.from_notebook_node(as_slides(notebook))
     soup, descriptions = BeautifulSoup(page, "html.parser"), image_descriptions(notebook)
     for image in soup.select("img[src]"):
-        image["alt"] = descriptions.get("".join(image["src"].partition("base64,")[2].split()), image.get("alt", ""))
-    scripts = "".join(f'<script src="{exporter.reveal_url_prefix}/{name}"></script>' for name in SCRIPTS)
-    page = str(soup).replace("</head>", LOOK + "</head>", 1).replace("</body>", scripts + START + "</body>", 1)
+        image["alt"] = descriptions.get(
+            "".join(image["src"].partition("base64,")[2].split()), image.get("alt", "")
+        )
+    scripts = "".join(
+        f'<script src="{exporter.reveal_url_prefix}/{name}"></script>' for name in SCRIPTS
+    )
+    page = (
+        str(soup)
+        .replace("</head>", LOOK + "</head>", 1)
+        .replace("</body>", scripts + START + "</body>", 1)
+    )
     return written_in(page, reveal) if reveal else page
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns 0, or 2 for a number that fits no notebook or a folder without reveal.js."""
-    parser = argparse.ArgumentParser(prog="python -m tools.slides", description=__doc__.partition("\n")[0])
-    parser.add_argument("numbers", nargs="*", metavar="NUMBER", help="which notebooks; all of them without one")
-    parser.add_argument("--reveal", type=Path, metavar="FOLDER", help="an unpacked reveal.js 4, which goes into the pages")
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.slides", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument(
+        "numbers", nargs="*", metavar="NUMBER", help="which notebooks; all of them without one"
+    )
+    parser.add_argument(
+        "--reveal",
+        type=Path,
+        metavar="FOLDER",
+        help="an unpacked reveal.js 4, which goes into the pages",
+    )
     parser.add_argument("--folder", type=Path, default=ROOT / "outputs" / "slides")
     options = parser.parse_args(arguments)
+    needs("run")
+    import nbformat
+
     try:
         files = find_notebooks(only=options.numbers or None)
         pages = {file: as_page(nbformat.read(file, as_version=4), options.reveal) for file in files}
@@ -139,7 +177,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(problem, file=sys.stderr)
         return 2
     except FileNotFoundError as problem:
-        print(f"no {problem.filename}: --reveal wants the folder that `npm pack reveal.js@4.0.2` unpacks to", file=sys.stderr)
+        print(
+            f"no {problem.filename}: --reveal wants the folder that `npm pack reveal.js@4.0.2` unpacks to",
+            file=sys.stderr,
+        )
         return 2
     options.folder.mkdir(parents=True, exist_ok=True)
     for file, page in pages.items():

@@ -1,7 +1,8 @@
-"""Write the README's tables and its figure from the stored results: ``python -m tools.tables``; a test holds the two together.
+"""Write tables and the README's figure from the stored results: ``python -m tools.tables``.
 
-Every table stands between ``<!-- name: start -->`` and ``<!-- name: end -->``. ``tiny``: notebook 03's run and three seeds; ``choices``: one
-thing changed at a time; ``recipes``: the published recipe against the course's. The figure is the one that notebook 05 stores.
+A test holds texts and results together. Every table stands between ``<!-- name: start -->`` and
+``<!-- name: end -->``, in ``README.md`` or ``docs/benchmarks.md``. The figure is the one that
+notebook 05 stores.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ import base64
 import json
 from pathlib import Path
 
+from vdr_helpers.cache import atomic_write
 from vdr_helpers.profiles import assets_folder
-from vdr_helpers.published import measured
-from vdr_helpers.stamps import write_whole
+from vdr_helpers.published import measured, published
 
 ROOT = assets_folder().parent
 README = ROOT / "README.md"
+BENCHMARKS = ROOT / "docs" / "benchmarks.md"
 FIGURE = ROOT / "assets" / "readme_result.png"
 RECIPES = ROOT / "benchmarks" / "results" / "recipes_tiny.json"
 
@@ -25,14 +27,53 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows])
 
 
+def course_table() -> str:
+    """What ``make course`` prints at its end: NDCG@10 of base and tuned model by dimensions."""
+    scores = measured("tiny_run")["ndcg_at_10"]
+    rows = [
+        f"{dim:>7}   {base:>6.3f}  {scores['finetuned'][dim]:>10.3f}"
+        for dim, base in scores["base"].items()
+    ]
+    return "\n".join(["```", "NDCG@10     base  fine-tuned", *rows, "```"])
+
+
+def headline_table() -> str:
+    """Five rows of the published experiment beside what notebooks 03 to 05 measured on ``tiny``."""
+    run, card = measured("tiny_run")["ndcg_at_10"], published()
+    widest, *_, narrowest = run["base"]
+    base, tuned = run["base"], run["finetuned"]
+    published_rows = card["dimensions"]
+    first, last = published_rows[0], published_rows[-1]
+    rows = [
+        ["NDCG@10 of the base, all dimensions", first["base"], base[widest]],
+        ["NDCG@10 fine-tuned, all dimensions", first["finetuned"], tuned[widest]],
+        ["NDCG@10 fine-tuned, a thirty-second of them", last["finetuned"], tuned[narrowest]],
+    ]
+    texts = [[name, f"{theirs:.3f}", f"{ours:.3f}"] for name, theirs, ours in rows]
+    for name, theirs, ours in (
+        ("kept at a thirty-second, fine-tuned", last["finetuned"] / first["finetuned"], tuned),
+        ("kept at a thirty-second, base", last["base"] / first["base"], base),
+    ):
+        texts.append([name, f"{theirs:.0%}", f"{ours[narrowest] / ours[widest]:.0%}"])
+    return markdown(["", "Published, 2B model", "Measured here, `tiny`"], texts)
+
+
 def tiny_table() -> str:
     """NDCG@10 by dimension of base, notebook 03's own run and the seeds, and what is kept at the fewest dimensions."""
     seeds, own = measured("tiny_seeds"), measured("tiny_run")["ndcg_at_10"]["finetuned"]
     base, runs = seeds["base_ndcg_at_10"], [run["ndcg_at_10"] for run in seeds["runs"]]
     widest, *_, narrowest = base
     numbers = ", ".join(str(run["seed"]) for run in seeds["runs"])
-    head = ["Dimensions", "Base", "Fine-tuned, the notebooks' run (seed 42)", f"Fine-tuned, seeds {numbers}"]
-    rows = [[dim, f"{base[dim]:.3f}", f"{own[dim]:.3f}", ", ".join(f"{run[dim]:.3f}" for run in runs)] for dim in base]
+    head = [
+        "Dimensions",
+        "Base",
+        "Fine-tuned, the notebooks' run (seed 42)",
+        f"Fine-tuned, seeds {numbers}",
+    ]
+    rows = [
+        [dim, f"{base[dim]:.3f}", f"{own[dim]:.3f}", ", ".join(f"{run[dim]:.3f}" for run in runs)]
+        for dim in base
+    ]
     kept = [f"{scores[narrowest] / scores[widest]:.0%}" for scores in (base, own, *runs)]
     return markdown(head, [*rows, [f"kept at {narrowest}", *kept[:2], ", ".join(kept[2:])]])
 
@@ -42,7 +83,12 @@ def choices_table() -> str:
     choices = measured("choices")["choices"]
     widest, *_, narrowest = next(iter(choices.values()))["ndcg_at_10"]
     rows = [
-        [name, f"{run['ndcg_at_10'][widest]:.3f}", f"{run['ndcg_at_10'][narrowest]:.3f}", f"{run['train_seconds']:.0f}"]
+        [
+            name,
+            f"{run['ndcg_at_10'][widest]:.3f}",
+            f"{run['ndcg_at_10'][narrowest]:.3f}",
+            f"{run['train_seconds']:.0f}",
+        ]
         for name, run in choices.items()
     ]
     return markdown(["Choice", f"NDCG@10 at {widest}", f"at {narrowest}", "Training, s"], rows)
@@ -62,7 +108,10 @@ def recipes_table() -> str:
     return markdown(["Part", "Published recipe, s", "Course, s", "Times faster (range)"], rows)
 
 
-TABLES = {"tiny": tiny_table, "choices": choices_table, "recipes": recipes_table}
+TABLES = {
+    README: {"course": course_table, "headline": headline_table},
+    BENCHMARKS: {"tiny": tiny_table, "choices": choices_table, "recipes": recipes_table},
+}
 
 
 def between_marks(text: str, name: str, content: str) -> str:
@@ -74,17 +123,22 @@ def between_marks(text: str, name: str, content: str) -> str:
     return before + start + content + end + rest.partition(end)[2]
 
 
-def with_tables(text: str) -> str:
-    """The README's ``text`` with every table written anew. Raises ``ValueError`` for a table without its two marks."""
-    for name, table in TABLES.items():
+def with_tables(file: Path, text: str) -> str:
+    """The ``text`` of a file with its tables written anew. Raises ``ValueError`` for one without its two marks."""
+    for name, table in TABLES[file].items():
         text = between_marks(text, name, table())
     return text
 
 
 def curve_of_notebook_05() -> bytes:
     """The PNG that notebook 05 stores of its truncation curve. Raises ``ValueError`` where it stores none."""
-    cells = json.loads((ROOT / "notebooks" / "05_truncate.ipynb").read_text(encoding="utf-8"))["cells"]
-    outputs = next((cell["outputs"] for cell in cells if '"measured here"' in "".join(cell["source"])), [])
+    cells = json.loads((ROOT / "notebooks" / "05_truncate.ipynb").read_text(encoding="utf-8"))[
+        "cells"
+    ]
+    outputs = next(
+        (cell["outputs"] for cell in cells if '"measured here": means' in "".join(cell["source"])),
+        [],
+    )
     for output in outputs:
         if "image/png" in output.get("data", {}):
             return base64.b64decode("".join(output["data"]["image/png"]))
@@ -92,5 +146,6 @@ def curve_of_notebook_05() -> bytes:
 
 
 if __name__ == "__main__":
-    write_whole(FIGURE, curve_of_notebook_05())
-    write_whole(Path(README), with_tables(README.read_text(encoding="utf-8")))
+    atomic_write(FIGURE, curve_of_notebook_05())
+    for path in TABLES:
+        atomic_write(path, with_tables(path, path.read_text(encoding="utf-8")))

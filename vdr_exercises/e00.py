@@ -1,67 +1,100 @@
-"""Exercises of notebook 00: a profile for a purpose, the rank of a page, and a search that may refuse."""
+"""Exercises of notebook 00: a profile for a purpose, a page's rank, a search that refuses."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import torch
 
-from vdr_exercises import NotYet, a_number, exercise, returned
+from vdr_exercises import asks_for_a_function, exercise
+from vdr_exercises.answers import a_number_or_none, unlike
 
 
-@exercise("0.1")
+@exercise(
+    "0.1",
+    mistakes={
+        "the real weights and pages, which have to be downloaded": "full",
+        "it says nothing about the published size": "tiny",
+        "is none of the profiles": "small",
+    },
+    another=SimpleNamespace(name="rehearsal"),
+)
 def profile_that_measures_a_card(answer, profiles) -> str:
-    """The name of the profile that has the published size and downloads no weights; ``profiles`` are the names there are."""
+    """The profile with the published size and no download; ``profiles`` are the names there are."""
     name = getattr(answer, "name", answer)
-    if not isinstance(name, str) or name not in profiles:
+    if not isinstance(name, str):
+        return unlike("the name of a profile", answer)
+    if name not in profiles:
         return f"{name!r} is none of the profiles: {', '.join(profiles)}"
     if name == "full":
         return "`full` loads the real weights and pages, which have to be downloaded first"
     if name == "tiny":
-        return "`tiny` fits nearly everywhere, so that it fits says nothing about the published size"
-    return "" if name == "rehearsal" else "look for the profile with the published size and random weights"
+        return "`tiny` fits nearly everywhere, so it says nothing about the published size"
+    return "" if name == "rehearsal" else "find the profile with the published size, random weights"
 
 
-@exercise("0.2")
-def rank_of_a_page(answer) -> str:
-    """``answer(scores, right)``: the place of page number ``right`` when pages are sorted by their scores (a tensor), 1 for the best."""
-    scores = torch.tensor([0.31, 0.82, 0.55, 0.74, 0.12, 0.68])
-    for right in (3, 1, 4, 2):
-        better = int((scores > scores[right]).sum())
-        found = a_number(returned(answer, scores.clone(), right))
-        if found == better + 1:
-            continue
-        here = f"scores {[round(score, 2) for score in scores.tolist()]}, page {right}: you say {found:g}"
-        if found == len(scores) - better:
-            return f"{here}; a high score is good, so count the pages that score higher"
-        if found == better:
-            return f"{here}; a rank is counted from 1, for the best page too"
-        if found == int(scores.argsort(descending=True)[right]):
-            return f"{here}; `argsort` says which page stands in a place, you want the place of a page"
-        return f"{here}; {better} pages score higher, so its rank is {better + 1}"
-    return ""
+SCORES = torch.tensor([0.31, 0.82, 0.55, 0.74, 0.12, 0.68])
 
 
-@exercise("0.3")
-def answers_or_refuses(answer, measured) -> str:
-    """``answer(scores, lowest)``: the number of the best page, or ``None`` when even its score is below ``lowest``; ``scores`` is a tensor."""
-    if not callable(answer):
-        raise NotYet(f"a function is asked for, and the type of yours is {type(answer).__name__}")
-    made_up = torch.tensor([0.41, 0.66, 0.83, 0.52])
-    for scores, lowest in ((made_up, 0.7), (made_up, 0.9), (made_up, 0.5), (measured, -1.0), (measured, 2.0)):
-        found, best = answer(scores.clone(), lowest), int(scores.argmax())
-        here = f"best score {scores.max():.2f}, lowest allowed {lowest:g}"
-        if scores.max() < lowest:
-            if found is not None:
-                return f"{here}: return `None`, not {found!r}"
-        elif found is None:
-            if bool((scores < lowest).any()):
-                return f"{here}: refused, though the best page is good enough; it does not matter that others are not"
-            return f"{here}: refused, and every page is good enough"
-        elif (number := a_number(found)) == best:
-            continue
-        elif abs(number - float(scores.max())) < 1e-6:
-            return f"{here}: {number:.2f} is the score; the number of the page is asked for, `argmax`"
-        elif number in range(len(scores)) and scores[int(number)] >= lowest:
-            return f"{here}: page {number:g} is good enough, and page {best} is better"
-        else:
-            return f"{here}: you say {found!r}, and page {best} has the best score"
-    return ""
+@asks_for_a_function(
+    "0.2",
+    inputs=[(SCORES, right) for right in (3, 1, 4, 2)],
+    mistakes={
+        "a rank is counted from 1, also for the best page": lambda scores, right: (
+            scores > scores[right]
+        ).sum(),
+        "a high score is good, so count the pages that score higher": lambda scores, right: (
+            scores <= scores[right]
+        ).sum(),
+        "`argsort` says which page is in a place, not in which place a page is": (
+            lambda scores, right: scores.argsort(descending=True)[right]
+        ),
+    },
+    otherwise="its rank is {expected}, one more than the number of pages that score higher",
+    another=lambda scores, right: sorted(scores, reverse=True).index(scores[right]) + 1,
+)
+def rank_of_a_page(scores, right):
+    """The rank of page number ``right``, 1 for the best; ``scores`` is a tensor, one per page."""
+    return (scores > scores[right]).sum() + 1
+
+
+FOUR_SCORES = torch.tensor([0.41, 0.66, 0.83, 0.52])
+
+
+@asks_for_a_function(
+    "0.3",
+    inputs=lambda measured: [
+        (FOUR_SCORES, 0.7),
+        (FOUR_SCORES, 0.9),
+        (FOUR_SCORES, 0.5),
+        (measured, -1.0),
+        (measured, 2.0),
+    ],
+    returns=a_number_or_none,
+    mistakes={
+        "even the best score is below what is allowed, so return `None`": (
+            lambda scores, lowest: scores.argmax()
+        ),
+        "the best page is good enough, whatever the others are": (
+            lambda scores, lowest: None if (scores < lowest).any() else scores.argmax()
+        ),
+        "that is the score, and the number of the page is asked for: `argmax`": (
+            lambda scores, lowest: scores.max() if scores.max() >= lowest else None
+        ),
+    },
+    otherwise="expected {expected}, the page with the best score, or `None` if that is too low",
+    another=lambda scores, lowest: next(
+        (page for page in scores.argsort(descending=True) if scores[page] > lowest), None
+    ),
+)
+def answers_or_refuses(scores, lowest):
+    """The number of the best page, ``None`` when even its score is below ``lowest``."""
+    return scores.argmax() if scores.max() >= lowest else None
+
+
+def stand_ins() -> dict:
+    """What the exercises and their folded solutions read of notebook 00."""
+    return {
+        "PROFILES": {"tiny": None, "full": None, "rehearsal": None},
+        "scores": torch.linspace(0.2, 0.8, 20).roll(7),
+    }

@@ -1,4 +1,4 @@
-"""Exercises of appendix 3: a rank among fewer pages, what must be encoded again, ranks with ties, and what chance makes of them."""
+"""Exercises of appendix 3: a rank among fewer pages, what to encode again, ties and chance."""
 
 from __future__ import annotations
 
@@ -7,129 +7,171 @@ from collections.abc import Mapping
 
 import torch
 
-from vdr_exercises import NotYet, a_number, exercise, returned, two
+from vdr_exercises import asks_for_a_function, exercise
+from vdr_exercises.answers import NotYet, a_number, a_pair, unlike
+
+SCORES = torch.tensor([0.52, 0.81, 0.47, 0.66, 0.90, 0.33, 0.71, 0.58, 0.95, 0.20])
 
 
-@exercise("a3.1")
-def rank_in_a_part(answer, measured) -> str:
-    """``answer(scores, right, kept)``: the rank of page ``right`` when only the pages ``kept`` are searched; ``right`` is one of them.
-
-    ``scores``: a tensor, one score a page of the whole corpus; ``kept``: page numbers.
-    """
-    made_up = torch.tensor([0.52, 0.81, 0.47, 0.66, 0.90, 0.33, 0.71, 0.58, 0.95, 0.20])
-    real = torch.as_tensor(measured).detach().float().cpu()
-    middle = int(real.argsort()[len(real) // 2])  # a page with others before and behind it, whatever the model
-    cases = [
-        (made_up, 3, [0, 2, 3, 8, 9, 6]),
-        (made_up, 7, [1, 7, 9]),
-        (made_up, 5, list(range(10))),
-        (real, middle, sorted({*range(0, len(real), 3), middle})),
+def parts_of_a_corpus(measured) -> list[tuple]:
+    """Inputs of exercise a3.1; of the notebook's scores a page with others before and behind it."""
+    measured = torch.as_tensor(measured).detach().float().cpu()
+    middle = int(measured.argsort()[len(measured) // 2])
+    return [
+        (SCORES, 3, [0, 2, 3, 8, 9, 6]),
+        (SCORES, 7, [1, 7, 9]),
+        (SCORES, 5, list(range(10))),
+        (measured, middle, sorted({*range(0, len(measured), 3), middle})),
     ]
-    for scores, right, kept in cases:
-        try:
-            found = a_number(returned(answer, scores.clone(), right, list(kept)))
-        except IndexError:
-            return f"pages {kept}, right page {right}: after the cut there is no page {right} any more; take its score before you cut"
-        part, own = scores[kept], scores[right]
-        if found == int((part > own).sum()) + 1:
-            continue
-        here = f"{len(kept)} of {len(scores)} pages, the right one has the number {right}: you say rank {found:g}"
-        if right < len(kept) and found == int((part > part[right]).sum()) + 1:
-            return f"{here}, the rank of page {kept[right]}, which is number {right} of those kept; take the score of the right page before you cut"
-        if found == int((scores > own).sum()) + 1:
-            return f"{here}, its rank among all pages; count only those that are kept"
-        if found == int((part > own).sum()):
-            return f"{here}: a rank is counted from 1"
-        if found == int((part < own).sum()) + 1 or found == int((part <= own).sum()):
-            return f"{here}: the page with the highest score has rank 1"
-        return f"{here}: {int((part > own).sum())} kept pages have a higher score"
-    return ""
 
 
-AGAIN = {
-    "pages": ({"pages"}, "pages of another size are another input, and the queries are as they were"),
-    "number format": ({"queries", "pages"}, "other weights make other vectors of queries and of pages alike"),
+@asks_for_a_function(
+    "a3.1",
+    inputs=parts_of_a_corpus,
+    mistakes={
+        "after the cut its number means another page: take the right page's score before": (
+            lambda scores, right, kept: (scores[kept] > scores[kept][right]).sum() + 1
+        ),
+        "that is its rank among all pages; count only those that are kept": (
+            lambda scores, right, kept: (scores > scores[right]).sum() + 1
+        ),
+        "a rank is counted from 1": lambda scores, right, kept: (
+            scores[kept] > scores[right]
+        ).sum(),
+    },
+    otherwise="expected {expected}, one more than the kept pages with a higher score",
+    another=lambda scores, right, kept: (
+        sorted(kept, key=scores.__getitem__, reverse=True).index(right) + 1
+    ),
+)
+def rank_in_a_part(scores, right_page, kept):
+    """The rank of ``right_page`` when only the pages ``kept`` are searched, itself one of them.
+
+    ``scores``: a tensor, one score per page of the whole corpus; ``kept``: page numbers.
+    """
+    return (scores[kept] > scores[right_page]).sum() + 1
+
+
+BOTH = {"queries", "pages"}
+SIDES = {"queries": {"queries"}, "pages": {"pages"}, "both": BOTH, "nothing": set()}
+SETTINGS = {
+    "pages": ({"pages"}, "pages of another size are another input, and the queries stay"),
+    "number format": (BOTH, "other weights make other vectors of queries and of pages"),
     "prompt": ({"queries"}, "the prompt stands in front of a query; no page has it"),
     "truncation": (set(), "a shorter vector is the beginning of one that is there"),
     "ties": (set(), "they are a matter of comparing vectors, which stay as they are"),
 }
-WORDS = {"queries": {"queries"}, "pages": {"pages"}, "both": {"queries", "pages"}, "nothing": set()}
+RIGHT = {setting: sides for setting, (sides, _) in SETTINGS.items()}
 
 
-@exercise("a3.2")
+@exercise(
+    "a3.2",
+    mistakes={
+        "of queries and of pages": RIGHT | {"number format": "pages"},
+        "no page has it": RIGHT | {"prompt": "both"},
+        "the beginning of one that is there": RIGHT | {"truncation": "both"},
+    },
+    another=RIGHT | {"number format": ("pages", "queries"), "ties": None},
+)
 def what_to_encode_again(answer) -> str:
-    """A dictionary, one of `AGAIN`'s settings to "queries", "pages", "both" or "nothing"; a set or list of the two is taken too."""
+    """A dictionary, each of `SETTINGS` to "queries", "pages", "both" or "nothing".
+
+    A list or set of the two is taken too, and ``None`` for nothing.
+    """
     if not isinstance(answer, Mapping):
-        raise NotYet(f"a dictionary is asked for, and the type of yours is {type(answer).__name__}")
-    if missing := [setting for setting in AGAIN if setting not in answer]:
-        return f"these settings are missing: {', '.join(missing)}"
-    for setting, (right, why) in AGAIN.items():
+        raise NotYet(unlike("a dictionary", answer))
+    for setting, (right, why) in SETTINGS.items():
+        if setting not in answer:
+            return f"expected the keys {', '.join(SETTINGS)}, found {', '.join(map(str, answer))}"
         said = answer[setting]
-        try:
-            found = WORDS[said] if isinstance(said, str) else set(said or ())
-        except (KeyError, TypeError):
-            found = {"?"}
-        if not found <= WORDS["both"]:
-            return f'{setting}: "queries", "pages", "both" or "nothing" are the answers, not {said!r}'
+        found = SIDES.get(said) if isinstance(said, str) else set(said or ())
+        if found is None or not found <= BOTH:
+            return f'{setting}: expected "queries", "pages", "both" or "nothing", found {said!r}'
         if found != right:
             return f"{setting}, you say {said!r}: {why}"
     return ""
 
 
-@exercise("a3.3")
-def ranks_with_ties(answer, measured, right_page: int) -> str:
-    """``answer(scores, right)``: the rank of page ``right`` with pages that score exactly as high behind it, then in front of it."""
-    made_up = torch.tensor([0.75, 0.50, 0.75, 0.25, 0.875, 0.75, 0.50])
-    cases = [(made_up, 2), (made_up, 6), (made_up, 4), (torch.as_tensor(measured).detach().float().cpu(), right_page)]
-    for scores, right in cases:
-        found = two(returned(answer, scores.clone(), right), "the rank with equal pages behind, then with them in front")
-        behind, in_front = map(a_number, found)
-        best, worst = int((scores > scores[right]).sum()) + 1, int((scores >= scores[right]).sum())
-        if (behind, in_front) == (best, worst):
-            continue
-        here = f"pages that score higher: {best - 1}, the same: {worst - best}; you say {behind:g} and {in_front:g}"
-        if (behind, in_front) == (worst, best):
-            return f"{here}: the rank with equal pages behind comes first, and is the better one"
-        if (behind, in_front) == (best, worst + 1):
-            return f"{here}: `>=` counts the right page itself too, so that there is nothing to add"
-        if (behind, in_front) in ((best - 1, worst - 1), (best - 1, worst)):
-            return f"{here}: a rank is counted from 1"
-        if behind == in_front:
-            return f"{here}: both are the same; where do the equal pages count?"
-        return f"{here}: the ranks are {best} and {worst}"
-    return ""
+TIED = torch.tensor([0.75, 0.50, 0.75, 0.25, 0.875, 0.75, 0.50])
 
 
-def _gain(rank: float) -> float:
+@asks_for_a_function(
+    "a3.3",
+    inputs=lambda measured, right_page: [
+        (TIED, 2),
+        (TIED, 6),
+        (TIED, 4),
+        (torch.as_tensor(measured).detach().float().cpu(), right_page),
+    ],
+    returns=a_pair(a_number, "the rank with equal pages behind, then with them in front"),
+    mistakes={
+        "the rank with equal pages behind comes first, and is the better one": (
+            lambda scores, right: (
+                (scores >= scores[right]).sum(),
+                (scores > scores[right]).sum() + 1,
+            )
+        ),
+        "`>=` counts the right page itself too, so that there is nothing to add": (
+            lambda scores, right: (
+                (scores > scores[right]).sum() + 1,
+                (scores >= scores[right]).sum() + 1,
+            )
+        ),
+        "both are the same; where do the equal pages count?": lambda scores, right: (
+            [(scores > scores[right]).sum() + 1] * 2
+        ),
+    },
+    otherwise="expected {expected}",
+    another=lambda scores, right: torch.stack(
+        [(scores > scores[right]).sum() + 1, len(scores) - (scores < scores[right]).sum()]
+    ),
+)
+def ranks_with_ties(scores, right_page):
+    """The rank of page ``right_page`` with equal pages behind it, then with them in front of it."""
+    return (scores > scores[right_page]).sum() + 1, (scores >= scores[right_page]).sum()
+
+
+def gain(rank):
+    """What a right page at ``rank`` adds to NDCG@10."""
     return 1 / math.log2(1 + rank) if rank <= 10 else 0.0
 
 
-@exercise("a3.4")
-def gain_left_to_chance(answer) -> str:
-    """``answer(best, worst)``: what a query adds to NDCG@10 on average when its rank is any from ``best`` to ``worst``, each as likely."""
-    for best, worst in ((1, 2), (1, 5), (4, 4), (8, 13), (11, 20)):
-        found, places = a_number(returned(answer, best, worst)), range(best, worst + 1)
+def mean(values) -> float:
+    values = list(values)
+    return sum(values) / len(values)
 
-        def near(value, found=found):
-            return math.isclose(found, value, abs_tol=1e-4)
 
-        right = sum(map(_gain, places)) / len(places)
-        if near(right):
-            continue
-        here = f"ranks {best} to {worst}: you say {found:.3f}"
-        if near(_gain((best + worst) / 2)):
-            return f"{here}, the gain of the mean rank; the first places weigh more, so take the mean of the gains"
-        if near((_gain(best) + _gain(worst)) / 2):
-            return f"{here}, the mean of both ends; every place between them is as likely"
-        if near(sum(1 / math.log2(1 + rank) for rank in places) / len(places)):
-            return f"{here}: beyond the tenth place a page adds nothing"
-        if near(sum(map(_gain, places))):
-            return f"{here}, which is the sum; one of the {len(places)} places is taken, each as likely"
-        if near(sum(map(_gain, places[:-1])) / max(1, len(places) - 1)) or near(sum(map(_gain, places[:-1])) / len(places)):
-            return f"{here}: the worst rank is one of them"
-        if near(sum(1 / rank for rank in places) / len(places)):
-            return f"{here}: 1 / rank is MRR; NDCG divides by log2(1 + rank)"
-        if near(_gain(best)) or near(_gain(worst)):
-            return f"{here}, which is one end of what can happen"
-        return f"{here}, and the mean of the {len(places)} gains is {right:.3f}"
-    return ""
+@asks_for_a_function(
+    "a3.4",
+    inputs=[(1, 2), (1, 5), (4, 4), (8, 13), (11, 20)],
+    tolerance=1e-4,
+    mistakes={
+        "that is the gain of the mean rank; take the mean of the gains": (
+            lambda best, worst: gain((best + worst) / 2)
+        ),
+        "that is the mean of both ends; every place between them is as likely": (
+            lambda best, worst: (gain(best) + gain(worst)) / 2
+        ),
+        "beyond the tenth place a page adds nothing": (
+            lambda best, worst: mean(1 / math.log2(1 + rank) for rank in range(best, worst + 1))
+        ),
+    },
+    otherwise="expected {expected}, the mean of the gains of all places, both ends included",
+    another=lambda best, worst: sum(
+        gain(rank) / (worst - best + 1) for rank in range(best, worst + 1)
+    ),
+)
+def gain_left_to_chance(best, worst):
+    """What a query adds to NDCG@10 on average, its rank any from ``best`` to ``worst``."""
+    return mean(map(gain, range(best, worst + 1)))
+
+
+def stand_ins() -> dict:
+    """What the exercises and their folded solutions read of appendix 3."""
+    similarities = torch.rand(5, 40, generator=torch.Generator().manual_seed(0))
+    return {
+        "math": math,
+        "similarities": {"base": similarities},
+        "inexact": similarities.bfloat16(),
+        "right_pages": [11, 12, 13, 14, 15],
+    }

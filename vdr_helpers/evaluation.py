@@ -1,4 +1,8 @@
-"""Evaluation inputs, cached embeddings and checkpoints; notebooks 03 and 04 show the code, later ones call it."""
+"""Evaluation inputs, scores and intervals, embeddings that are kept, and results.
+
+Notebook 03 shows how the inputs are built; notebook 04 shows :func:`ranks`, :func:`ndcg_at_10`,
+:func:`interval`, :func:`with_interval` and :func:`paired_test` as they stand here.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,30 @@ import json
 from importlib.metadata import version
 from pathlib import Path
 
-from vdr_helpers import stamps
-from vdr_helpers.pages import show_progress
-from vdr_helpers.profiles import PROFILES, Profile
+import numpy
+from scipy import stats
 
+from vdr_helpers.cache import (
+    atomic_write,
+    cached,
+    read_json,
+    read_manifest,
+    replace_folder,
+    settings_key,
+    stage_folder,
+)
+from vdr_helpers.models import (
+    base_settings,
+    finetuned_model,
+    model_key,
+    use_matrix_product,
+    weights_hash,
+)
+from vdr_helpers.pages import show_progress
+from vdr_helpers.profiles import Profile, assets_folder
+from vdr_helpers.splits import split_settings, splits_folder
+
+CONTROL = "measured/without_matryoshka.safetensors"  # under assets/, for notebook 05
 ENCODED_AT_ONCE = 500  # pages between two lines of progress
 
 
@@ -29,7 +53,9 @@ def retrieval_inputs(eval_dataset) -> tuple[dict, dict, dict, dict]:
     queries, corpus, relevant_docs, hard_negatives = {}, {}, {}, {}
     for i, row in enumerate(eval_dataset):
         if not row["query"] or not row["query"].strip():
-            raise ValueError(f"row {i} has an empty query: filter it out, an empty query matches nothing")
+            raise ValueError(
+                f"row {i} has an empty query: filter it out, an empty query matches nothing"
+            )
         queries[f"q{i}"], relevant_docs[f"q{i}"] = row["query"], {f"q{i}-positive"}
         corpus[f"q{i}-positive"] = row["image"]
         negatives = {f"q{i}-{name}": row[name] for name in names}
@@ -38,124 +64,138 @@ def retrieval_inputs(eval_dataset) -> tuple[dict, dict, dict, dict]:
     return queries, corpus, relevant_docs, hard_negatives
 
 
-def ranks(similarities, right_pages: list[int], equal_in_front: bool = False):
-    """The rank of each query's right page, 1 for the first place (notebook 04 takes it apart).
+def ranks(similarities, right_pages, equal_in_front=False):
+    """The rank of each query's right page, 1 for the first place: a tensor of shape (queries,).
 
-    ``similarities``: tensor of shape (queries, pages); ``right_pages``: the column of each query's right page. Pages exactly as similar
-    as the right one count behind it, or in front of it with ``equal_in_front``.
+    `similarities`: a tensor of shape (queries, pages); `right_pages`: the column of each query's
+    right page. Pages exactly as similar as the right one count behind it, or in front of it with
+    `equal_in_front`.
     """
-    own = similarities[range(len(right_pages)), right_pages][:, None]
-    return (similarities >= own).sum(dim=1) if equal_in_front else (similarities > own).sum(dim=1) + 1
+    right = similarities[range(len(right_pages)), right_pages][:, None]
+    if equal_in_front:
+        return (similarities >= right).sum(dim=1)
+    return (similarities > right).sum(dim=1) + 1
 
 
-def embedding_key(model, queries: list[str], pages: list[str]) -> str:
-    """A key of everything that decides the embeddings: weights and number format as they are in memory, modules and their settings, width,
-    prompts, how text becomes tokens, how large a page may be, versions, and every text and page. Where the model lay is not in it.
+def ndcg_at_10(rank):
+    """NDCG@10 of each query from the rank of its one right page; `rank` may be an array."""
+    rank = numpy.asarray(rank)
+    return (rank <= 10) / numpy.log2(1 + rank)
+
+
+def interval(values):
+    """Low and high end of the 95 % bootstrap interval of the mean; `values`: one per query."""
+    queries = len(values)
+    draws = numpy.random.default_rng(0).integers(0, queries, size=(2000, queries))
+    return numpy.percentile(values[draws].mean(axis=1), [2.5, 97.5])
+
+
+def with_interval(values, sign=""):
+    """The mean of `values` with its interval, as text; `sign="+"` for a difference."""
+    low, high = interval(values)
+    return f"{values.mean():{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"
+
+
+def paired_test(first, second):
+    """p-value of the paired permutation test; both arrays hold one value per query."""
+
+    def mean_difference(first, second, axis):
+        return (first - second).mean(axis=axis)
+
+    settings = {"permutation_type": "samples", "n_resamples": 9999, "rng": 0}
+    return stats.permutation_test((first, second), mean_difference, **settings).pvalue
+
+
+def embedding_settings(model, queries: list[str], pages: list[str]) -> dict:
+    """Everything that decides the embeddings: the model as it is in memory, the texts, and the content of every page file.
+
+    The model counts by its weights and compute dtype, modules, prompts, how text becomes tokens, and how large a page may be;
+    where it lay does not count.
     """
-    import torch
-
-    digest = hashlib.sha256()
-    for name, weight in model.state_dict().items():
-        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-        digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     network = model[0].auto_model
     configs = [network.config, *getattr(network, "peft_config", {}).values()]
-    settings = {
+    return {
+        "weights": weights_hash(model),
         "modules": str(model),
-        "network and adapters": [
-            {name: value for name, value in config.to_dict().items() if not name.endswith("name_or_path")} for config in configs
-        ],
+        "network and adapters": [deciding(config.to_dict()) for config in configs],
         "attention": network.config._attn_implementation,
-        "width": model.get_embedding_dimension(),  # a truncate_dim of the full width changes nothing
+        "dimensions": model.get_embedding_dimension(),
         "prompts": [model.prompts, model.default_prompt_name, model.max_seq_length],
-        "first query": model.preprocess(queries[:1], prompt=model.prompts.get("query"))["input_ids"].tolist(),
+        "first query": model.preprocess(queries[:1], prompt=model.prompts.get("query"))[
+            "input_ids"
+        ].tolist(),
         "images": model.processor.image_processor.to_dict(),
         "versions": [version(name) for name in ("sentence-transformers", "transformers")],
-        "queries": queries,
+        "queries": hashlib.sha256(json.dumps(queries).encode()).hexdigest()[:16],
+        "pages": files_hash(pages),
     }
-    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
-    for page in pages:
-        with Path(page).open("rb") as file:
+
+
+def deciding(config: dict) -> dict:
+    """A model's configuration without what decides no embedding: names of folders, and dimensions that a server may offer."""
+    return {
+        name: value
+        for name, value in config.items()
+        if not name.endswith("name_or_path") and name != "matryoshka_dimensions"
+    }
+
+
+def files_hash(files: list[str]) -> str:
+    """16 digits for the content of these files, in their order."""
+    digest = hashlib.sha256()
+    for path in files:
+        with Path(path).open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
 
 
 def embed_once(model, queries: list[str], pages: list[str], profile: Profile):
-    """``(query_embeddings, page_embeddings)`` as float32 tensors of shape (n, dims) on the CPU, encoded once and kept under ``outputs/``.
+    """``(query_embeddings, page_embeddings)``: float32 tensors of shape (queries, dimensions) and (pages, dimensions) on the CPU.
 
-    ``pages``: paths of image files. They are found again only for the same model, texts and pages (:func:`embedding_key`); change
-    anything, and they are encoded anew, with a line of progress for every 500. A file that does not open is named and made anew.
+    ``pages``: paths of image files. Embeddings are encoded once, at the model's full width, and kept; what is returned is cut to its
+    ``truncate_dim``, as the library cuts. They are found again only for the same model, texts and pages (:func:`embedding_settings`).
+    While pages are encoded, a line of progress is printed for every 500.
     """
-    import torch
     from safetensors import SafetensorError
-    from safetensors.torch import load_file, save
+    from safetensors.torch import load_file
 
-    path = profile.output_dir / "embeddings" / f"{embedding_key(model, queries, pages)}.safetensors"
-    if path.exists():
+    def make(folder: Path) -> None:
+        encode_all(model, queries, pages, profile, folder / "embeddings.safetensors")
+
+    notes = {"splits": splits_folder(profile).name}  # for tools.outputs
+    with model.truncate_embeddings(None):
+        settings = embedding_settings(model, queries, pages)
+        folder = cached(profile.output_dir, "embeddings", settings, make, notes)
         try:
-            kept = load_file(str(path))
-            return kept["queries"], kept["pages"]
-        except (SafetensorError, KeyError, OSError) as error:
-            print(f"embeddings/{path.name} is damaged ({type(error).__name__}): encoding anew")
-    settings = {"batch_size": profile.encode_batch_size, "convert_to_tensor": True, "show_progress_bar": False}
-    made, parts = {"queries": model.encode_query(queries, **settings).float().cpu().contiguous()}, []
+            kept = load_file(str(folder / "embeddings.safetensors"))
+        except SafetensorError as error:
+            print(f"{folder.name} is made anew: {type(error).__name__}")
+            folder = replace_folder(folder, settings, make, notes)
+            kept = load_file(str(folder / "embeddings.safetensors"))
+    return kept["queries"][:, : model.truncate_dim], kept["pages"][:, : model.truncate_dim]
+
+
+def encode_all(model, queries: list[str], pages: list[str], profile: Profile, file: Path) -> None:
+    """Encode queries and pages and write both as one safetensors file, with a line of progress for every 500 pages."""
+    import torch
+    from safetensors.torch import save_file
+
+    settings = {
+        "batch_size": profile.encode_batch_size,
+        "convert_to_tensor": True,
+        "show_progress_bar": False,
+    }
+    use_matrix_product(model)
+    query_embeddings = model.encode_query(queries, **settings).float().cpu()
+    parts = []
     for first in range(0, len(pages), ENCODED_AT_ONCE):
         some = pages[first : first + ENCODED_AT_ONCE]
         parts.append(model.encode_document(some, **settings).float().cpu())
         show_progress(first, first + len(some), len(pages), ENCODED_AT_ONCE)
-    made["pages"] = torch.cat(parts).contiguous()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    stamps.write_whole(path, save(made))
-    return made["queries"], made["pages"]
-
-
-def control_settings(profile: Profile, training: dict, queries: dict, corpus: dict) -> dict:
-    """What the stored control of notebook 05 belongs to: the base's weights, the data, the training but its loss, the order of texts and pages."""
-    return {
-        "base": {"name": profile.model_name, "weights": stamps.model_key(profile.base_model)},
-        "data": stamps.data_settings(profile),
-        "training": {name: value for name, value in training.items() if name not in ("loss", "not the published setting")},
-        "queries and pages": hashlib.sha256(json.dumps([queries, list(corpus)]).encode()).hexdigest()[:16],
-    }
-
-
-def is_named(profile: Profile) -> bool:
-    """Whether ``VDR_FINETUNED`` names the tuned model."""
-    usual = PROFILES[profile.name]
-    return (profile.finetuned_name, profile.finetuned_revision) != (usual.finetuned_name, usual.finetuned_revision)
-
-
-def finetuned_model(profile: Profile) -> tuple[str, str]:
-    """``(path or hub id, where it came from)``: the one that ``VDR_FINETUNED`` names, else your own from notebook 03, else the shipped one.
-
-    Raises ``ValueError`` that names what is damaged or differs from the profile; a folder without a note of ours differs.
-    """
-    own, again = profile.output_dir / "finetuned", "delete the folder and run notebook 03 again"
-    if is_named(profile):
-        return profile.finetuned_model, "the one that VDR_FINETUNED names"
-    if not own.exists():
-        return profile.finetuned_model, origin_of_shipped(profile, stamps.read_stamp(profile.finetuned_model))
-    where = f"the tuned model in outputs/{profile.name}/{own.name}"
-    if different := stamps.model_differences(stamps.read_stamp(own), profile):
-        raise ValueError(
-            f"{where} belongs to other settings than these ({'; '.join(different)}): run notebook 03 again, put the settings back, or "
-            "set VDR_OUTPUTS to another folder, and restart the kernel"
-        )
-    if damaged := stamps.damaged_files(own):
-        raise ValueError(f"{', '.join(damaged)} of {where} was cut, changed or deleted: {again}")
-    return str(own), "your own, from notebook 03"
-
-
-def origin_of_shipped(profile: Profile, stamp: dict | None) -> str:
-    """Where :func:`finetuned_model` is from for a reader who has not run notebook 03, and on which rows it was trained if not on these."""
-    origin, usual = "the shipped one (you have not run notebook 03)", PROFILES[profile.name].model_name
-    if stamp is None:  # a model on the hub has no note
-        return origin if profile.model_name == usual else f"{origin}, trained from {usual}, not from your base"
-    if base := stamps.differences(stamp, {"model": stamps.model_settings(profile)["model"]}):
-        raise ValueError(f"the shipped tuned model has another base than yours ({'; '.join(base)}): run notebook 03 first")
-    if data := stamps.data_differences(stamp["data"], profile):
-        return f"{origin}, trained on other data ({'; '.join(data)}): pages of this eval split may be among its training pages"
-    return origin
+    save_file(
+        {"queries": query_embeddings.contiguous(), "pages": torch.cat(parts).contiguous()},
+        str(file),
+    )
 
 
 def check_band(name: str, value: float, low: float, high: float, hint: str) -> None:
@@ -166,37 +206,70 @@ def check_band(name: str, value: float, low: float, high: float, hint: str) -> N
         print(f"[out of band] {name} = {value:.3f}, expected {low:g} to {high:g}. {hint}")
 
 
-def scored_model(profile: Profile) -> str:
-    """A key of the tuned model that scores belong to: its weights, or its id on the hub."""
-    own = profile.output_dir / "finetuned"
-    return stamps.model_key(own if own.exists() and not is_named(profile) else profile.finetuned_model)
+def results_folder(profile: Profile) -> Path:
+    """Where results are kept that belong to this base, these splits and the tuned model at hand."""
+    settings = {
+        "base": base_settings(profile),
+        "splits": split_settings(profile),
+        "tuned": model_key(finetuned_model(profile)[0]),
+    }
+    return stage_folder(profile.output_dir, "results", settings)
 
 
 def save_results(profile: Profile, name: str, results: dict) -> None:
-    """Keep ``results`` as ``results/<name>.json``, beside the base, the data and the tuned model at hand, which they belong to."""
-    folder = profile.output_dir / "results"
+    """Keep ``results`` as ``<name>.json`` of the base, splits and tuned model at hand."""
+    folder = results_folder(profile)
     folder.mkdir(parents=True, exist_ok=True)
-    made_from = stamps.model_settings(profile) | {"tuned": scored_model(profile)}
-    stamps.write_whole(folder / f"{name}.json", json.dumps(results | {"made_from": made_from}, indent=1) + "\n")
+    atomic_write(folder / f"{name}.json", json.dumps(results, indent=1) + "\n")
 
 
 def load_results(profile: Profile, name: str) -> dict | None:
-    """What :func:`save_results` kept under ``name``, or ``None`` where there is nothing.
+    """What :func:`save_results` kept under ``name`` for the base, splits and tuned model at hand, or ``None``.
 
-    A file that is damaged, or that belongs to another tuned model, base or data than those at hand, is named and counts as nothing.
+    A damaged file is named and counts as nothing.
     """
-    path = profile.output_dir / "results" / f"{name}.json"
-    if (results := stamps.read_json(path)) is None:
-        if path.exists():
-            print(f"results/{path.name} is damaged and left out: run the notebook that writes it again")
-        return None
-    made_from = results.pop("made_from", None)
-    different = stamps.model_differences(made_from, profile)
-    if not different and made_from.get("tuned") != scored_model(profile):
-        different = ["another tuned model"]
-    if different:
+    path = results_folder(profile) / f"{name}.json"
+    results = read_json(path)
+    if results is None and path.exists():
         print(
-            f"results/{path.name} was measured with other settings ({'; '.join(different)}) and is left out: run its notebook again"
+            f"{path.parent.name}/{path.name} is damaged and left out: run the notebook that writes it again"
         )
-        return None
     return results
+
+
+def control_settings(profile: Profile, trained: dict, queries: dict, corpus: dict) -> dict:
+    """What the stored embeddings of notebook 05's third curve belong to: all but the loss.
+
+    ``trained``: what the tuned model's manifest says of its training; ``queries`` and ``corpus``
+    count by texts, ids and order.
+    """
+    left_out = ("loss", "not the published setting")
+    texts_and_ids = json.dumps([queries, list(corpus)]).encode()
+    return {
+        "base": base_settings(profile),
+        "splits": split_settings(profile),
+        "trained": {name: value for name, value in trained.items() if name not in left_out},
+        "queries and pages": hashlib.sha256(texts_and_ids).hexdigest()[:16],
+    }
+
+
+def stored_control(profile: Profile, tuned: str, queries: dict, corpus: dict):
+    """``(embeddings, where they are from)`` of the model tuned without ``MatryoshkaLoss`` (05).
+
+    ``embeddings``: float32 tensors for queries and pages, made once by ``python -m
+    benchmarks.choices``; ``None`` unless all but the loss was as it was for the model in the folder
+    ``tuned``, and then the second value says what differs.
+    """
+    from safetensors import safe_open
+
+    manifest = read_manifest(tuned) or {}
+    if "trained" not in manifest:
+        return None, "left out: the tuned model has no manifest that says how it was trained"
+    asked = control_settings(profile, manifest["trained"], queries, corpus)
+    with safe_open(str(assets_folder() / CONTROL), framework="pt") as file:
+        found = json.loads(file.metadata()["settings"])
+        embeddings = file.get_tensor("queries").float(), file.get_tensor("pages").float()
+    different = [name for name in asked if settings_key(asked[name]) != settings_key(found[name])]
+    if different:
+        return None, f"left out: it was made with other settings ({', '.join(different)})"
+    return embeddings, "stored, tuned once (python -m benchmarks.choices)"

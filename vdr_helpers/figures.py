@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 
-TUNED, BASE, PUBLISHED = "#0b6e8a", "#8a8f98", "#5f6368"  # accent, neutral, and the dashed grey of published figures
+TUNED, BASE, PUBLISHED = (
+    "#0b6e8a",
+    "#8a8f98",
+    "#5f6368",
+)  # accent, neutral, and the dashed grey of published figures
 POSITIVE, NEGATIVE = "#1a7f37", "#b35900"
 LINES = [  # colour, marker and line of the curves in one figure: tuned, base, and what stands beside them
     (TUNED, "o", "-"), (BASE, "s", "-"), ("#b35900", "^", ":"), ("#6a3d9a", "D", "-."), ("#202124", "v", "--"),
@@ -14,8 +19,14 @@ LINES = [  # colour, marker and line of the curves in one figure: tuned, base, a
 WIDTH = 7.2  # inches: the text column, 720 pixels of a page
 # By a line's colour: small letters need the darker grey.
 LETTERS = {colour: colour for colour, *_ in LINES} | {BASE: PUBLISHED, PUBLISHED: PUBLISHED}
-DPI = 200  # two pixels of the picture for each of the page, so that dense screens show sharp letters
-BESIDE = [(x, y, away) for away in (7, 12, 20) for x, y in ((1, 1), (1, -1), (0, 1), (0, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0))]
+DPI = (
+    200  # two pixels of the picture for each of the page, so that dense screens show sharp letters
+)
+BESIDE = [
+    (x, y, away)
+    for away in (7, 12, 20)
+    for x, y in ((1, 1), (1, -1), (0, 1), (0, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0))
+]
 
 
 def new_figure(rows: int = 1, columns: int = 1, height: float = 3.2, **options):
@@ -40,7 +51,9 @@ def to_png(figure) -> bytes:
 
     drawn, buffer = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", facecolor="white")
-    Image.open(drawn).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
+    Image.open(drawn).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(
+        buffer, format="png", optimize=True
+    )
     return buffer.getvalue()
 
 
@@ -68,23 +81,45 @@ def label_points(axis, labels: list[tuple[str, list, str]]) -> None:
     axis.figure.draw_without_rendering()  # only now does the layout know where a point lies
     frame, unit, written = axis.get_window_extent(renderer), axis.figure.dpi / 72, []
     lines = [axis.transData.transform_path(line.get_path()) for line in axis.lines]
-    dots = [axis.transData.transform(dots.get_offsets()) for dots in axis.collections if isinstance(dots, PathCollection)]
+    dots = [
+        axis.transData.transform(dots.get_offsets())
+        for dots in axis.collections
+        if isinstance(dots, PathCollection)
+    ]
     dots = numpy.concatenate([*dots, *(line.vertices for line in lines)])
 
     def covered(point, box) -> int:
         near, middle = box.padded(5 * unit), (box.p0 + box.p1) / 2
         way = Path([point + 0.3 * (middle - point), middle])  # from the point to the label's middle
-        crossed = sum(line.intersects_bbox(near, filled=False) + line.intersects_path(way, filled=False) for line in lines)
+        crossed = sum(
+            line.intersects_bbox(near, filled=False) + line.intersects_path(way, filled=False)
+            for line in lines
+        )
         outside = not (frame.contains(*box.p0) and frame.contains(*box.p1))
-        return near.count_contains(dots) + 100 * crossed + 1000 * (box.count_overlaps(written) + outside)
+        return (
+            near.count_contains(dots)
+            + 100 * crossed
+            + 1000 * (box.count_overlaps(written) + outside)
+        )
 
     for text, points, colour in labels:
         at = axis.transData.transform(points)
-        style = {"textcoords": "offset points", "va": "bottom", "fontsize": 8, "color": colour, "in_layout": False}
+        style = {
+            "textcoords": "offset points",
+            "va": "bottom",
+            "fontsize": 8,
+            "color": colour,
+            "in_layout": False,
+        }
         label = axis.annotate(text, points[0], xytext=(0, 0), **style)
         size = numpy.array(label.get_window_extent(renderer).size)
-        moves = [unit * away * numpy.array([x, y]) + size * [(x - 1) / 2, (y - 1) / 2] for x, y, away in BESIDE]
-        places = [(point, Bbox.from_bounds(*(point + move), *size)) for move in moves for point in at]
+        moves = [
+            unit * away * numpy.array([x, y]) + size * [(x - 1) / 2, (y - 1) / 2]
+            for x, y, away in BESIDE
+        ]
+        places = [
+            (point, Bbox.from_bounds(*(point + move), *size)) for move in moves for point in at
+        ]
         _, box = min(places, key=lambda place: covered(*place))
         label.set_position((box.p0 - at[0]) / unit)
         written.append(box)
@@ -98,12 +133,16 @@ def page_grid(rows: Sequence[tuple], heading: str = "", height: float = 3.0):
     from PIL import Image
 
     colours = {"positive": POSITIVE, "hard negative": NEGATIVE}
-    figure, axes = new_figure(len(rows), max(len(pages) for pages, *_ in rows), height=height, squeeze=False)
+    figure, axes = new_figure(
+        len(rows), max(len(pages) for pages, *_ in rows), height=height, squeeze=False
+    )
     figure.get_layout_engine().set(hspace=0.1 if len(rows) > 1 else None)
     for line, (pages, titles, labels) in zip(axes, rows, strict=True):
         for axis in line[len(pages) :]:
             axis.set_axis_off()
-        for axis, (page, title, label) in zip(line, list(zip(pages, titles, labels, strict=True)), strict=False):
+        for axis, (page, title, label) in zip(
+            line, list(zip(pages, titles, labels, strict=True)), strict=False
+        ):
             kind = label.partition("\n")[0]
             axis.imshow(Image.open(page).convert("RGB") if isinstance(page, str) else page)
             axis.grid(False)
@@ -111,13 +150,23 @@ def page_grid(rows: Sequence[tuple], heading: str = "", height: float = 3.0):
             axis.set_xlabel(label, fontsize=9 if len(rows) == 1 else 8)
             axis.set_title(title, fontsize=9 if len(rows) == 1 else 8)
             for spine in axis.spines.values():
-                spine.set(visible=True, color=colours.get(kind, "#c3c7cc"), linewidth=3 if kind == "positive" else 2)
+                spine.set(
+                    visible=True,
+                    color=colours.get(kind, "#c3c7cc"),
+                    linewidth=3 if kind == "positive" else 2,
+                )
     if heading:
         figure.suptitle(heading, fontsize=10)
     return figure
 
 
-def page_row(pages: Sequence, titles: Sequence[str], kinds: Sequence[str], heading: str = "", height: float = 3.0):
+def page_row(
+    pages: Sequence,
+    titles: Sequence[str],
+    kinds: Sequence[str],
+    heading: str = "",
+    height: float = 3.0,
+):
     """One row of :func:`page_grid`. Raises ``ValueError`` if the three sequences differ in length or are empty."""
     return page_grid([(pages, titles, kinds)], heading, height)
 
@@ -129,36 +178,113 @@ def ranking(similarities, pages: Sequence, kinds: Sequence[str], heading: str = 
     models under it; ``kinds``: for each of ``pages`` how it is labelled, ``"positive"`` for the right one.
     """
     by_model = similarities if isinstance(similarities, dict) else {"rank": similarities}
-    orders, rows = {name: values.argsort(descending=True).tolist() for name, values in by_model.items()}, []
+    orders, rows = (
+        {name: values.argsort(descending=True).tolist() for name, values in by_model.items()},
+        [],
+    )
     for name, order in orders.items():
         shown = order[:best] + [place for place in order[best:] if kinds[place] == "positive"][:1]
-        titles = [f"{name} {order.index(place) + 1}\nscore {by_model[name][place]:.2f}" for place in shown]
+        titles = [
+            f"{name} {order.index(place) + 1}\nscore {by_model[name][place]:.2f}" for place in shown
+        ]
         others = {other: ranked for other, ranked in orders.items() if other != name}
-        labels = ["\n".join([kinds[i], *(f"{other}: {ranked.index(i) + 1}" for other, ranked in others.items())]) for i in shown]
+        labels = [
+            "\n".join(
+                [kinds[i], *(f"{other}: {ranked.index(i) + 1}" for other, ranked in others.items())]
+            )
+            for i in shown
+        ]
         rows.append(([pages[place] for place in shown], titles, labels))
     return page_grid(rows, heading, height=4 if len(rows) > 1 else min(3, 0.8 + 10 / len(shown)))
 
 
-def read_log(log_history: list[dict], dim: int | None = None) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
+def read_log(
+    log_history: list[dict], dim: int | None = None
+) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
     """``(losses, scores)`` as ``(step, value)`` pairs from ``trainer.state.log_history``; scores are NDCG@10, full width or ``dim``."""
     score = f"_cosine-{dim}d_ndcg@10" if dim else "_cosine_ndcg@10"
     losses = [(entry["step"], entry["loss"]) for entry in log_history if "loss" in entry]
-    return losses, [(entry["step"], value) for entry in log_history for name, value in entry.items() if name.endswith(score)]
+    return losses, [
+        (entry["step"], value)
+        for entry in log_history
+        for name, value in entry.items()
+        if name.endswith(score)
+    ]
 
 
 def training_curve(log_history: list[dict], dim: int | None = None):
-    """Training loss and NDCG@10 against the step, in two panels, from ``trainer.state.log_history`` (:func:`read_log`).
+    """Losses and NDCG@10 against the step, in two panels, from ``trainer.state.log_history``.
 
-    ``dim``: a second, shorter width whose NDCG@10 is drawn beside the full one.
+    The validation loss is drawn beside the training loss where it was logged. ``dim``: a second,
+    shorter width whose NDCG@10 is drawn beside the full one (:func:`read_log`).
     """
-    (losses, scores), short_scores = read_log(log_history), read_log(log_history, dim)[1] if dim else []
+    losses, scores = read_log(log_history)
+    short_scores = read_log(log_history, dim)[1] if dim else []
+    validation = [
+        (entry["step"], entry["eval_loss"]) for entry in log_history if "eval_loss" in entry
+    ]
+    panels = [
+        [("training" if validation else "", losses, "-"), ("validation", validation, ":")],
+        [
+            ("full width" if short_scores else "", scores, "-"),
+            (f"first {dim} dims", short_scores, ":"),
+        ],
+    ]
     figure, axes = new_figure(1, 2, height=2.8)
-    lines = [(axes[0], losses, "o", "-", ""), (axes[1], scores, "o", "-", "full width" if short_scores else "")]
-    lines.append((axes[1], short_scores, "s", ":", f"first {dim} dims"))
-    for axis, points, marker, style, _ in lines:
-        steps, values = [step for step, _ in points], [value for _, value in points]
-        axis.plot(steps, values, color=TUNED, marker=marker, linestyle=style, markersize=4)
-    axes[0].set(xlabel="step", title="training loss (sum over dimensions)")
+    for axis, lines in zip(axes, panels, strict=True):
+        for _, points, style in lines:
+            marker = "o" if style == "-" else "s"
+            steps, values = [step for step, _ in points], [value for _, value in points]
+            axis.plot(steps, values, color=TUNED, marker=marker, linestyle=style, markersize=4)
+    axes[0].set(xlabel="step", title="loss (sum over dimensions)")
     axes[1].set(xlabel="step", title="NDCG@10 on eval")
-    label_points(axes[1], [(label, list(points), TUNED) for axis, points, _, _, label in lines if label and points])
+    for axis, lines in zip(axes, panels, strict=True):
+        named = [(label, list(points), TUNED) for label, points, _ in lines if label and points]
+        label_points(axis, named)
     return figure
+
+
+def truncation_curve(panels: dict, bands: dict | None = None):
+    """NDCG@10 against the number of dimensions, a panel for each title (notebook 05).
+
+    ``panels``: ``{title: {curve: {width: score}}}``; a title that starts with "published" makes dashed
+    grey lines. ``bands``: ``{curve: {width: (low, high)}}``, shaded in the other panels. "tuned" and
+    "base" look alike in every figure.
+    """
+    figure, axes = new_figure(1, len(panels), height=3.6, squeeze=False, sharey=True)
+    for axis, (title, curves) in zip(axes[0], panels.items(), strict=True):
+        is_published = title.startswith("published")
+        draw_widths(axis, curves, {} if is_published else bands or {}, is_published)
+        axis.set_title(title, fontsize=10)
+    heights = [score for axis in axes[0] for line in axis.lines for score in line.get_ydata()]
+    heights += [low for band in (bands or {}).values() for low, _ in band.values()]
+    bottom = max(0, math.floor(10 * min(heights) - 0.5) / 10)
+    axes[0][0].set(ylabel="NDCG@10", ylim=(bottom, 1))
+    for axis in axes[0]:
+        labels = [
+            (line.get_label(), line.get_xydata()[::-1].tolist(), LETTERS[line.get_color()])
+            for line in axis.lines
+        ]
+        label_points(axis, labels)
+    return figure
+
+
+def draw_widths(axis, curves: dict, bands: dict, is_published: bool) -> None:
+    """Draw ``{curve: {width: score}}`` with their bands, and name the widths on the axis."""
+    others = [name for name in curves if name not in ("tuned", "base")]
+    place = {"tuned": 0, "base": 1} | {name: 2 + i for i, name in enumerate(others)}
+    for name, curve in curves.items():
+        colour, marker, style = LINES[place[name]]
+        if is_published:
+            colour, style = PUBLISHED, "--"
+        look = {"color": colour, "marker": marker, "linestyle": style, "markersize": 5}
+        filled = colour if place[name] < 2 else "white"
+        axis.plot(list(curve), list(curve.values()), label=name, markerfacecolor=filled, **look)
+        if name in bands:
+            lows, highs = zip(*bands[name].values(), strict=True)
+            axis.fill_between(list(bands[name]), lows, highs, color=colour, alpha=0.16, linewidth=0)
+    widths = list(next(iter(curves.values())))
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(widths, [f"{width:,}" for width in widths], rotation=45)
+    axis.minorticks_off()
+    axis.set_xlabel("dimensions kept")

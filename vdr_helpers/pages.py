@@ -1,4 +1,4 @@
-"""Pages as the model sees them: opened safely, fingerprinted, presized, and kept as files (notebook 02)."""
+"""Pages as the model sees them: opened safely, presized, and kept once as files named by their content (notebook 02)."""
 
 from __future__ import annotations
 
@@ -8,73 +8,82 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+from vdr_helpers.cache import atomic_write
 from vdr_helpers.source import Source
-from vdr_helpers.stamps import write_whole
 
 READERS = 3  # row groups that are read at once, if they are small
-BYTES_AT_ONCE = 256 * 2**20  # stored bytes of the row groups that are read at once; a larger one is read alone
-COPIES = 3  # a page lies in the store, in train or eval, and in full
+BYTES_AT_ONCE = (
+    256 * 2**20
+)  # stored bytes of the row groups that are read at once; a larger one is read alone
 PROGRESS_PAGES = 1000
-LARGEST_PAGE = 50_000_000  # pixels; a larger image in a dataset is a mistake or a decompression bomb
-PAGE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")  # Pillow knows more; some of them start other programs
+LARGEST_PAGE = (
+    50_000_000  # pixels; a larger image in a dataset is a mistake or a decompression bomb
+)
+PAGE_FORMATS = (
+    "PNG",
+    "JPEG",
+    "WEBP",
+    "TIFF",
+    "BMP",
+    "GIF",
+)  # Pillow knows more; some of them start other programs
 
 
 def open_page(data: bytes):
-    """The decoded RGB page, upright and on white. Raises ``ValueError`` with the reason, and nothing else, whatever the bytes are.
+    """The decoded RGB page, upright and on white.
 
-    The size is checked before the pixels are unpacked, and only :data:`PAGE_FORMATS` are tried. A camera's note of how the page was held
-    (EXIF) is followed, as ``datasets.Image`` does; what is transparent becomes white, as in the model's own image processor.
+    Raises ``ValueError`` with the reason, and nothing else, whatever the bytes are. The size is checked before the pixels are unpacked,
+    and only :data:`PAGE_FORMATS` are tried. A camera's note of how the page was held (EXIF) is followed, as ``datasets.Image`` does;
+    what is transparent becomes white, as in the model's own image processor.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     try:
         with Image.open(io.BytesIO(data), formats=PAGE_FORMATS) as image:
             width, height = image.size
             if width * height <= LARGEST_PAGE:
-                image = ImageOps.exif_transpose(image)
-                if not image.has_transparency_data:
-                    return image.convert("RGB")
-                paper = Image.new("RGBA", image.size, "white")
-                return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
+                return as_rgb(image)
     except Exception as error:  # a damaged file can raise nearly anything inside a decoder, and must not stop the run
         raise ValueError(f"does not open ({type(error).__name__})") from error
     raise ValueError(f"has {width} x {height} pixels, the limit is {LARGEST_PAGE:,}")
 
 
+def as_rgb(image):
+    """A PIL image of any mode as an upright RGB page on white; 16-bit and float grey levels are scaled to 8 bits."""
+    import numpy
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":  # convert("RGB") would clip these at 255
+        levels = numpy.asarray(image, dtype=numpy.float64)
+        if not numpy.isfinite(levels).all():
+            raise ValueError("holds levels that are not finite")
+        # Integers up to 65,535, or floats from 0 to 1 or to 255, as scanners and numpy write them.
+        brightest = levels.max()
+        white = 65_535 if brightest > 255 else 255 if brightest > 1 or image.mode != "F" else 1
+        image = Image.fromarray((levels.clip(0, white) * (255 / white)).round().astype(numpy.uint8))
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    paper = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
+
+
 def fingerprint(page) -> str:
-    """SHA-1 of an RGB page's size and pixels; equal pages under two ids share it."""
+    """SHA-1 of an RGB page's size and pixels, 40 hexadecimal digits: the name of its file, and so its only identity."""
     return hashlib.sha1(str(page.size).encode() + page.tobytes(), usedforsecurity=False).hexdigest()
-
-
-def page_fingerprint(data: bytes) -> str | None:
-    """:func:`fingerprint` of an image file's bytes, or ``None`` if it does not open."""
-    with suppress(ValueError):
-        return fingerprint(open_page(data))
-
-
-def read_page(image: dict | None, processor) -> tuple[str | None, bytes | str]:
-    """``(fingerprint of the page, PNG bytes of the presized page)`` of an undecoded image, or ``(None, why it was skipped)``."""
-    if not image or not image.get("bytes"):
-        return None, "has no image"
-    buffer = io.BytesIO()
-    try:
-        page = open_page(image["bytes"])
-        presize(page, processor).save(buffer, "PNG", compress_level=1)
-    except ValueError as error:  # smart_resize refuses a page that is more than 200 times as long as wide
-        return None, str(error)
-    return fingerprint(page), buffer.getvalue()
 
 
 def presize(image, processor):
     """The page at the size that the processor would make of it, so that its own resize becomes the identity.
 
     ``image``: a PIL page of any size; ``processor``: the model's. Returns an RGB PIL page. The processor's ``pixel_values`` are
-    bit-identical before and after (notebook 02), and every later read decodes a small page.
+    bit-identical before and after (notebook 02), and every later read decodes a small page. Raises ``ValueError`` for a page that is
+    more than 200 times as long as wide.
     """
     from torchvision.transforms.v2 import functional
     from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
@@ -88,94 +97,176 @@ def presize(image, processor):
         min_pixels=settings.size["shortest_edge"],
         max_pixels=settings.size["longest_edge"],
     )
-    if height * width > settings.size["longest_edge"] or max(height, width) > 200 * min(height, width):
+    if height * width > settings.size["longest_edge"] or max(height, width) > 200 * min(
+        height, width
+    ):
         return image  # so thin that no size in multiples of 32 fits: the processor's resize would not be the identity on it
     pixels = functional.pil_to_tensor(image)
-    resized = functional.resize(pixels, [height, width], interpolation=functional.InterpolationMode.BICUBIC, antialias=True)
+    resized = functional.resize(
+        pixels, [height, width], interpolation=functional.InterpolationMode.BICUBIC, antialias=True
+    )
     return functional.to_pil_image(resized)
 
 
-class PageStore:
-    """A folder of presized pages. ``fingerprints``: ``{page number: SHA-1 of the original's pixels, None where it does not open}``.
+def read_page(image: dict | None, processor) -> tuple[str | None, bytes | str]:
+    """``(fingerprint, PNG bytes)`` of the presized page of an undecoded image, or ``(None, why it was skipped)``."""
+    if not image or not image.get("bytes"):
+        where = f", only a path: {Path(image['path']).name}" if image and image.get("path") else ""
+        return None, f"has no image{where}"
+    try:
+        page = presize(open_page(image["bytes"]), processor)
+    except ValueError as error:
+        return None, str(error)
+    buffer = io.BytesIO()
+    page.save(buffer, "PNG", compress_level=1)
+    return fingerprint(page), buffer.getvalue()
 
-    A page counts by its line in ``index.jsonl``, which is written after its file: a kill leaves no half page that counts.
+
+class PageStore:
+    """A folder of presized pages, each once, in a file named by its fingerprint.
+
+    ``fingerprints``: ``{source row: fingerprint of its page, None where it does not open}``; ``problems``: why those do not. A page counts
+    by its line in ``index.jsonl``, which is written after its file: a kill leaves no half page that counts.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.lock = folder, threading.Lock()
         self.fingerprints: dict[int, str | None] = {}
-        self.sizes: dict[int, int] = {}  # page number: bytes of its PNG file
-        self.problems: dict[int, str] = {}  # page number: why it was skipped
-        index = folder / "index.jsonl"
-        for line in filter(None, index.read_bytes().split(b"\n") if index.exists() else ()):
-            with suppress(ValueError, TypeError):  # a damaged line: its page is fetched again
+        self.problems: dict[int, str] = {}
+        self.sizes: dict[str, int] = {}  # bytes of a page's file, by fingerprint
+        self._read_index()
+        self._forget_damaged()
+
+    def _read_index(self) -> None:
+        index = self.folder / "index.jsonl"
+        lines = index.read_bytes().split(b"\n") if index.exists() else []
+        for line in lines:
+            with suppress(
+                ValueError, TypeError
+            ):  # empty, or cut by a kill: its page is fetched again
                 self._note(*json.loads(line))
-        there = {file.name: file.stat().st_size for file in folder.glob("*.png")}
-        damaged = [number for number, size in self.sizes.items() if there.get(f"{number:06d}.png") != size]
-        for number in damaged:
-            del self.fingerprints[number]
+
+    def _forget_damaged(self) -> None:
+        there = {file.stem: file.stat().st_size for file in self.folder.glob("*.png")}
+        damaged = {name for name, size in self.sizes.items() if there.get(name) != size}
         if damaged:
-            print(f"{len(damaged)} page files of {folder.name} are damaged or gone, {damaged[0]:06d}.png first: fetched again")
+            print(
+                f"{len(damaged)} page files of {self.folder.name} are damaged or gone, {min(damaged)}.png first: fetched again"
+            )
+        for name in damaged:
+            del self.sizes[name]
+        for row in [row for row, name in self.fingerprints.items() if name in damaged]:
+            del self.fingerprints[row]
 
-    def path(self, number: int) -> str | None:
-        """The page's PNG file, for ``datasets.Image``; ``None`` where the page does not open. ``KeyError`` if it was not fetched."""
-        return None if self.fingerprints[number] is None else str(self.folder / f"{number:06d}.png")
+    def path(self, row: int) -> str | None:
+        """The PNG file of a source row's page; ``None`` where it does not open. ``KeyError`` if it was not fetched."""
+        name = self.fingerprints[row]
+        return None if name is None else str(self.folder / f"{name}.png")
 
-    def add(self, number: int, fingerprint: str | None, content: bytes | str) -> None:
-        """Keep a page: its fingerprint and PNG bytes, or ``None`` and the reason why it was skipped."""
+    def add(self, row: int, fingerprint: str | None, content: bytes | str) -> None:
+        """Keep a row's page: its fingerprint and PNG bytes, or ``None`` and the reason why it was skipped."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        if fingerprint is not None:
-            write_whole(self.folder / f"{number:06d}.png", content)
-        entry = [number, fingerprint, content if fingerprint is None else len(content)]
-        with self.lock, (self.folder / "index.jsonl").open("a", encoding="utf-8") as index:
-            index.write("\n" + json.dumps(entry))  # the new line first: after half a line of a killed run, this one is whole
-        self._note(*entry)
+        with self.lock:
+            if fingerprint is None:
+                entry = [row, None, content]
+            else:
+                entry = [row, fingerprint, self.sizes.get(fingerprint, len(content))]
+                if fingerprint not in self.sizes:
+                    atomic_write(self.folder / f"{fingerprint}.png", content)
+            with (self.folder / "index.jsonl").open("a", encoding="utf-8") as index:
+                index.write(
+                    "\n" + json.dumps(entry)
+                )  # the new line first: after half a line of a killed run, this one is whole
+            self._note(*entry)
 
-    def _note(self, number: int, fingerprint: str | None, size_or_problem: int | str) -> None:
-        self.fingerprints[number] = fingerprint
-        (self.problems if fingerprint is None else self.sizes)[number] = size_or_problem
+    def _note(self, row: int, fingerprint: str | None, size_or_problem: int | str) -> None:
+        self.fingerprints[row] = fingerprint
+        if fingerprint is None:
+            self.problems[row] = size_or_problem
+        else:
+            self.sizes[fingerprint] = size_or_problem
 
 
 def show_progress(before: int, done: int, total: int, every: int, what: str = "pages") -> None:
-    """Print ``[####----] 1,000 of 2,000 pages`` for each multiple of ``every`` in ``before`` < multiple <= ``done``; ``tqdm``'s moving bar
-    would leave other text in a stored notebook in every run.
+    """Print ``[####----] 1,000 of 2,000 pages`` for each multiple of ``every`` in ``before`` < multiple <= ``done``.
+
+    ``tqdm``'s moving bar would leave other text in a stored notebook in every run.
     """
     for mark in range(every * (before // every + 1), done + 1, every):
         filled = 20 * mark // total
         print(f"[{'#' * filled}{'-' * (20 - filled)}] {mark:,} of {total:,} {what}")
 
 
-def fetch_pages(source: Source, numbers: Iterable[int], store: PageStore, processor, column: str = "image") -> None:
-    """Fetch these source rows' pages, shrink them to what the model sees, and keep them in ``store``; what it holds is not fetched again.
+def fetch_pages(
+    source: Source, rows: Iterable[int], store: PageStore, processor, column: str = "image"
+) -> None:
+    """Fetch these source rows' pages, presize them and keep them in ``store``; what it holds is not fetched again.
 
     A line of progress is printed every 1,000 pages. After the first row group the size of the rest is estimated from the pages at hand,
     and ``OSError`` stops the run if the disk is too small for it. A page that does not open is kept as such and listed in ``problems``.
     """
-    wanted = set(numbers)
-    groups = list(source.groups_of(wanted - store.fingerprints.keys()).items())
-    total, done = len(wanted), len(wanted & store.fingerprints.keys())
+    wanted = set(rows)
+    missing = wanted - store.fingerprints.keys()
+    groups = list(source.groups_of(missing).items())
+    total, done = len(wanted), len(wanted) - len(missing)
     show_progress(0, done, total, PROGRESS_PAGES)
     largest = max((source.bytes_of([column], [group]) for group, _ in groups), default=0)
     threads = READERS if READERS * largest <= BYTES_AT_ONCE else 1
 
-    def fetch_group(group: int, rows: list[int]) -> int:
-        """Read, shrink and keep one row group's pages; returns their number. A piece at a time, so that a large group fits in memory."""
-        rest = iter(rows)
-        for records in source.read_pieces(group, rows, [column]):
-            pages = shrinkers.map(lambda record: read_page(record[column], processor), records)
-            for page, number in zip(pages, rest, strict=False):
-                store.add(number, *page)
-        return len(rows)
+    def fetch_group(group_and_rows: tuple[int, list[int]]) -> int:
+        """Read, presize and keep one row group's pages, some at a time so that a large group fits in memory."""
+        group, rows_here = group_and_rows
+        first = 0
+        for records in source.read_pieces(group, rows_here, [column]):
+            pages = presizers.map(lambda record: read_page(record[column], processor), records)
+            for row, page in zip(rows_here[first : first + len(records)], pages, strict=True):
+                store.add(row, *page)
+            first += len(records)
+        return len(rows_here)
 
-    with ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as shrinkers, ThreadPoolExecutor(threads) as readers:
-        for some in (groups[:1], groups[1:]):  # from the first one's pages the size of the rest is estimated
-            if store.sizes:
-                needed = (total - done) * COPIES * sum(store.sizes.values()) / len(store.sizes)
-                if needed > (free := shutil.disk_usage(store.folder).free):
-                    raise OSError(
-                        f"the pages need about {needed / 1e9:.1f} GB more under outputs, {free / 1e9:.1f} GB are free: make room, set "
-                        "VDR_OUTPUTS to a folder on a larger disk, or try fewer rows first (VDR_ROWS=1000:100)"
-                    )
-            for count in readers.map(lambda group: fetch_group(*group), some):
+    with (
+        ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as presizers,
+        ThreadPoolExecutor(threads) as readers,
+    ):
+        for some in (
+            groups[:1],
+            groups[1:],
+        ):  # from the first one's pages the size of the rest is estimated
+            check_room(store, total - done)
+            for count in readers.map(fetch_group, some):
                 show_progress(done, done + count, total, PROGRESS_PAGES)
                 done += count
+
+
+def fetch_chosen(choose: Callable, source: Source, store: PageStore, processor):
+    """What ``choose(fingerprint_of)`` returns once every page that it looks at has been fetched.
+
+    ``fingerprint_of(row)`` is a page's fingerprint, ``None`` where it does not open. One that was not fetched yet counts as good and
+    unlike all others; it is fetched, and the choice is made again, until it rests on fetched pages alone (notebook 02).
+    """
+    while True:
+        unknown: set[int] = set()
+
+        def fingerprint_of(row: int, unknown: set[int] = unknown) -> str | None:
+            if row in store.fingerprints:
+                return store.fingerprints[row]
+            unknown.add(row)
+            return f"row {row}, not fetched yet"
+
+        chosen = choose(fingerprint_of)
+        if not unknown:
+            return chosen
+        fetch_pages(source, unknown, store, processor)
+
+
+def check_room(store: PageStore, pages: int) -> None:
+    """``OSError`` unless the disk has room for so many more pages of the mean size of those that the store holds."""
+    if not store.sizes:
+        return
+    needed = pages * sum(store.sizes.values()) / len(store.sizes)
+    free = shutil.disk_usage(store.folder).free
+    if needed > free:
+        raise OSError(
+            f"the pages need about {needed / 1e9:.1f} GB more under outputs, {free / 1e9:.1f} GB are free: make room, set "
+            "VDR_OUTPUTS to a folder on a larger disk, or try fewer rows first (VDR_ROWS=1000:100)"
+        )

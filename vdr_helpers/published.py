@@ -18,7 +18,10 @@ def read_asset(name: str) -> dict:
 
 
 def published() -> dict:
-    """All published figures: ``models`` (20), ``dimensions`` (7), ``metrics``, ``training_log``, ``hyperparameters``, ``statistics``."""
+    """The model card whole, under the names of its parts, such as ``architecture``, ``usage``, ``models`` (20) or ``training_log``.
+
+    ``tests/test_published.py`` names the notebook that shows each part beside what was measured here.
+    """
     return read_asset("published.json")
 
 

@@ -19,12 +19,14 @@ import pyarrow
 import pyarrow.parquet
 from fsspec.core import url_to_fs
 
+from vdr_helpers.cache import cached
 from vdr_helpers.profiles import Profile
-from vdr_helpers.stamps import CORPUS_VERSION, make_once
 
 COLUMNS = ("id", "query", "image", "negatives", "language")
 PIECE_BYTES = 32 * 2**20  # stored bytes of a row group that are unpacked at once
-BUFFER_BYTES = 8 * 2**20  # stored bytes that are asked for at once: few requests over a network, little memory
+BUFFER_BYTES = (
+    8 * 2**20
+)  # stored bytes that are asked for at once: few requests over a network, little memory
 THREADS = 8  # readers of files at once; over a network the waiting counts, not the processor
 
 
@@ -54,7 +56,9 @@ class Source:
     Opening reads the footers only. Raises ``ValueError`` for a file that is damaged.
     """
 
-    def __init__(self, shards: Iterable[str]) -> None:
+    def __init__(self, shards: Iterable[str], path: str = "") -> None:
+        self.path = path
+
         def footer_of(shard: str):
             with open_parquet(shard) as parquet:
                 return parquet.metadata
@@ -65,16 +69,24 @@ class Source:
         self.column_names = list(self.footers[0].schema.to_arrow_schema().names)
         for shard, footer in enumerate(self.footers):
             for number in range(footer.num_row_groups):
-                self.groups.append(RowGroup(shard, number, self.num_rows, footer.row_group(number).num_rows))
+                self.groups.append(
+                    RowGroup(shard, number, self.num_rows, footer.row_group(number).num_rows)
+                )
                 self.num_rows += self.groups[-1].rows
 
-    def bytes_of(self, columns: Iterable[str] | None = None, groups: Iterable[int] | None = None) -> int:
+    def bytes_of(
+        self, columns: Iterable[str] | None = None, groups: Iterable[int] | None = None
+    ) -> int:
         """Stored bytes of ``columns`` of these row groups (indices into ``groups``), from the footers; ``None``: of all of them."""
         names, size = set(self.column_names if columns is None else columns), 0
         for block in self.groups if groups is None else [self.groups[i] for i in groups]:
             stored = self.footers[block.shard].row_group(block.number)
             parts = map(stored.column, range(stored.num_columns))
-            size += sum(part.total_compressed_size for part in parts if part.path_in_schema.split(".")[0] in names)
+            size += sum(
+                part.total_compressed_size
+                for part in parts
+                if part.path_in_schema.split(".")[0] in names
+            )
         return size
 
     def groups_of(self, rows: Iterable[int]) -> dict[int, list[int]]:
@@ -94,7 +106,9 @@ class Source:
         check_columns(self, names)
 
         def read(shard: int) -> pyarrow.Table:
-            with open_parquet(self.shards[shard], metadata=self.footers[shard], pre_buffer=True) as parquet:
+            with open_parquet(
+                self.shards[shard], metadata=self.footers[shard], pre_buffer=True
+            ) as parquet:
                 return parquet.read(columns=names)
 
         with ThreadPoolExecutor(THREADS) as pool:
@@ -107,13 +121,19 @@ class Source:
             for piece in self.read_pieces(group, wanted, columns):
                 yield from piece
 
-    def read_pieces(self, group: int, rows: Iterable[int], columns: Iterable[str]) -> Iterator[list[dict]]:
+    def read_pieces(
+        self, group: int, rows: Iterable[int], columns: Iterable[str]
+    ) -> Iterator[list[dict]]:
         """:meth:`read_rows` of one row group, some at a time: it can hold a gigabyte of pages, of which only a piece is in memory."""
         block, names = self.groups[group], list(columns)
         check_columns(self, names)
         wanted = sorted({row - block.first_row for row in rows})
         size = max(1, PIECE_BYTES * block.rows // max(1, self.bytes_of(names, [group])))
-        settings = {"metadata": self.footers[block.shard], "pre_buffer": False, "buffer_size": BUFFER_BYTES}
+        settings = {
+            "metadata": self.footers[block.shard],
+            "pre_buffer": False,
+            "buffer_size": BUFFER_BYTES,
+        }
         with open_parquet(self.shards[block.shard], **settings) as parquet:
             first = 0
             for batch in parquet.iter_batches(size, row_groups=[block.number], columns=names):
@@ -137,36 +157,57 @@ def open_parquet(path: str, **settings) -> Iterator[pyarrow.parquet.ParquetFile]
         with filesystem.open(address, "rb", cache_type="none") as file:
             yield pyarrow.parquet.ParquetFile(file, **settings)
     except (pyarrow.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and (type(error) is not OSError or error.errno):  # the disk's or the network's own word
+        if isinstance(error, OSError) and (
+            type(error) is not OSError or error.errno
+        ):  # the disk's or the network's own word
             raise
         name, why = path.rsplit("/", 1)[-1], " ".join(str(error).split())
-        raise ValueError(f"{name} cannot be read to its end ({why}): delete it, fetch it again") from error
+        raise ValueError(
+            f"{name} cannot be read to its end ({why}): delete it, fetch it again"
+        ) from error
+
+
+def corpus_settings(profile: Profile) -> dict:
+    """What a generated dataset is made from: the version of its generator, and its arguments."""
+    from tiny_vdr.corpus import VERSION
+
+    return {"version": VERSION, **profile.corpus}
 
 
 def source_path(profile: Profile) -> str:
-    """What ``load_dataset`` and :func:`open_source` are given: a hub id, or a folder; a generated one is drawn on first use (a minute)."""
+    """What ``load_dataset`` is given: a hub id, or a folder; a generated dataset is drawn on first use (a minute)."""
     if profile.corpus is None:
         return profile.dataset_folder or profile.dataset_name
     from tiny_vdr.corpus import build_source
 
-    # The version is in the folder's name because load_dataset caches by name: a corpus drawn anew must not meet an old cache.
-    folder = profile.output_dir / f"source-v{CORPUS_VERSION}"
-    make_once(folder, {"version": CORPUS_VERSION, **profile.corpus}, lambda partial: build_source(partial, **profile.corpus))
-    return str(folder)
+    def draw(folder) -> None:
+        build_source(folder, **profile.corpus)
+
+    return str(cached(profile.output_dir, "source", corpus_settings(profile), draw))
 
 
-def open_source(name: str, config: str, revision: str | None = None) -> Source:
-    """The files that ``load_dataset(name, config, revision=revision, split="train")`` would download, opened but not downloaded.
+def open_source(profile: Profile) -> Source:
+    """The files of the profile's dataset, opened but not read; its ``path`` is what ``load_dataset`` is given.
 
-    ``name``: a folder or a hub id. Raises ``ValueError`` when the split is not made of parquet files; ``datasets`` raises
+    Raises what :func:`open_files` raises, and ``ValueError`` for a column that is missing.
+    """
+    source = open_files(source_path(profile), profile.dataset_config, profile.dataset_revision)
+    check_columns(source)
+    return source
+
+
+def open_files(path: str, config: str, revision: str | None = None) -> Source:
+    """The files that ``load_dataset(path, config, revision=revision, split="train")`` would download, not downloaded.
+
+    ``path``: a folder or a hub id. Raises ``ValueError`` when the split is not made of parquet files; ``datasets`` raises
     ``ValueError`` for an unknown ``config`` and ``ConnectionError`` or ``DatasetNotFoundError`` when the hub does not answer with it.
     """
     from datasets import load_dataset_builder
 
-    files = load_dataset_builder(name, config, revision=revision).config.data_files or {}
+    files = load_dataset_builder(path, config, revision=revision).config.data_files or {}
     shards = [str(file) for file in files.get("train", ())]
     if not shards or not all(shard.endswith(".parquet") for shard in shards):
         raise ValueError(
             f"config {config!r} of this dataset has no parquet files for split 'train': save it with to_parquet first"
         )
-    return Source(shards)
+    return Source(shards, path)

@@ -1,128 +1,300 @@
-"""The splits ``train``, ``eval`` and ``full``: what notebook 02 builds and saves, and how the later notebooks get them.
+"""The splits ``train``, ``eval`` and ``full``: small tables of queries and page files, made by notebook 02 and read by later ones.
 
-Which rows are chosen is notebook 02's own code. ``assets/tiny_split.json`` keeps the rows that it chose on ``tiny``, so that a reader
-who opens a later notebook first gets the same splits; ``python -m tools.tiny_split`` writes it.
+``assets/tiny_split.json`` keeps the rows that notebook 02 chooses on ``tiny``, so that a reader who opens a later notebook first
+gets the same splits; ``python -m tools.tiny_split`` writes it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from pathlib import Path
 
-from vdr_helpers import stamps
+from vdr_helpers.cache import (
+    MANIFEST,
+    atomic_write,
+    damage,
+    read_manifest,
+    replace_folder,
+    settings_key,
+    stage_folder,
+)
 from vdr_helpers.pages import PageStore, fetch_pages
-from vdr_helpers.profiles import Profile, assets_folder
-from vdr_helpers.source import Source, open_source, source_path
+from vdr_helpers.profiles import MIN_PIXELS, Profile, assets_folder
+from vdr_helpers.source import Source, corpus_settings, open_source
 
-SPLIT_NEGATIVES = {"train": 1, "eval": 4, "full": 4}  # hard negatives per row of each split, as published
-
-
-def open_store(folder: Path, source: Source, processor, column: str = "image") -> PageStore:
-    """The page store of this column at this page size, under ``folder``; another source, size or column gets another store."""
-    settings = processor.image_processor
-    size = [settings.size["shortest_edge"], settings.size["longest_edge"], settings.patch_size, settings.merge_size]
-    files = [[shard.rsplit("/", 1)[-1], footer.to_dict()] for shard, footer in zip(source.shards, source.footers, strict=True)]
-    key = hashlib.sha256(json.dumps([files, size, [column]], default=str).encode()).hexdigest()[:10]
-    return PageStore(folder / f"pages-{key}")
-
-
-def build_splits(rows: dict[str, list[tuple[str, list]]]) -> dict:
-    """``{"train": Dataset, "eval": ..., "full": ...}`` with columns query, image, negative_0, ..., as notebook 02 builds them.
-
-    ``rows``: for ``train`` and ``eval``, each row's query and its PNG files, the positive's first; a file that is missing is ``None``.
-    """
-    from datasets import Dataset, Features, Image, Value
-
-    splits = {}
-    for split, chosen in {**rows, "full": rows["train"] + rows["eval"]}.items():
-        columns: dict[str, list] = {"query": [query for query, _ in chosen]}
-        for i, name in enumerate(["image", *(f"negative_{i}" for i in range(SPLIT_NEGATIVES[split]))]):
-            columns[name] = [files[i] if i < len(files) else None for _, files in chosen]
-        features = Features({name: Value("string") if name == "query" else Image() for name in columns})
-        splits[split] = Dataset.from_dict(columns, features=features)
-    return splits
+SPLIT_NEGATIVES = {
+    "train": 1,
+    "eval": 4,
+    "full": 4,
+}  # hard negatives per row of each split, as published
+PUBLISHED = "published"  # profile.split of a dataset that its publisher split
+FOOTER = (
+    2**16
+)  # bytes at the end of a parquet file: where each column lies, how long it is, its extremes
+# What decides which rows are chosen; the stored choice belongs to these.
+CHOICE = ("dataset", "train_rows", "eval_rows", "negatives_per_train_row", "distinct_eval_pages")
 
 
-def save_splits(splits: dict, folder: Path, settings: dict) -> None:
-    """Save ``{"train": Dataset, "eval": ..., "full": ...}`` under ``folder`` (notebook 02), each whole or not at all.
-
-    ``settings``: what they were made from; the note of it goes first and is written last, so that half a change never looks whole.
-    """
+def page_store(profile: Profile, source: Source, processor, column: str = "image") -> PageStore:
+    """The pages of this source's column at this size; another source, size or column has another folder."""
+    image = processor.image_processor
+    settings = {
+        "files": settings_key(
+            {"footers": [shard_identity(source, i) for i in range(len(source.shards))]}
+        ),
+        "pixels": {"smallest": image.size["shortest_edge"], "largest": image.size["longest_edge"]},
+        "patch": [image.patch_size, image.merge_size],
+        "column": column,
+    }
+    folder = stage_folder(profile.output_dir, "pages", settings)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / stamps.STAMP).unlink(missing_ok=True)
-    for name, split in splits.items():
-        with stamps.whole_folder(folder / name) as partial:
-            split.save_to_disk(str(partial))
-    stamps.write_stamp(folder, settings)
+    atomic_write(
+        folder / MANIFEST, json.dumps({"settings": settings, "files": {}}, indent=1) + "\n"
+    )
+    return PageStore(folder)
 
 
-def load_prepared(profile: Profile, split: str):
-    """``(dataset, where it came from)``: ``train``, ``eval`` or ``full`` as notebook 02 saved them.
+def shard_identity(source: Source, shard: int) -> list:
+    """A parquet file's name and footer, which says where every column lies, how long it is, and its extremes."""
+    return [source.shards[shard].rsplit("/", 1)[-1], source.footers[shard].to_dict()]
 
-    Where there are none that fit, ``tiny`` as it is shipped gets them from the stored choice of rows (a minute). Else
-    ``FileNotFoundError`` when there are none, and ``ValueError`` that names the differences or the damage when there are; ``ValueError``
-    for another split.
+
+def dataset_settings(profile: Profile) -> dict:
+    """Which source: its name, config and revision; for a folder of yours, a hash of its files' names, sizes and footers."""
+    settings = {
+        "name": profile.dataset_name,
+        "config": profile.dataset_config,
+        "revision": profile.dataset_revision,
+    }
+    if profile.dataset_folder:
+        settings["files"] = folder_hash(Path(profile.dataset_folder))
+    elif profile.corpus is not None:
+        settings |= corpus_settings(profile)
+    return settings
+
+
+def folder_hash(folder: Path) -> str:
+    """16 digits for the parquet files of a folder: their names, sizes and footers."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.parquet")):
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - FOOTER))
+            digest.update(f"{path.relative_to(folder).as_posix()} {size}".encode() + file.read())
+    return digest.hexdigest()[:16]
+
+
+def split_settings(profile: Profile) -> dict:
+    """What decides the splits: the source, how many rows, which negatives, and the size that pages are presized to."""
+    settings = {"dataset": dataset_settings(profile), "split": profile.split}
+    settings |= {name: getattr(profile, name) for name in CHOICE[1:]}
+    settings["pixels"] = {"smallest": MIN_PIXELS, "largest": profile.max_pixels}
+    settings["processor"] = {"name": profile.model_name, "revision": profile.model_revision}
+    return settings
+
+
+def splits_folder(profile: Profile) -> Path:
+    """Where the splits of these settings are kept, whether they are there or not."""
+    return stage_folder(profile.output_dir, "splits", split_settings(profile))
+
+
+def save_splits(
+    profile: Profile, splits: dict, rows: dict | None = None, dataset: dict | None = None
+) -> Path:
+    """Keep ``{"train": Dataset, "eval": ..., "full": ...}`` as tables of queries and page files (notebook 02); returns their folder.
+
+    ``rows``: ``{"train": [[source row, its negatives' rows...]], "eval": ...}``, kept beside them; ``dataset``: its name and commit for
+    the model card, :func:`resolve_revision`'s if left out.
     """
-    from datasets import load_from_disk
 
+    def relative(name: str, value: str | None) -> str | None:
+        if name == "query" or value is None:
+            return value
+        return Path(value).relative_to(profile.output_dir).as_posix()
+
+    def write(folder: Path) -> None:
+        for name, split in splits.items():
+            rows_here = ({key: relative(key, value) for key, value in row.items()} for row in split)
+            lines = [json.dumps(row, ensure_ascii=False) for row in rows_here]
+            (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        if rows:
+            (folder / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
+
+    notes = {"dataset": dataset or resolve_revision(profile, "dataset")}
+    return replace_folder(splits_folder(profile), split_settings(profile), write, notes)
+
+
+def load_split(profile: Profile, split: str):
+    """``(dataset, where it came from)``: ``train``, ``eval`` or ``full`` with columns query, image, negative_0 ...
+
+    Pages are paths of PNG files, ``None`` where a row of ``full`` has fewer negatives. Where the splits of these settings are not there,
+    ``tiny`` as it is shipped gets them from the stored choice of rows (a minute). Else raises ``FileNotFoundError`` when there are none,
+    ``ValueError`` that names what is damaged, and ``ValueError`` for another split.
+    """
     if split not in SPLIT_NEGATIVES:
         raise ValueError(f"split must be 'train', 'eval' or 'full', not {split!r}")
-    folder, problem = profile.output_dir / "data", None
-    if (folder / split).exists():
-        stamp = stamps.read_stamp(folder)
-        problem = "; ".join(stamps.data_differences(stamp, profile))
+    folder = splits_folder(profile)
+    if not folder.exists():
+        problem = "there are none"
+    else:
+        problem = damage(folder) or missing_pages(profile, folder)
         if not problem:
-            by_publisher = stamp["split"] == stamps.BY_PUBLISHER
-            origin = f"{stamp['dataset']['name']}, as its publisher split it" if by_publisher else "your own notebook 02"
-            try:
-                return load_from_disk(str(folder / split)), origin
-            except Exception as error:  # for each kind of damage another one, of datasets or pyarrow; few name the file
-                problem = f"{split} is damaged, {type(error).__name__}"
+            return read_split(profile, folder, split), origin_of(profile, folder)
     if chosen := stored_choice(profile):
         build_chosen(profile, chosen)
-        because = f"because what was there did not fit: {problem}" if problem else "you have not run notebook 02"
-        return load_from_disk(str(folder / split)), f"the rows that notebook 02 chooses, read now ({because})"
-    if problem:
-        raise ValueError(
-            f"the data in outputs/{profile.name}/data cannot be used ({problem}): run notebooks/02_dataset.ipynb again, put the "
-            "settings back, or set VDR_OUTPUTS to another folder, and restart the kernel"
+        because = (
+            "you have not run notebook 02"
+            if problem == "there are none"
+            else f"what was there is damaged: {problem}"
         )
-    raise FileNotFoundError(
-        f"no prepared data for profile {profile.name!r}: run notebooks/02_dataset.ipynb with it first, or, for the dataset that "
-        "others split, python -m tools.prepare in a clone"
+        return read_split(
+            profile, folder, split
+        ), f"the rows that notebook 02 chooses, read now (because {because})"
+    if problem == "there are none":
+        raise FileNotFoundError(no_splits(profile))
+    raise ValueError(
+        f"{folder.name} cannot be used ({problem}): run notebooks/02_dataset.ipynb again, it fetches only what is missing"
     )
 
 
+def no_splits(profile: Profile) -> str:
+    """What to do where there are no splits of these settings."""
+    if profile.split == PUBLISHED:
+        return f"no published split was fetched for profile {profile.name!r}: run python -m tools.prepare in a clone first"
+    others = len(list(profile.output_dir.glob("splits-*")))
+    found = f" ({others} of other settings found)" if others else ""
+    return f"no splits with these settings for profile {profile.name!r}{found}: run notebooks/02_dataset.ipynb with it first"
+
+
+def read_split(profile: Profile, folder: Path, split: str):
+    """One table as a ``datasets.Dataset`` whose pages are absolute paths."""
+    from datasets import Dataset, Features, Value
+
+    lines = (folder / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    names = ["query", "image", *(f"negative_{i}" for i in range(SPLIT_NEGATIVES[split]))]
+    columns = {"query": [row["query"] for row in rows]}
+    for name in names[1:]:
+        columns[name] = [row[name] and str(profile.output_dir / row[name]) for row in rows]
+    return Dataset.from_dict(columns, features=Features({name: Value("string") for name in names}))
+
+
+def page_files(folder: Path) -> set[str]:
+    """The page files that the splits in ``folder`` name, relative to the profile's outputs."""
+    lines = (folder / "full.jsonl").read_text(encoding="utf-8").splitlines()
+    files = set()
+    for line in lines:
+        files |= {page for name, page in json.loads(line).items() if name != "query" and page}
+    return files
+
+
+def pages_folders(folder: Path) -> set[str]:
+    """The names of the folders in which the pages of the splits in ``folder`` lie."""
+    return {str(Path(page).parent) for page in page_files(folder)}
+
+
+def missing_pages(profile: Profile, folder: Path) -> str:
+    """Which of the splits' pages are gone or damaged, such as ``2 of 340 pages are damaged or gone``; else ``""``."""
+    wanted, there = page_files(folder), set()
+    for name in pages_folders(folder):
+        there |= {f"{name}/{page}.png" for page in PageStore(profile.output_dir / name).sizes}
+    gone = wanted - there
+    return f"{len(gone)} of {len(wanted)} pages are damaged or gone" if gone else ""
+
+
+def origin_of(profile: Profile, folder: Path) -> str:
+    """Where the splits in ``folder`` came from, as the later notebooks print it."""
+    if profile.split == PUBLISHED:
+        return f"{read_manifest(folder)['dataset']['name']}, as its publisher split it"
+    return "your own notebook 02"
+
+
 def stored_choice(profile: Profile) -> dict | None:
-    """``{"train": [[row, its negatives...]], "eval": ...}`` in source row numbers, if the profile asks for what was stored; else ``None``."""
+    """``{"train": [[source row, its negatives' rows...]], "eval": ...}`` as shipped, if the profile asks for what was stored."""
+    if profile.corpus or profile.split == PUBLISHED:
+        return None
     stored = json.loads((assets_folder() / "tiny_split.json").read_text(encoding="utf-8"))
-    return None if profile.corpus or stamps.differences(stamps.data_settings(profile), stored["made_from"]) else stored["rows"]
+    asked = {name: split_settings(profile)[name] for name in CHOICE}
+    return stored["rows"] if settings_key(asked) == settings_key(stored["made_from"]) else None
 
 
 def build_chosen(profile: Profile, chosen: dict[str, list[list[int]]]) -> None:
     """Fetch the pages of these rows and save the splits, in the last steps of notebook 02."""
     from transformers import AutoProcessor
 
-    source = open_source(source_path(profile), profile.dataset_config, profile.dataset_revision)
+    source = open_source(profile)
     queries = source.read_columns(["query"])["query"][:]
-    processor = AutoProcessor.from_pretrained(profile.base_model, revision=profile.model_revision, **profile.processor_kwargs)
-    store = open_store(profile.output_dir / "data", source, processor)
-    fetch_pages(source, {number for rows in chosen.values() for row in rows for number in row}, store, processor)
-    rows = {name: [(queries[row[0]], [store.path(number) for number in row]) for row in some] for name, some in chosen.items()}
-    made_from = stamps.data_settings(profile) | {"resolved": stamps.resolved_revisions(profile)["dataset"]}
-    save_splits(build_splits(rows), profile.output_dir / "data", made_from)
+    processor = AutoProcessor.from_pretrained(
+        profile.base_model, revision=profile.model_revision, **profile.processor_kwargs
+    )
+    store = page_store(profile, source, processor)
+    fetch_pages(
+        source,
+        {number for rows in chosen.values() for row in rows for number in row},
+        store,
+        processor,
+    )
+    rows = {}
+    for name, some in chosen.items():
+        rows[name] = [(queries[row[0]], [store.path(number) for number in row]) for row in some]
+    save_splits(profile, build_splits(rows), chosen)
+
+
+def build_splits(rows: dict[str, list[tuple[str, list]]]) -> dict:
+    """``{"train": Dataset, "eval": ..., "full": ...}`` with columns query, image, negative_0, ..., as notebook 02 builds them.
+
+    ``rows``: for ``train`` and ``eval``, each row's query and its page files, the positive's first.
+    """
+    from datasets import Dataset
+
+    splits = {}
+    for split, chosen in {**rows, "full": rows["train"] + rows["eval"]}.items():
+        columns: dict[str, list] = {"query": [query for query, _ in chosen]}
+        for i, name in enumerate(
+            ["image", *(f"negative_{i}" for i in range(SPLIT_NEGATIVES[split]))]
+        ):
+            columns[name] = [files[i] if i < len(files) else None for _, files in chosen]
+        splits[split] = Dataset.from_dict(columns)
+    return splits
 
 
 def chosen_rows(profile: Profile, split: str) -> list[list[int]] | None:
-    """``[[row, its negatives...], ...]`` of ``train`` or ``eval`` in source row numbers, as notebook 02 noted them (``results/rows.json``).
+    """``[[source row, its negatives' rows...], ...]`` of ``train`` or ``eval``, as notebook 02 chose them.
 
-    Else the shipped choice of ``tiny``; ``None`` for a split by its publisher, or where nobody noted them.
+    ``None`` for a split by its publisher, and where nobody noted them.
     """
-    if (stamps.read_stamp(profile.output_dir / "data") or {}).get("split") == stamps.BY_PUBLISHER:
-        return None
-    # Where it is not there, on tiny the shipped choice is the same.
-    noted = stamps.read_json(profile.output_dir / "results" / "rows.json")
-    if noted and not stamps.differences(noted["made_from"]["data"], stamps.data_settings(profile)):
-        return noted[split]
+    noted = splits_folder(profile) / "rows.json"
+    if noted.exists():
+        return json.loads(noted.read_text(encoding="utf-8"))[split]
     return (stored_choice(profile) or {}).get(split)
+
+
+def resolve_revision(profile: Profile, role: str) -> dict[str, str]:
+    """``{"name", "revision"}`` of the profile's ``model`` or ``dataset``: the commit on the hub, or where it comes from.
+
+    Never raises: where the hub cannot be asked, ``revision`` says so.
+    """
+    from huggingface_hub import HfApi
+
+    name, revision = getattr(profile, f"{role}_name"), getattr(profile, f"{role}_revision")
+    if role == "model" and profile.random_weights:
+        found = "random weights"
+    elif getattr(profile, f"{role}_folder"):
+        found = "local folder"
+    elif name.startswith("assets/"):
+        found = "shipped with the course"
+    elif role == "dataset" and profile.corpus is not None:
+        found = "generated by the course"
+    elif re.fullmatch(r"[0-9a-f]{40}", revision or ""):
+        found = revision
+    else:
+        try:
+            found = HfApi().repo_info(name, repo_type=role, revision=revision).sha
+        except (
+            Exception
+        ) as error:  # no network, no such repository, offline mode: each library has its own class
+            found = f"{revision or 'default branch'} (not resolved: {type(error).__name__})"
+    return {"name": name, "revision": found}

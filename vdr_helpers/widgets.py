@@ -29,7 +29,9 @@ def live_box(answer: Callable, *controls, buttons: dict[str, Callable] | None = 
 
     def image(figure):
         png = b"" if figure is None else figures.to_png(figure)
-        return ipywidgets.Image(value=png, format="png", layout=ipywidgets.Layout(max_width="720px"))
+        return ipywidgets.Image(
+            value=png, format="png", layout=ipywidgets.Layout(max_width="720px")
+        )
 
     def ask(function: Callable, label: str):
         message.value = _status(f"{label} ...")
@@ -73,7 +75,11 @@ def search_box(search: Callable[[str], tuple[object, str]], query: str):
         return search(text) if text.strip() else (None, hint)
 
     layout = ipywidgets.Layout(width="560px", max_width="100%")
-    field = ipywidgets.Text(value=query, description="query", layout=layout, continuous_update=False)
+    field = ipywidgets.Text(
+        value=query, description="query", layout=layout, continuous_update=False
+    )
     box = live_box(answer, field)
-    box.children[0].children += (ipywidgets.Button(description="search", tooltip="search the pages for this query"),)
+    box.children[0].children += (
+        ipywidgets.Button(description="search", tooltip="search the pages for this query"),
+    )
     return box

@@ -1,7 +1,8 @@
-"""Every exercise, done as a learner does it: in JupyterLab, in a real browser, with the folded solution pasted into its cell.
+"""Every exercise, done as a learner does it: in JupyterLab, in a real browser, with the folded
+solution pasted into its cell.
 
-Not among the tests of ``make test``, since it runs every notebook once more: ``python -m pytest tests/exercises_in_jupyterlab.py``. What
-stubs, mistakes and other right answers are told stands in ``test_exercises.py`` and ``test_failure_lab.py``, without a browser.
+It runs every notebook once more. What stubs, mistakes and other right answers are told stands in
+``test_exercises.py`` and ``test_failure_lab.py``, without a browser.
 """
 
 import re
@@ -9,21 +10,31 @@ import re
 import pytest
 from cells import NOTEBOOKS
 from selenium.webdriver.common.keys import Keys
-from test_exercises import answered
+from test_exercises import CELLS
 from test_in_jupyterlab import OpenNotebook, lab  # noqa: F401  (a fixture)
+
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 PASTE = """
 const pasted = new DataTransfer();
 pasted.setData('text/plain', arguments[0]);
-document.activeElement.dispatchEvent(new ClipboardEvent('paste', {clipboardData: pasted, bubbles: true, cancelable: true}));
+document.activeElement.dispatchEvent(new ClipboardEvent(
+    'paste', {clipboardData: pasted, bubbles: true, cancelable: true}
+));
 """
 
 
 def solved(source: str, below: str) -> str:
-    """An exercise's cell with the code that is folded below it in its place: the solution, or notebook 12's measurement and assertion."""
+    """An exercise's cell with what is folded below it in place of its stub.
+
+    That is the solution, or notebook 12's measurement and assertion.
+    """
     blocks = re.findall(r"```python\n(.*?)```", below, re.DOTALL)
-    stub = "def my_check(run): ...\n"
-    return source.replace(stub, "\n".join(blocks)) if stub in source else answered(source.split()[2].rstrip(":"), *blocks)
+    stub = "def my_check(run):\n    return ...  # write your assertion here\n"
+    if stub in source:
+        return source.replace(stub, "\n".join(blocks))
+    [number] = re.findall(r"^# Exercise (\w+\.\d+)", source)
+    return CELLS[number].with_answer(blocks[0])
 
 
 @pytest.mark.parametrize("number", sorted(path.name[:2] for path in NOTEBOOKS.glob("*.ipynb")))

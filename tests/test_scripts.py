@@ -1223,7 +1223,7 @@ for script, *arguments in json.loads(sys.argv[1]):
 )
 def test_all_scripts_in_a_chain_in_an_empty_folder_without_this_repository(manuals, source):
     tuned = ("--finetuned", "finetuned", "--base-model", BASE)
-    lora = ("--lora-rank", "4", "--output", "lora", "--card-examples")
+    lora = ("--lora-rank", "4", "--learning-rate", "7e-3", "--output", "lora", "--card-examples")
     jobs = [
         ("prepare", "--dataset", str(source), "--train-rows", "16", "--eval-rows", "6", *TINY),
         ("train", *TRAIN, *FLOAT),
@@ -1272,7 +1272,8 @@ def test_all_scripts_in_a_chain_in_an_empty_folder_without_this_repository(manua
         model.encode_query("Which pump?", convert_to_tensor=True).float()
         for model in (merged, adapted, base)
     ]
-    assert (vectors[0] - vectors[1]).abs().max() < 1e-3 < (vectors[0] - vectors[2]).abs().max()
+    apart, moved = ((vectors[0] - other).abs().max().item() for other in vectors[1:])
+    assert apart < 0.01 * moved, f"{apart} apart where training moved the vector by {moved}"
     card = (manuals / "merged" / "README.md").read_text()
     assert "training samples" in card and list((manuals / "merged" / "assets").iterdir()), (
         "the card of the tuned model"

@@ -40,6 +40,18 @@ def check_columns(dataset, expected: Iterable[str] = COLUMNS) -> None:
         )
 
 
+def check_image_columns(source: Source, columns: Iterable[str]) -> None:
+    """Raise ``ValueError`` naming a column of ``source`` that is not stored as ``datasets.Image`` stores images."""
+    schema = source.footers[0].schema.to_arrow_schema()
+    for name in columns:
+        found = schema.field(name).type
+        if not pyarrow.types.is_struct(found) or found.get_field_index("bytes") < 0:
+            raise ValueError(
+                f"column {name} holds {found}, expected images: cast it with dataset.cast_column({name!r}, datasets.Image()) and "
+                "save it with to_parquet"
+            )
+
+
 class RowGroup(NamedTuple):
     """Which file, which of its row groups, the source row that it starts with, and how many rows it has."""
 
@@ -189,22 +201,32 @@ def source_path(profile: Profile) -> str:
 def open_source(profile: Profile) -> Source:
     """The files of the profile's dataset, opened but not read; its ``path`` is what ``load_dataset`` is given.
 
-    Raises what :func:`open_files` raises, and ``ValueError`` for a column that is missing.
+    Raises what :func:`open_files` raises, and ``ValueError`` for a column that is missing or holds no images.
     """
     source = open_files(source_path(profile), profile.dataset_config, profile.dataset_revision)
     check_columns(source)
+    check_image_columns(source, ["image"])
     return source
 
 
 def open_files(path: str, config: str, revision: str | None = None) -> Source:
     """The files that ``load_dataset(path, config, revision=revision, split="train")`` would download, not downloaded.
 
-    ``path``: a folder or a hub id. Raises ``ValueError`` when the split is not made of parquet files; ``datasets`` raises
-    ``ValueError`` for an unknown ``config`` and ``ConnectionError`` or ``DatasetNotFoundError`` when the hub does not answer with it.
+    ``path``: a folder or a hub id. Raises ``ValueError`` for an unknown ``config``, or when the split is not made of parquet files;
+    ``datasets`` raises ``ConnectionError`` or ``DatasetNotFoundError`` when the hub does not answer with it.
     """
     from datasets import load_dataset_builder
 
-    files = load_dataset_builder(path, config, revision=revision).config.data_files or {}
+    try:
+        builder = load_dataset_builder(path, config, revision=revision)
+    except ValueError as error:
+        if "BuilderConfig" not in str(error):
+            raise
+        raise ValueError(
+            f"this dataset has no config {config!r} ({error}): name it so under configs in its README.md, with the parquet files of "
+            "split train"
+        ) from error
+    files = builder.config.data_files or {}
     shards = [str(file) for file in files.get("train", ())]
     if not shards or not all(shard.endswith(".parquet") for shard in shards):
         raise ValueError(

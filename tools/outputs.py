@@ -44,15 +44,18 @@ def used_folders(profile: Profile) -> set[str]:
     used = {splits_folder(profile).name, tuned_folder(profile).name}
     if profile.corpus is not None:
         used.add(stage_folder(profile.output_dir, "source", corpus_settings(profile)).name)
-    if has_whole_splits(profile):
-        used |= pages_folders(splits_folder(profile))
-    return used
+    return used | (known_pages(profile) or set())
 
 
-def has_whole_splits(profile: Profile) -> bool:
-    """Whether the splits of the profile's settings are there; else nobody knows their pages."""
+def known_pages(profile: Profile) -> set[str] | None:
+    """The page folders of the profile's splits; ``None`` where these are damaged or not made yet."""
     folder = splits_folder(profile)
-    return folder.is_dir() and not damage(folder)
+    if not folder.is_dir() or damage(folder):
+        return None
+    try:
+        return pages_folders(folder)
+    except ValueError:  # a table that was overwritten by as many bytes
+        return None
 
 
 def cached_folders(profile: Profile) -> list[Path]:
@@ -97,7 +100,7 @@ def is_used(folder: Path, used: set[str], profile: Profile) -> bool:
     if folder.name in used or folder.name.startswith(KEPT) or folder.is_symlink():
         return True
     manifest, settings = read_manifest(folder) or {}, settings_of(folder)
-    if folder.name.startswith("pages-") and not has_whole_splits(profile):
+    if folder.name.startswith("pages-") and known_pages(profile) is None:
         return settings.get("pixels") in (None, split_settings(profile)["pixels"])
     if folder.name.startswith("random-weights-"):
         return settings.get("model") == profile.random_weights

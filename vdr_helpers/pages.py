@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from vdr_helpers.cache import atomic_write
-from vdr_helpers.source import Source, check_image_columns
+from vdr_helpers.source import HOW_TO_SAVE, Source, check_image_columns
 
 READERS = 3  # row groups that are read at once, if they are small
 BYTES_AT_ONCE = (
@@ -148,7 +148,9 @@ class PageStore:
             with suppress(
                 ValueError, TypeError
             ):  # empty, or cut by a kill: its page is fetched again
-                self._note(*json.loads(line))
+                row, name, size_or_problem = json.loads(line)
+                if isinstance(row, int) and isinstance(name, str | None):
+                    self._note(row, name, size_or_problem)
 
     def _forget_damaged(self) -> None:
         there = {file.stem: file.stat().st_size for file in self.folder.glob("*.png")}
@@ -267,8 +269,8 @@ def fetch_chosen(choose: Callable, source: Source, store: PageStore, processor):
         if len(store.problems) >= FEWEST_BAD_PAGES and not store.sizes:
             row = min(store.problems)
             raise ValueError(
-                f"none of the {len(store.problems):,} pages that were read opens; that of row {row} {store.problems[row]}. Keep the "
-                "images themselves in the dataset, as datasets.Image, and save it with to_parquet"
+                f"none of the {len(store.problems):,} pages that were read opens; that of row {row} {store.problems[row]}. "
+                f"The images themselves must be in the dataset: save them with {HOW_TO_SAVE}"
             )
 
 

@@ -27,6 +27,11 @@ PIECE_BYTES = 32 * 2**20  # stored bytes of a row group that are unpacked at onc
 BUFFER_BYTES = (
     8 * 2**20
 )  # stored bytes that are asked for at once: few requests over a network, little memory
+# to_parquet alone would keep the paths of image files, not the files.
+HOW_TO_SAVE = (
+    'dataset.cast_column("image", datasets.Image()).with_format("arrow")'
+    ".map(datasets.table.embed_table_storage, batched=True).to_parquet(...)"
+)
 THREADS = 8  # readers of files at once; over a network the waiting counts, not the processor
 
 
@@ -47,8 +52,7 @@ def check_image_columns(source: Source, columns: Iterable[str]) -> None:
         found = schema.field(name).type
         if not pyarrow.types.is_struct(found) or found.get_field_index("bytes") < 0:
             raise ValueError(
-                f"column {name} holds {found}, expected images: cast it with dataset.cast_column({name!r}, datasets.Image()) and "
-                "save it with to_parquet"
+                f"column {name} holds {found}, expected images: save them with {HOW_TO_SAVE}"
             )
 
 

@@ -182,10 +182,19 @@ def read_split(profile: Profile, folder: Path, split: str):
 
 
 def read_table(folder: Path, split: str) -> list[dict]:
-    """The rows of one table as they are kept: a query, and page files relative to the outputs."""
-    text = (folder / f"{split}.jsonl").read_text(encoding="utf-8")
-    # str.splitlines would also cut at U+2028 and U+0085, which a query can hold.
-    return [json.loads(line) for line in text.split("\n") if line]
+    """The rows of one table as they are kept: a query, and page files relative to the outputs.
+
+    Raises ``ValueError`` that names the table where it is not what was written.
+    """
+    file = folder / f"{split}.jsonl"
+    try:
+        # str.splitlines would also cut at U+2028 and U+0085, which a query can hold.
+        lines = file.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines if line]
+    except ValueError as error:
+        raise ValueError(
+            f"{folder.name}/{file.name} is damaged ({error}): delete {folder.name} and run notebooks/02_dataset.ipynb again"
+        ) from error
 
 
 def page_files(folder: Path) -> set[str]:

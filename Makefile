@@ -16,7 +16,7 @@ NOTEBOOKS_2 := $(sort $(wildcard notebooks/08_*.ipynb notebooks/09_*.ipynb noteb
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup course check test test-all lint code-tests notebook-tests all-code-tests all-notebook-tests site lab notebooks pretrain clean
+.PHONY: help setup course check test test-all lint code-tests notebook-tests all-code-tests all-notebook-tests site lab notebooks pretrain clean-outputs clean
 .DELETE_ON_ERROR:
 
 help: ## show this list
@@ -81,6 +81,9 @@ notebooks: $(VENV)/.has-PART_all ## for maintainers: run the notebooks and store
 
 pretrain: $(VENV)/.has-PART_1 ## make the tiny base model from random weights in outputs/pretrain, under two hours; goes on where it was stopped
 	$(BIN)/python -m tools.pretrain
+
+clean-outputs: $(VENV)/.has-PART_1 ## list what lies under outputs/ and what of it your settings use; REMOVE=1 deletes the rest
+	$(BIN)/python -m tools.outputs $(if $(REMOVE),--remove)
 
 clean: ## remove .venv and caches; outputs/ is yours and stays
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache *.egg-info

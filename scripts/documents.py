@@ -546,8 +546,8 @@ def main():
     for row in rows:
         corpus[side_of(row["file"], args.eval_files)][row["image"]] = row
     made = {
-        "train": mine_train(split["train"], list(corpus["train"]), rows, model, args),
         "eval": mine_eval(split["eval"], list(corpus["eval"]), model, args),
+        "train": mine_train(split["train"], list(corpus["train"]), rows, model, args),
     }
     for side, some in made.items():
         write_lines(args.data / f"{side}.jsonl", some)

@@ -202,55 +202,61 @@ def read_arguments():
     return args
 
 
+def files_of_card(source, revision):
+    """The folder with the model's card and the pages it shows, of a saved model or of the hub."""
+    if Path(source).is_dir():
+        return Path(source)
+    wanted = ["README.md", "assets/*"]
+    return Path(snapshot_download(source, revision=revision, allow_patterns=wanted))
+
+
+def save(model, args, results, widest):
+    """Write the model and its card into the folder --output, whole or not at all."""
+    tuned = files_of_card(args.finetuned, args.finetuned_revision)
+    has_card = (tuned / "README.md").exists()
+    partial = args.output.with_name(args.output.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model = merge_adapters(model, args)
+    model.save_pretrained(str(partial), create_model_card=not has_card)
+    readme = tuned / "README.md" if has_card else partial / "README.md"
+    card = readme.read_text(encoding="utf-8")
+    section = scores_section(args.truncate_dim, *results)
+    card = finish_card(card, section, args.truncate_dim, widest, args.upload_to or PLACEHOLDER)
+    (partial / "README.md").write_text(card, encoding="utf-8")
+    if (tuned / "assets").is_dir():
+        shutil.copytree(tuned / "assets", partial / "assets")
+    partial.rename(args.output)
+
+
 def main():
     args = read_arguments()
     key = model_key(args.finetuned, args.finetuned_revision)
     model = SentenceTransformer(
-        args.finetuned,
-        revision=args.finetuned_revision,
-        truncate_dim=args.truncate_dim,
-        model_kwargs={"dtype": args.dtype},
+        args.finetuned, revision=args.finetuned_revision, model_kwargs={"dtype": args.dtype}
     )
     model.truncate_dim = None
     widest, model.truncate_dim = model.get_embedding_dimension(), args.truncate_dim
     if args.truncate_dim > widest:
         raise ValueError(f"--truncate-dim {args.truncate_dim}, the model has {widest} dimensions")
     results = [load_results(args.results, name, key) for name in ("evaluation", "truncation")]
-
-    tuned = Path(args.finetuned)
-    if not tuned.is_dir():
-        card_files = ["README.md", "assets/*"]
-        tuned = snapshot_download(
-            args.finetuned, revision=args.finetuned_revision, allow_patterns=card_files
-        )
-        tuned = Path(tuned)
-    readme = args.output / "README.md"
-    model = merge_adapters(model, args)
-    model.save_pretrained(str(args.output), create_model_card=not (tuned / "README.md").exists())
-    if (tuned / "README.md").exists():
-        shutil.copyfile(tuned / "README.md", readme)
-    if (tuned / "assets").is_dir():
-        shutil.copytree(tuned / "assets", args.output / "assets")  # the pages that the card shows
-    section = scores_section(args.truncate_dim, *results)
-    card = readme.read_text(encoding="utf-8")
-    card = finish_card(card, section, args.truncate_dim, widest, args.upload_to or PLACEHOLDER)
-    readme.write_text(card, encoding="utf-8")
-
-    found = private_details(args.output)
+    save(model, args, results, widest)
     shown = len(list(args.output.glob("assets/*")))
     print(f"saved in {args.output}; pages of your data in the card: {shown}")
+    found = private_details(args.output)
     print("paths, user names, tokens:", *(found or ["none"]), sep="\n  ")
-    for truncate_dim in (None, widest):
-        model = None
-        gc.collect()
-        model = SentenceTransformer(str(args.output), truncate_dim=truncate_dim)
-        length = model.encode_query("test").shape[0]
+
+    for truncate_dim in (None, widest):  # as a user would load it
+        reloaded = SentenceTransformer(str(args.output), truncate_dim=truncate_dim)
+        length = reloaded.encode_query("test").shape[0]
         print(f"loaded with truncate_dim={truncate_dim}: vectors of {length} dimensions")
+        del reloaded
+        gc.collect()
     if args.upload_to and found:
         raise ValueError("not uploaded: mend the files that are listed above first")
     if args.upload_to:
-        path = str(args.output)
-        print(model.push_to_hub(args.upload_to, private=True, local_model_path=path))
+        folder_to_upload = str(args.output)
+        url = model.push_to_hub(args.upload_to, private=True, local_model_path=folder_to_upload)
+        print(f"uploaded: {url}")
 
 
 if __name__ == "__main__":

@@ -250,7 +250,10 @@ def main():
     examples = settings["hub"] if options.card_examples is None else options.card_examples
     describe(model, loss, train_dataset, settings, examples)
     trainer.train(resume_from_checkpoint=options.resume)
-    model.save_pretrained(str(options.output))
+    partial = options.output.with_name(options.output.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(str(partial))
+    partial.rename(options.output)  # whole or not at all
     shutil.rmtree(checkpoints)
     print(f"trained to step {trainer.state.global_step}, saved in {options.output}")
 

@@ -25,7 +25,7 @@ SMALL = {
     "seed": 0,
     "train_families": 20,
     "eval_families": 85,
-}  # the least that holds the planted dirt
+}  # the least that holds the planted noise
 
 
 SKIPPED = Counter()  # tests by the reason why they were skipped

@@ -11,11 +11,15 @@ import tomllib
 from collections import namedtuple
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from cells import prepare
 
 from vdr_helpers import machine
+from vdr_helpers.pages import PageStore, fetch_chosen
 from vdr_helpers.profiles import load_profile
+from vdr_helpers.source import HOW_TO_SAVE, open_source
 
 USAGE = namedtuple("USAGE", "total used free")
 
@@ -243,3 +247,68 @@ def test_more_rows_than_the_source_has(tmp_path, small_profile):
     ):
         prepare(dataclasses.replace(small_profile, train_rows=5000))
     assert not (small_profile.output_dir / "data").exists()
+
+
+# datasets of a reader's own
+
+STORED = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
+
+
+def own_dataset(folder, images, image_type, config="en"):
+    """A dataset of these cells of its column ``image``, as a reader would save it."""
+    rows = range(len(images))
+    columns = {"id": [f"p{i}" for i in rows], "query": [f"query {i}" for i in rows]}
+    columns |= {"image": pyarrow.array(images, image_type), "language": ["en" for _ in rows]}
+    columns["negatives"] = [[f"p{(i + k) % len(images)}" for k in range(1, 6)] for i in rows]
+    (folder / config).mkdir(parents=True)
+    pyarrow.parquet.write_table(
+        pyarrow.table(columns), folder / config / "train-00000-of-00001.parquet"
+    )
+    data_files = f"- config_name: {config}\n  data_files:\n  - split: train\n    path: {config}/*\n"
+    (folder / "README.md").write_text(f"---\nconfigs:\n{data_files}---\n")
+    return dataclasses.replace(load_profile("tiny"), corpus=None, dataset_folder=str(folder))
+
+
+@pytest.mark.parametrize(
+    ("images", "image_type", "found"),
+    [
+        ([b"PNG"] * 12, pyarrow.binary(), "binary"),
+        (["a.png"] * 12, pyarrow.string(), "string"),
+        ([[{"bytes": b"PNG", "path": None}]] * 12, pyarrow.list_(STORED), "list"),
+    ],
+)
+def test_an_image_column_of_something_else_is_named(tmp_path, images, image_type, found):
+    profile = own_dataset(tmp_path / "own", images, image_type)
+    with pytest.raises(ValueError, match=rf"column image holds {found}.*expected images"):
+        open_source(profile)
+
+
+def test_a_dataset_of_paths_is_told_before_all_of_it_is_read(tmp_path, processor):
+    profile = own_dataset(tmp_path / "own", [{"bytes": None, "path": "a.png"}] * 40, STORED)
+    source = open_source(profile)
+    store = PageStore(tmp_path / "pages")
+
+    def choose(fingerprint_of):
+        return [row for row in range(40) if fingerprint_of(row)][:12]
+
+    with pytest.raises(ValueError, match=r"none of the 40 pages .* has no image, only a path"):
+        fetch_chosen(choose, source, store, processor)
+
+
+def test_how_to_save_images_puts_them_into_the_file(tmp_path):
+    import datasets
+    from datasets import Dataset
+    from PIL import Image
+
+    Image.new("RGB", (20, 20)).save(tmp_path / "page.png")
+    dataset = Dataset.from_dict({"image": [str(tmp_path / "page.png")]})
+    line = HOW_TO_SAVE.replace("...", repr(str(tmp_path / "own.parquet")))
+    eval(line, {"dataset": dataset, "datasets": datasets})
+    [cell] = pyarrow.parquet.read_table(tmp_path / "own.parquet").to_pylist()
+    assert cell["image"]["bytes"] == (tmp_path / "page.png").read_bytes()
+
+
+def test_a_dataset_without_the_config_is_told_how_to_name_it(tmp_path):
+    profile = own_dataset(tmp_path / "own", [{"bytes": b"", "path": None}], STORED, config="de")
+    with pytest.raises(ValueError, match=r"no config 'en' .*\['de'\].*README.md"):
+        open_source(profile)

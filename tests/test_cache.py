@@ -3,8 +3,12 @@
 import contextlib
 import copy
 import dataclasses
+import errno
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +30,11 @@ pytestmark = pytest.mark.slow
 def cut(file):
     """Leave half of a file."""
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def overwrite(file):
+    """Leave as many bytes in a file, and nothing of its content."""
+    file.write_bytes(b"x" * file.stat().st_size)
 
 
 def write_text(text):
@@ -86,6 +95,54 @@ def test_a_damaged_folder_is_named_and_made_anew(tmp_path, capsys, harm, said):
     harm(folder)
     assert (cached(tmp_path, "texts", {}, write_text("again")) / "text.txt").read_text() == "again"
     assert capsys.readouterr().out == f"{folder.name} is made anew: {said}\n"
+
+
+@pytest.mark.parametrize("manifest", ["{}", '{"files": null}', '{"files": {"text.txt": "5"}}'])
+def test_a_manifest_without_sizes_is_damaged(tmp_path, manifest):
+    folder = cached(tmp_path, "texts", {}, write_text("whole"))
+    (folder / MANIFEST).write_text(manifest)
+    assert damage(folder) == f"its {MANIFEST} is gone or damaged"
+
+
+def test_a_file_in_the_place_of_a_folder_gives_way(tmp_path):
+    place = stage_folder(tmp_path, "texts", {})
+    place.write_text("no folder")
+    folder = cached(tmp_path, "texts", {}, write_text("whole"))
+    assert (folder / "text.txt").read_text() == "whole"
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+def test_two_processes_that_make_one_folder_do_not_mix_their_files(tmp_path):
+    code = """
+import sys, time
+from pathlib import Path
+from vdr_helpers.cache import cached
+
+def make(folder):
+    Path(sys.argv[1], "started-" + sys.argv[2]).touch()
+    (folder / sys.argv[2]).touch()
+    while len(list(Path(sys.argv[1]).glob("started-*"))) < 2:
+        time.sleep(0.01)
+
+print(*sorted(path.name for path in cached(Path(sys.argv[1]), "texts", {}, make).iterdir()))
+"""
+    runs = []
+    for name in ("one", "two"):
+        command = [sys.executable, "-c", code, str(tmp_path), name]
+        runs.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+    answers = [run.communicate(timeout=60)[0].split() for run in runs]
+    assert [run.returncode for run in runs] == [0, 0]
+    assert all(answer in ([MANIFEST, "one"], [MANIFEST, "two"]) for answer in answers)
+
+
+def test_what_cannot_be_written_leaves_nothing_beside(tmp_path):
+    def full_disk(folder):
+        write_text("half")(folder)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        cached(tmp_path, "texts", {}, full_disk)
+    assert list(tmp_path.iterdir()) == []
 
 
 # splits
@@ -212,6 +269,33 @@ def test_where_the_choice_of_rows_is_stored_the_splits_are_made_and_said(kept, m
     with Image.open(loaded[0]["image"]) as page:
         assert page.width * page.height <= 96 * 96
     assert splits.load_split(other, "train")[1] == "your own notebook 02"
+
+
+def test_a_table_overwritten_by_as_many_bytes_is_named(kept):
+    folder = splits.splits_folder(kept)
+    overwrite(folder / "full.jsonl")
+    with pytest.raises(ValueError, match=rf"{folder.name}/full.jsonl is damaged .*notebooks/02"):
+        splits.load_split(kept, "train")
+
+
+def test_lines_of_an_index_that_are_none_of_it_are_passed_over(tmp_path):
+    store = PageStore(tmp_path)
+    store.add(3, "ab" * 20, b"page")
+    with (tmp_path / "index.jsonl").open("ab") as index:
+        index.write(
+            b'\n5\n"abc"\n[]\n{"a": 1}\n[1, 2, 3]\n[4, ["x"], 3]\n[[1], "x", 3]\n\xff\nnull'
+        )
+    assert PageStore(tmp_path).fingerprints == {3: "ab" * 20}
+
+
+@pytest.mark.parametrize("query", ["two\u2028lines", "next\u0085line", "a\nb", "Prüfung"])
+def test_a_query_of_any_letters_comes_back_from_its_table(kept, query):
+    tables = {name: splits.load_split(kept, name)[0] for name in ("train", "eval", "full")}
+    first = {"query": [query, *tables["train"]["query"][1:]]}
+    names = [name for name in tables["train"].column_names if name != "query"]
+    first |= {name: tables["train"][name][:] for name in names}
+    splits.save_splits(kept, tables | {"train": type(tables["train"]).from_dict(first)})
+    assert splits.load_split(kept, "train")[0]["query"][0] == query
 
 
 def test_an_unknown_split_is_refused(kept):
@@ -629,6 +713,69 @@ def test_outputs_are_listed_with_what_uses_them_and_removed_when_asked(kept, mon
     assert checkpoints.exists(), "an interrupted run can still be resumed"
     assert (kept.output_dir / "notebooks").exists()
     assert splits.load_split(kept, "train")[1] == "your own notebook 02"
+
+
+def removed(profile, monkeypatch):
+    """Names of the profile's folders that ``--remove`` deletes."""
+    before = {path.name for path in profile.output_dir.iterdir()}
+    monkeypatch.setattr(outputs, "load_profile", lambda: profile)
+    outputs.main(["--remove"])
+    return before - {path.name for path in profile.output_dir.iterdir()}
+
+
+def test_only_folders_of_the_cache_are_ever_removed(kept, tmp_path, monkeypatch):
+    for name in ("photos-2026112908", "notes.partial", "my-data-0123456789", "tuned", "tuned-x"):
+        (kept.output_dir / name).mkdir()
+    (tmp_path / "disk").mkdir()
+    (kept.output_dir / "pages-0123456789").symlink_to(tmp_path / "disk")
+    (kept.output_dir / "embeddings-0123456789").mkdir()
+    assert removed(kept, monkeypatch) == {"embeddings-0123456789"}
+
+
+def test_what_may_be_in_the_making_stays_for_a_day(kept, monkeypatch):
+    young = kept.output_dir / "tuned-0123456789.77.partial"
+    old = kept.output_dir / "source-0123456789.77.partial.partial"
+    young.mkdir()
+    old.mkdir()
+    os.utime(old, (0, 0))
+    assert removed(kept, monkeypatch) == {old.name}
+
+
+def test_what_was_trained_on_these_splits_stays_whatever_the_gpu_decided(kept, monkeypatch):
+    other = dataclasses.replace(kept, train_rows=9)
+    fitted = {"learning_rate": 2e-4, "fp16": True, "adapters": ({"r": 32},)}
+    stale = save_model(dataclasses.replace(other, **fitted))
+    save_model(dataclasses.replace(kept, **fitted))
+    settings = models.tuned_settings(kept) | {"reranker": {"pairs": 3}}
+    reranker = stage_folder(kept.output_dir, "reranker", settings)
+    replace_folder(reranker, settings, write_text("weights"))
+    evaluation.save_results(dataclasses.replace(kept, **fitted), "evaluation", {"tuned": {}})
+    assert removed(kept, monkeypatch) == {stale.name}
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda folder: (folder / "full.jsonl").unlink(),
+        lambda folder: (folder / MANIFEST).write_text("{}"),
+        lambda folder: overwrite(folder / "full.jsonl"),
+        lambda folder: shutil.rmtree(folder),
+    ],
+)
+def test_pages_stay_while_their_splits_are_damaged_or_not_made_yet(kept, monkeypatch, harm):
+    harm(splits.splits_folder(kept))
+    other = stage_folder(kept.output_dir, "pages", {"pixels": {"smallest": 1, "largest": 2}})
+    replace_folder(other, {"pixels": {"smallest": 1, "largest": 2}}, write_text("page"))
+    assert removed(kept, monkeypatch) == {other.name}
+
+
+def test_a_folder_whose_manifest_says_nothing_is_listed(kept, monkeypatch, capsys):
+    folder = kept.output_dir / "embeddings-0123456789"
+    folder.mkdir()
+    (folder / MANIFEST).write_text('{"files": {}}')
+    monkeypatch.setattr(outputs, "load_profile", lambda: kept)
+    outputs.main([])
+    assert f"{folder.name}        no {MANIFEST}" in capsys.readouterr().out
 
 
 def test_a_manifest_that_cannot_be_read_is_no_manifest(tmp_path):

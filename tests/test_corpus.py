@@ -1,4 +1,4 @@
-"""The generated source: deterministic, hard negatives hard by construction, one page per query, and the planted dirt counted."""
+"""The generated source: deterministic, hard negatives hard by construction, one page per query, and the planted noise counted."""
 
 import random
 from collections import Counter
@@ -22,7 +22,7 @@ def planned():
 
 @pytest.fixture(scope="module")
 def clean():
-    """The builder just before dirt is planted."""
+    """The builder just before noise is planted."""
     builder = SourceBuilder(0)
     for _ in range(SIZES[0]):
         builder.family(size=4, queries=4)
@@ -83,7 +83,7 @@ def test_a_trend_is_asked_only_where_a_chart_shows_one():
         )
 
 
-def test_negatives_are_ordered_by_hardness_before_dirt_is_planted(clean):
+def test_negatives_are_ordered_by_hardness_before_noise_is_planted(clean):
     by_id = {row.id: row for row in clean.rows}
     for row in clean.rows:
         shared = [shared_facts(row, by_id[id_]) for id_ in row.negatives]
@@ -114,7 +114,7 @@ def test_shared_facts_by_hand():
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_planted_dirt_is_counted(seed):
+def test_the_planted_noise_is_counted(seed):
     rows = plan_rows(seed, 311, 330)  # the size that the course uses
     ids, first = {row.id for row in rows}, rows[:-30]
     assert sum(row.language == "de" for row in rows) == 40

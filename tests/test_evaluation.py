@@ -156,15 +156,15 @@ def test_an_interrupted_encoding_is_not_kept(random_model, monkeypatch, tmp_path
         patch.setattr(Path, "replace", die)
         evaluation.embed_once(random_model, ["first"], pages, profile)
     assert evaluation.embed_once(random_model, ["first"], pages, profile)[1].shape == (1, 256)
-    assert len(list((profile.output_dir / "embeddings").iterdir())) == 1, (
-        "half a file has another name and was written over"
+    assert len(list(profile.output_dir.glob("embeddings-*"))) == 1, (
+        "half a folder has another name and was written over"
     )
 
 
 def test_the_key_holds_weights_and_settings(model_folder):
     key = model_key(model_folder)
     assert key == model_key(str(model_folder))
-    (model_folder / "made_from.json").write_text("{}")  # a note beside the model is not the model
+    (model_folder / "manifest.json").write_text("{}")  # what says how it was made is not the model
     assert key == model_key(model_folder)
     (model_folder / "1_Pooling" / "config.json").write_text('{"pooling_mode": "mean"}')
     assert model_key(model_folder) != key
@@ -262,6 +262,6 @@ def test_results_come_back_and_nothing_half_stays():
     assert evaluation.load_results(profile, "truncation") == {
         "base": {}
     }  # the old ones are still whole
-    folder = profile.output_dir / "results"
+    folder = evaluation.results_folder(profile)
     assert [path.name for path in folder.iterdir()] == ["truncation.json"]
-    assert list(json.loads((folder / "truncation.json").read_text())) == ["base", "made_from"]
+    assert json.loads((folder / "truncation.json").read_text()) == {"base": {}}

@@ -1,8 +1,10 @@
 """Every bug of notebook 12 moves its number; each folded assertion stops on its own bug and nowhere else; ``judge`` says what is wrong."""
 
+import ast
 import json
 import os
 import re
+import textwrap
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -117,15 +119,18 @@ def test_every_case_has_a_measurement_and_an_assertion():
     )
 
 
+def statements(source: str) -> str:
+    """Code in one layout, whatever line breaks it has."""
+    return ast.unparse(ast.parse(textwrap.dedent(source)))
+
+
 def test_the_checklist_is_made_of_the_folded_assertions():
     cells = nbformat.read(find_notebook("12"), as_version=4).cells
-    checklist = "".join(
-        "".join(cell.source.split())
-        for cell in cells
-        if cell.cell_type == "code" and "def check_" in cell.source
-    )
+    code = [c.source for c in cells if c.cell_type == "code" and "def check_" in c.source]
+    checklist = textwrap.dedent(statements("\n".join(code)))
     for _, assertion in folded().values():
-        assert "".join(assertion.partition("\n")[2].split()) in checklist
+        for statement in statements(assertion.partition("\n")[2]).splitlines():
+            assert statement.strip() in checklist
 
 
 def test_what_is_folded_stays_folded_in_the_executed_page(tmp_path):

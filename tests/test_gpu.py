@@ -114,7 +114,8 @@ def test_pytorchs_own_answer_about_bfloat16_is_not_asked(full, monkeypatch):
 def test_compiled_code_of_the_hub_runs_only_when_it_is_asked_for(full, monkeypatch, capsys):
     assert fit_to_gpu(full, A100).model_kwargs["attn_implementation"] == "sdpa"
     monkeypatch.setenv("VDR_ATTENTION", FLASH_ATTENTION)
-    assert fit_to_gpu(full, A100).model_kwargs["attn_implementation"] == FLASH_ATTENTION
+    asked = load_profile("full")
+    assert fit_to_gpu(asked, A100).model_kwargs["attn_implementation"] == FLASH_ATTENTION
     assert f"attention: {FLASH_ATTENTION}\n" in capsys.readouterr().out
 
 
@@ -399,12 +400,14 @@ def test_shipped_and_own_receipts_are_read_and_a_damaged_one_is_named(tmp_path, 
     for folder, peak in ((shipped_folder, 17.0), (own, 18.0)):
         folder.mkdir(parents=True)
         (folder / "nvidia-h200.json").write_text(json.dumps(receipt(H200, peak_gib=peak)))
-    assert [taken["runs"][0]["peak_gib"] for taken in gpu.read_receipts()] == [17.0, 18.0]
-    assert fit_to_gpu(full, L4).adapters == ()
+    outputs = tmp_path / "outputs"
+    peaks = [taken["runs"][0]["peak_gib"] for taken in gpu.read_receipts(outputs)]
+    assert peaks == [17.0, 18.0]
+    assert fit_to_gpu(dataclasses.replace(full, outputs=outputs), L4).adapters == ()
     for text, problem in (("{", "is not JSON"), ("{}", r"has no \['gpu', 'model'")):
         (own / "nvidia-h200.json").write_text(text)
         with pytest.raises(ValueError, match=f"nvidia-h200.json {problem}.*: delete it"):
-            gpu.read_receipts()
+            gpu.read_receipts(outputs)
 
 
 @pytest.mark.slow
@@ -414,7 +417,7 @@ def test_a_rehearsal_on_the_cpu_writes_a_receipt(monkeypatch, tmp_path, capsys):
         rehearsal.main(["--all", "120"])
     monkeypatch.setenv("VDR_PROFILE", "rehearsal-small")
     rehearsal.main(["--all", "120", "--lora-fp16", "60", "--batch", "4"])
-    [found] = gpu.read_receipts()
+    [found] = gpu.read_receipts(load_profile().outputs)
     whole, lora = found["runs"]
     assert (whole["trains"], whole["dtype"], whole["outcome"]) == ("all weights", "float32", "ok")
     assert (lora["trains"], lora["mini_batch_num_tokens"], lora["rows"]) == ("LoRA", 60, 4)

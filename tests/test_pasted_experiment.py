@@ -21,6 +21,8 @@ from vdr_helpers.published import published
 pytestmark = pytest.mark.slow
 
 ROWS, MONITORED, BATCH = 8, 4, 4
+# Arguments whose defaults Transformers has changed since; they decide nothing on one machine.
+NEWER_DEFAULTS = {"fsdp", "fsdp_config", "trackio_space_id"}
 # What the text above the cell says to write, where the course's own plumbing is missing.
 WITHOUT_THE_COURSE = """
 mini_batches = scoring = run_settings = {}
@@ -148,5 +150,5 @@ def test_on_full_its_arguments_are_the_published_ones(experiment, monkeypatch):
     exec(compile(ast.Module([node], []), "notebook 03", "exec"), space)
     found, card = space["args"].to_dict(), published()["arguments"]
     differing = {name for name in card if name in found and found[name] != card[name]}
-    assert not differing
+    assert differing <= NEWER_DEFAULTS
     assert len(card.keys() & found.keys()) > 85

@@ -42,6 +42,29 @@ def test_the_outputs_variable_is_expanded(tmp_path, monkeypatch, text):
     assert outputs_folder() == tmp_path / "course"
 
 
+def test_a_relative_outputs_folder_is_one_folder_for_kernels_and_commands(tmp_path, monkeypatch):
+    monkeypatch.setenv("VDR_OUTPUTS", "mine")
+    clone = profiles.PACKAGE.parent
+    for folder in (tmp_path, clone / "notebooks"):
+        monkeypatch.chdir(folder)
+        assert outputs_folder() == clone / "mine"
+
+
+@pytest.mark.parametrize(
+    "text", ["~no-such-user/x", "$NO_SUCH_VARIABLE/x", "${NO_SUCH_VARIABLE}/x"]
+)
+def test_an_outputs_folder_that_cannot_be_expanded_is_refused(monkeypatch, text):
+    monkeypatch.setenv("VDR_OUTPUTS", text)
+    with pytest.raises(ValueError, match=r"VDR_OUTPUTS is .*: write the whole path"):
+        load_profile()
+
+
+def test_a_revision_of_the_query_model_is_refused_not_dropped(monkeypatch):
+    monkeypatch.setenv("VDR_QUERY_MODEL", "owner/name@abc")
+    with pytest.raises(ValueError, match="VDR_QUERY_MODEL takes no revision"):
+        load_profile()
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -375,7 +375,7 @@ def test_images_that_are_not_there_end_in_an_error_and_no_folder(tmp_path):
     done = prepare_small(tmp_path)
     assert (
         done.status == 1
-        and "is a path, and there is no file 0.png (6 such pages in all)" in done.said
+        and "is a path, and there is no file 0.png (5 such pages in all)" in done.said
     )
     assert "found 0 usable train rows and 0 usable eval rows, expected 2 and 1" in done.said
     assert not (tmp_path / "data").exists()
@@ -875,13 +875,13 @@ def test_an_index_is_refreshed_and_belongs_to_its_model(copied, tmp_path):
 # documents.py
 
 
-def side(file):
-    return part("documents", "side_of")(file, [])
-
-
+@functools.cache
 def names(wanted, count):
     """The first file names that are for evaluation, or for training."""
-    return [name for name in (f"manual{i}.pdf" for i in range(999)) if side(name) == wanted][:count]
+    side_of = part("documents", "side_of")
+    return [name for name in (f"manual{i}.pdf" for i in range(60)) if side_of(name, []) == wanted][
+        :count
+    ]
 
 
 def manual(file, parts, number=0):
@@ -955,7 +955,9 @@ def test_a_folder_of_pdf_files_becomes_training_data(manuals):
     )
     model.truncate_dim = None
     paths = [
-        str(data / "pages" / row["image"]) for row in pages.values() if side(row["file"]) == "eval"
+        str(data / "pages" / row["image"])
+        for row in pages.values()
+        if row["file"] in names("eval", 1)
     ]
     for row in evaluation:
         order = model.similarity(model.encode_query(row["query"]), model.encode_document(paths))[
@@ -1012,14 +1014,14 @@ def test_a_second_run_keeps_the_marks_and_follows_the_folder(manuals):
 def test_files_of_one_page_each_make_both_splits(tmp_path):
     (tmp_path / "pdf").mkdir()
     lines = ["file,page,query"]
-    for number in range(24):
-        manual(tmp_path / "pdf" / f"sheet{number}.pdf", ["Pump"], number)
-        lines.append(f"sheet{number}.pdf,1,Which sheet is about pump {number}?")
+    for number, name in enumerate(names("eval", 6) + names("train", 12)):
+        manual(tmp_path / "pdf" / name, ["Pump"], number)
+        lines.append(f"{name},1,Which sheet is about pump {number}?")
     (tmp_path / "pdf" / "questions.csv").write_text("\n".join(lines))
     done = documents(tmp_path, "--relative-margin", 0)
     assert done.status == 0, done.said
     rows = {name: read_lines(tmp_path / "data" / f"{name}.jsonl") for name in ("train", "eval")}
-    assert len(rows["train"]) > 2 and len(rows["eval"]) > 2
+    assert len(rows["train"]) > 2 and len(rows["eval"]) == 6
 
 
 def test_what_is_missing_for_a_split_is_named(tmp_path):
@@ -1055,6 +1057,7 @@ def test_what_was_filled_into_a_form_is_drawn(tmp_path):
         canvas.acroForm.textfield(
             name="c", value=value, x=20, y=100, width=120, height=60, fontSize=40
         )
+        canvas.showPage()
         canvas.save()
         found.append(read_pdf(tmp_path / "form.pdf", tmp_path)["rows"][0]["image"])
     assert found[0] == found[2] != found[1]
@@ -1072,8 +1075,8 @@ def test_half_a_surrogate_pair_costs_no_more_than_itself(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "questions.csv has no file, page, query column"),
-        (b"document,query\na.pdf,How?\n", "no file, page column; found 'document,query'"),
+        (b"", "questions.csv has no column file, page, query; found ''"),
+        (b"document,query\na.pdf,How?\n", "has no column file, page; found 'document,query'"),
         (b"file,page,query\na.pdf,2,\x81\x8d\n", "neither UTF-8 nor UTF-16 nor Windows-1252"),
     ],
 )
@@ -1220,7 +1223,7 @@ for script, *arguments in json.loads(sys.argv[1]):
 )
 def test_all_scripts_in_a_chain_in_an_empty_folder_without_this_repository(manuals, source):
     tuned = ("--finetuned", "finetuned", "--base-model", BASE)
-    lora = ("--lora-rank", "4", "--output", "lora", "--card-examples")
+    lora = ("--lora-rank", "4", "--learning-rate", "7e-3", "--output", "lora", "--card-examples")
     jobs = [
         ("prepare", "--dataset", str(source), "--train-rows", "16", "--eval-rows", "6", *TINY),
         ("train", *TRAIN, *FLOAT),
@@ -1269,7 +1272,8 @@ def test_all_scripts_in_a_chain_in_an_empty_folder_without_this_repository(manua
         model.encode_query("Which pump?", convert_to_tensor=True).float()
         for model in (merged, adapted, base)
     ]
-    assert (vectors[0] - vectors[1]).abs().max() < 1e-3 < (vectors[0] - vectors[2]).abs().max()
+    apart, moved = ((vectors[0] - other).abs().max().item() for other in vectors[1:])
+    assert apart < 0.01 * moved, f"{apart} apart where training moved the vector by {moved}"
     card = (manuals / "merged" / "README.md").read_text()
     assert "training samples" in card and list((manuals / "merged" / "assets").iterdir()), (
         "the card of the tuned model"

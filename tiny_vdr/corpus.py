@@ -1,4 +1,4 @@
-"""Generate the tiny source dataset: page screenshots in the schema of ``llamaindex/vdr-multilingual-train``, dirt included.
+"""Generate the tiny source dataset: page screenshots in the schema of ``llamaindex/vdr-multilingual-train``, noise included.
 
 ``id``, ``query`` (``None`` on pages kept only as hard negatives), ``image``, ``negatives`` (16 ids, hardest first), ``language``.
 The folder loads with the call that loads the real one: ``load_dataset(path, "en", split="train")``. Notebook 02 takes it apart.
@@ -106,7 +106,7 @@ def vary(page: Page, asked: str, change: str, rng: random.Random) -> Page:
 
 
 class SourceBuilder:
-    """Plan all rows first (families of near-duplicates, negatives, dirt), draw them afterwards."""
+    """Plan all rows first (families of near-duplicates, negatives, noise), draw them afterwards."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
@@ -175,7 +175,7 @@ class SourceBuilder:
             row.negatives = [other.id for other in ordered[:NEGATIVES_PER_ROW]]
 
     def soil(self) -> None:
-        """Plant the dirt that notebook 02 finds: each kind in a few rows, in the places where it does harm."""
+        """Plant the noise that notebook 02 finds: each kind in a few rows, in the places where it does harm."""
         asked = [row for row in self.rows if row.query]
         silent = [row for row in self.rows if not row.query]
         for row in self.rng.sample(asked, k=40):
@@ -298,7 +298,7 @@ def build_source(
 
     if train_families < 20 or eval_families < 85:
         raise ValueError(
-            "build_source needs at least 20 train and 85 eval families to hold the dirt that notebook 02 looks for"
+            "build_source needs at least 20 train and 85 eval families to hold the noise that notebook 02 looks for"
         )
     rows = plan_rows(seed, train_families, eval_families)
     partial = folder.with_name(folder.name + ".partial")

@@ -2,23 +2,41 @@
 
 Every cached folder is named ``<stage>-<key of its settings>``. One is in use when the profile, as the
 environment sets it now, leads to that key, or when it was made from splits that are. ``--remove``
-deletes the others: they cost time to make again, and nothing else. Checkpoints of an interrupted
-training run stay; delete them by hand if you will not resume it.
+deletes the others: they cost time to make again, and nothing else. It keeps checkpoints, from which
+an interrupted training run goes on, results, which are small, what a running process may be making,
+links, and every folder that is not one of the cache. Delete those by hand.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
-from contextlib import suppress
+import time
 from pathlib import Path
 
-from vdr_helpers.cache import MANIFEST, read_manifest, stage_folder
-from vdr_helpers.evaluation import results_folder
+from vdr_helpers.cache import MANIFEST, damage, read_manifest, settings_key, stage_folder
 from vdr_helpers.models import tuned_folder
 from vdr_helpers.profiles import Profile, load_profile
 from vdr_helpers.source import corpus_settings
-from vdr_helpers.splits import pages_folders, splits_folder
+from vdr_helpers.splits import pages_folders, split_settings, splits_folder
+
+STAGES = (
+    "source",
+    "random-weights",
+    "pages",
+    "splits",
+    "checkpoints",
+    "tuned",
+    "reranker",
+    "late-interaction",
+    "embeddings",
+    "results",
+    "ocr",
+)
+CACHED = re.compile(rf"({'|'.join(STAGES)})-[0-9a-f]{{10}}(?P<unfinished>\..*partial)?")
+KEPT = ("checkpoints-", "results-")
+DAY = 24 * 60 * 60  # seconds; an unfinished folder that is younger may be in the making
 
 
 def used_folders(profile: Profile) -> set[str]:
@@ -26,11 +44,18 @@ def used_folders(profile: Profile) -> set[str]:
     used = {splits_folder(profile).name, tuned_folder(profile).name}
     if profile.corpus is not None:
         used.add(stage_folder(profile.output_dir, "source", corpus_settings(profile)).name)
-    if splits_folder(profile).is_dir():
-        used |= pages_folders(splits_folder(profile))
-    with suppress(ValueError):  # the tuned model is damaged, or belongs to another base
-        used.add(results_folder(profile).name)
-    return used
+    return used | (known_pages(profile) or set())
+
+
+def known_pages(profile: Profile) -> set[str] | None:
+    """The page folders of the profile's splits; ``None`` where these are damaged or not made yet."""
+    folder = splits_folder(profile)
+    if not folder.is_dir() or damage(folder):
+        return None
+    try:
+        return pages_folders(folder)
+    except ValueError:  # a table that was overwritten by as many bytes
+        return None
 
 
 def cached_folders(profile: Profile) -> list[Path]:
@@ -38,15 +63,12 @@ def cached_folders(profile: Profile) -> list[Path]:
     if not profile.output_dir.is_dir():
         return []
     folders = [path for path in profile.output_dir.iterdir() if path.is_dir()]
-    return sorted(path for path in folders if is_cached(path))
+    return sorted(path for path in folders if CACHED.fullmatch(path.name))
 
 
-def is_cached(folder: Path) -> bool:
-    """Whether a folder's name ends in a key of ten digits, or in ``.partial``."""
-    if folder.name.endswith(".partial"):
-        return True
-    key = folder.name.rpartition("-")[2]
-    return len(key) == 10 and all(letter in "0123456789abcdef" for letter in key)
+def is_unfinished(folder: Path) -> bool:
+    """Whether a folder is what a process writes before it takes its name."""
+    return folder.name.endswith(".partial")
 
 
 def size_of(folder: Path) -> int:
@@ -54,26 +76,46 @@ def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
+def settings_of(folder: Path) -> dict:
+    """The settings in a folder's manifest; empty where it cannot be read."""
+    settings = (read_manifest(folder) or {}).get("settings")
+    return settings if isinstance(settings, dict) else {}
+
+
 def made_from(folder: Path) -> str:
     """The settings in a folder's manifest, the first 70 letters of them."""
-    if folder.name.endswith(".partial"):
-        return "left by an interrupted run"
-    manifest = read_manifest(folder)
-    if manifest is None:
+    if is_unfinished(folder):
+        return "in the making, or left by an interrupted run"
+    settings = settings_of(folder)
+    if not settings:
         return f"no {MANIFEST}"
-    settings = ", ".join(f"{name} {value}" for name, value in manifest["settings"].items())
-    return settings if len(settings) <= 70 else f"{settings[:67]}..."
+    text = ", ".join(f"{name} {value}" for name, value in settings.items())
+    return text if len(text) <= 70 else f"{text[:67]}..."
 
 
-def is_used(folder: Path, used: set[str]) -> bool:
-    """Whether the settings of today use a folder, or may resume it."""
-    manifest = read_manifest(folder) or {}
-    return (
-        folder.name in used
-        or manifest.get("splits") in used
-        or folder.name.startswith("checkpoints-")
-        and not folder.name.endswith(".partial")
-    )
+def is_used(folder: Path, used: set[str], profile: Profile) -> bool:
+    """Whether the settings of today use a folder, or may go on with it."""
+    if is_unfinished(folder):
+        return time.time() - folder.stat().st_mtime < DAY
+    if folder.name in used or folder.name.startswith(KEPT) or folder.is_symlink():
+        return True
+    manifest, settings = read_manifest(folder) or {}, settings_of(folder)
+    if folder.name.startswith("pages-") and known_pages(profile) is None:
+        return settings.get("pixels") in (None, split_settings(profile)["pixels"])
+    if folder.name.startswith("random-weights-"):
+        return settings.get("model") == profile.random_weights
+    # What was trained on these splits: a GPU decides some of its settings, so its key is not known here.
+    trained_on_these = settings_key(settings.get("splits")) == settings_key(split_settings(profile))
+    return manifest.get("splits") in used or trained_on_these
+
+
+def remove(folder: Path) -> str:
+    """Delete a folder; returns ``removed``, or why it could not be deleted."""
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        return f"not removed ({error.strerror})"
+    return "removed"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -82,18 +124,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--remove", action="store_true", help="delete what these settings do not use"
     )
-    remove = parser.parse_args(arguments).remove
+    is_removing = parser.parse_args(arguments).remove
     profile = load_profile()
     used, unused_bytes = used_folders(profile), 0
-    for folder in cached_folders(profile):
-        size, in_use = size_of(folder), is_used(folder, used)
-        state = "in use" if in_use else "removed" if remove else "not in use"
-        print(f"{state:<11} {size / 1e6:8.1f} MB  {folder.name:<28} {made_from(folder)}")
-        if not in_use:
-            unused_bytes += size
-            if remove:
-                shutil.rmtree(folder)
-    said = "removed" if remove else "not used by these settings; add --remove to delete it"
+    # First all answers, then the removal: it must not change what is in use.
+    in_use = {folder: is_used(folder, used, profile) for folder in cached_folders(profile)}
+    for folder in in_use:
+        size, origin, state = size_of(folder), made_from(folder), "in use"
+        if not in_use[folder]:
+            state = remove(folder) if is_removing else "not in use"
+            unused_bytes += 0 if folder.exists() == is_removing else size
+        print(f"{state:<11} {size / 1e6:8.1f} MB  {folder.name:<28} {origin}")
+    said = "removed" if is_removing else "not used by these settings; add --remove to delete it"
     print(f"{unused_bytes / 1e6:.1f} MB {said}")
 
 

@@ -15,7 +15,7 @@ from transformers import AutoProcessor
 
 from vdr_helpers.pages import fetch_pages
 from vdr_helpers.profiles import Profile, load_profile
-from vdr_helpers.source import check_columns, open_files
+from vdr_helpers.source import HOW_TO_SAVE, check_columns, open_files
 from vdr_helpers.splits import (
     PUBLISHED,
     SPLIT_NEGATIVES,
@@ -63,8 +63,8 @@ def prepare_published(profile: Profile, name: str | None = None) -> Counter:
         if not chosen[split]:
             raise ValueError(
                 f"{split} would be empty: none of its {len(rows)} rows has a query and pages that "
-                "open. Do the image columns hold paths instead of images? Save them with "
-                "datasets.Image and to_parquet first."
+                "open. Do the image columns hold paths instead of images? Save them first with "
+                f"{HOW_TO_SAVE}"
             )
         dropped = len(rows) - len(chosen[split])
         noise[f"{split} row without a query or with a page that does not open"] = dropped

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,11 +19,20 @@ MANIFEST = "manifest.json"
 def atomic_write(file: Path, content: bytes | str) -> None:
     """Write beside the target, then rename: a killed process leaves the old file or the new one.
 
-    Text is written as UTF-8.
+    Text is written as UTF-8. Two processes may write the same file; the later one stays. Raises
+    ``OSError`` where the disk is full or the folder cannot be written, and leaves nothing beside.
     """
-    partial = file.with_name(file.name + ".partial")
-    partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
-    partial.replace(file)
+    partial = partial_of(file)
+    try:
+        partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def partial_of(path: Path) -> Path:
+    """What this process writes before it takes the name ``path``: ``<name>.<process id>.partial``."""
+    return path.with_name(f"{path.name}.{os.getpid()}.partial")
 
 
 def settings_key(settings: dict) -> str:
@@ -46,7 +56,8 @@ def cached(
     """The folder of ``stage`` with these settings; ``make(folder)`` fills it unless it is there, whole.
 
     ``make`` writes into a folder beside it, which takes the name at the end; a damaged folder is
-    named and made anew. ``notes``: more for the manifest that is not part of the key.
+    named and made anew. ``notes``: more for the manifest that is not part of the key. Two processes
+    that ask at once both make it, each for itself. Raises what ``make`` raises.
     """
     folder = stage_folder(root, stage, settings)
     if folder.exists():
@@ -60,16 +71,34 @@ def cached(
 def replace_folder(
     folder: Path, settings: dict, make: Callable[[Path], object], notes: dict | None = None
 ) -> Path:
-    """Have ``make(a new folder)`` fill what then takes the place of ``folder``, with its manifest."""
-    partial = folder.with_name(folder.name + ".partial")
+    """Have ``make(a new folder)`` fill what then takes the place of ``folder``, with its manifest.
+
+    What was there stays until the new one is whole. Raises what ``make`` raises, and leaves nothing
+    half made then; only a killed process leaves a folder ``<name>.<process id>.partial``.
+    """
+    partial = partial_of(folder)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    make(partial)
-    manifest = {"settings": settings, **(notes or {}), "files": file_sizes(partial)}
-    atomic_write(partial / MANIFEST, json.dumps(manifest, indent=1, default=str) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    try:
+        make(partial)
+        manifest = {"settings": settings, **(notes or {}), "files": file_sizes(partial)}
+        atomic_write(partial / MANIFEST, json.dumps(manifest, indent=1, default=str) + "\n")
+        take_place(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def take_place(partial: Path, folder: Path) -> None:
+    """Rename ``partial`` to ``folder``; what was there, a folder or a file, is moved aside and deleted."""
+    replaced = partial_of(folder.with_name(f"{folder.name}.replaced"))
+    if folder.exists():
+        folder.rename(replaced)
+    partial.rename(folder)
+    if replaced.is_dir():
+        shutil.rmtree(replaced, ignore_errors=True)
+    else:
+        replaced.unlink(missing_ok=True)
 
 
 def file_sizes(folder: Path) -> dict[str, int]:
@@ -93,12 +122,15 @@ def read_json(file: Path) -> dict | None:
 
 
 def damage(folder: Path) -> str:
-    """What is wrong with a cached folder, such as ``train.jsonl has 5 bytes, expected 80``; else ``""``."""
-    manifest = read_manifest(folder)
-    if manifest is None:
+    """What is wrong with a cached folder, such as ``train.jsonl has 5 bytes, expected 80``; else ``""``.
+
+    Sizes are compared, not contents: what was overwritten by as many other bytes is not noticed.
+    """
+    files = (read_manifest(folder) or {}).get("files")
+    if not isinstance(files, dict) or not all(isinstance(size, int) for size in files.values()):
         return f"its {MANIFEST} is gone or damaged"
     found = file_sizes(folder)
-    for name, size in manifest["files"].items():
+    for name, size in files.items():
         if name not in found:
             return f"{name} is gone"
         if found[name] != size:

@@ -14,13 +14,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from vdr_helpers.cache import atomic_write
-from vdr_helpers.source import Source
+from vdr_helpers.source import HOW_TO_SAVE, Source, check_image_columns
 
 READERS = 3  # row groups that are read at once, if they are small
 BYTES_AT_ONCE = (
     256 * 2**20
 )  # stored bytes of the row groups that are read at once; a larger one is read alone
 PROGRESS_PAGES = 1000
+FEWEST_BAD_PAGES = 10  # if that many were read and none opens, the dataset is not what was expected
 LARGEST_PAGE = (
     50_000_000  # pixels; a larger image in a dataset is a mistake or a decompression bomb
 )
@@ -109,7 +110,10 @@ def presize(image, processor):
 
 
 def read_page(image: dict | None, processor) -> tuple[str | None, bytes | str]:
-    """``(fingerprint, PNG bytes)`` of the presized page of an undecoded image, or ``(None, why it was skipped)``."""
+    """``(fingerprint, PNG bytes)`` of the presized page of an undecoded image, or ``(None, why it was skipped)``.
+
+    ``image``: ``{"bytes", "path"}`` as ``datasets.Image(decode=False)`` gives it.
+    """
     if not image or not image.get("bytes"):
         where = f", only a path: {Path(image['path']).name}" if image and image.get("path") else ""
         return None, f"has no image{where}"
@@ -144,7 +148,9 @@ class PageStore:
             with suppress(
                 ValueError, TypeError
             ):  # empty, or cut by a kill: its page is fetched again
-                self._note(*json.loads(line))
+                row, name, size_or_problem = json.loads(line)
+                if isinstance(row, int) and isinstance(name, str | None):
+                    self._note(row, name, size_or_problem)
 
     def _forget_damaged(self) -> None:
         there = {file.stem: file.stat().st_size for file in self.folder.glob("*.png")}
@@ -204,7 +210,9 @@ def fetch_pages(
 
     A line of progress is printed every 1,000 pages. After the first row group the size of the rest is estimated from the pages at hand,
     and ``OSError`` stops the run if the disk is too small for it. A page that does not open is kept as such and listed in ``problems``.
+    Raises ``ValueError`` for a column that does not hold images, and ``IndexError`` for a row that the source has not.
     """
+    check_image_columns(source, [column])
     wanted = set(rows)
     missing = wanted - store.fingerprints.keys()
     groups = list(source.groups_of(missing).items())
@@ -242,7 +250,8 @@ def fetch_chosen(choose: Callable, source: Source, store: PageStore, processor):
     """What ``choose(fingerprint_of)`` returns once every page that it looks at has been fetched.
 
     ``fingerprint_of(row)`` is a page's fingerprint, ``None`` where it does not open. One that was not fetched yet counts as good and
-    unlike all others; it is fetched, and the choice is made again, until it rests on fetched pages alone (notebook 02).
+    unlike all others; it is fetched, and the choice is made again, until it rests on fetched pages alone (notebook 02). Raises
+    ``ValueError`` with the first page's reason where many pages were fetched and none opens, and what :func:`fetch_pages` raises.
     """
     while True:
         unknown: set[int] = set()
@@ -257,6 +266,12 @@ def fetch_chosen(choose: Callable, source: Source, store: PageStore, processor):
         if not unknown:
             return chosen
         fetch_pages(source, unknown, store, processor)
+        if len(store.problems) >= FEWEST_BAD_PAGES and not store.sizes:
+            row = min(store.problems)
+            raise ValueError(
+                f"none of the {len(store.problems):,} pages that were read opens; that of row {row} {store.problems[row]}. "
+                f"The images themselves must be in the dataset: save them with {HOW_TO_SAVE}"
+            )
 
 
 def check_room(store: PageStore, pages: int) -> None:

@@ -4,7 +4,7 @@ The profiles are tables of ``assets/profiles.toml``. The environment is read her
 :func:`load_profile`; what it returns holds plain values and paths:
 
 - ``VDR_PROFILE`` names a profile; without it, ``tiny``.
-- ``VDR_OUTPUTS`` is the folder for everything that you make; ``~`` and ``$HOME`` are expanded.
+- ``VDR_OUTPUTS`` is the folder for everything that you make; ``~`` and ``$HOME`` are expanded, and a relative path starts in the clone.
 - ``VDR_MODEL``, ``VDR_FINETUNED``, ``VDR_RERANKER`` and ``VDR_DATASET`` hold a hub id, a hub id with ``@revision``, or a folder.
 - ``VDR_ROWS=24:6`` keeps 24 training rows and 6 eval rows.
 - ``VDR_SPLIT=published`` takes the split that ``python -m tools.prepare`` has fetched instead of notebook 02's.
@@ -51,12 +51,25 @@ def assets_folder() -> Path:
 
 
 def outputs_folder() -> Path:
-    """``$VDR_OUTPUTS``, else ``outputs/`` of the checkout, else ``outputs/`` of the current folder; absolute."""
-    if text := os.environ.get(OUTPUTS_VARIABLE):
-        return Path(os.path.expandvars(text)).expanduser().absolute()
+    """``$VDR_OUTPUTS``, else ``outputs``: in the checkout, or in the current folder where there is none; absolute.
+
+    A kernel runs in ``notebooks/`` and a command in the folder above: both mean the same folder by a relative path. Raises
+    ``ValueError`` for a home or an environment variable that is not there.
+    """
+    path = expanded(os.environ.get(OUTPUTS_VARIABLE, "").strip() or "outputs")
+    if path.startswith("~") or re.search(r"\$\w|\$\{", path):
+        raise ValueError(
+            f"{OUTPUTS_VARIABLE} is {path!r}, and there is no such home folder or environment variable: write the whole path, "
+            "and restart the kernel"
+        )
     checkout = PACKAGE.parent
     base = checkout if (checkout / "notebooks").is_dir() else Path.cwd()
-    return base / "outputs"
+    return (base / path).absolute()
+
+
+def expanded(path: str) -> str:
+    """``path`` with ``~`` and ``$HOME`` replaced; a home or a variable that is not there stays as it is."""
+    return os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111  Path.expanduser raises
 
 
 def shipped(name: str) -> str:
@@ -246,7 +259,7 @@ def read_variable(variable: str, text: str) -> dict[str, str | None]:
         Path.cwd(),
         PACKAGE.parent,
     ):  # a kernel runs in notebooks/, the reader's shell often in the folder above
-        folder = base / Path(os.path.expandvars(text)).expanduser()
+        folder = base / expanded(text)
         if folder.is_dir():
             return {
                 "name": f"local folder {folder.resolve().name}",
@@ -313,6 +326,10 @@ def documents_settings() -> dict:
         changes["documents_folder"] = folder
     if text := os.environ.get("VDR_QUERY_MODEL"):
         named = read_variable("VDR_QUERY_MODEL", text)
+        if named["revision"]:
+            raise ValueError(
+                f"VDR_QUERY_MODEL takes no revision, found {text!r}: leave out what follows the @"
+            )
         changes["query_models"] = () if text == "none" else (named["folder"] or named["name"],)
     return changes
 

@@ -27,6 +27,11 @@ PIECE_BYTES = 32 * 2**20  # stored bytes of a row group that are unpacked at onc
 BUFFER_BYTES = (
     8 * 2**20
 )  # stored bytes that are asked for at once: few requests over a network, little memory
+# to_parquet alone would keep the paths of image files, not the files.
+HOW_TO_SAVE = (
+    'dataset.cast_column("image", datasets.Image()).with_format("arrow")'
+    ".map(datasets.table.embed_table_storage, batched=True).to_parquet(...)"
+)
 THREADS = 8  # readers of files at once; over a network the waiting counts, not the processor
 
 
@@ -38,6 +43,17 @@ def check_columns(dataset, expected: Iterable[str] = COLUMNS) -> None:
             f"the dataset has no column {', '.join(missing)}; it has {', '.join(dataset.column_names)}. "
             "Rename yours with dataset.rename_column(old, new)."
         )
+
+
+def check_image_columns(source: Source, columns: Iterable[str]) -> None:
+    """Raise ``ValueError`` naming a column of ``source`` that is not stored as ``datasets.Image`` stores images."""
+    schema = source.footers[0].schema.to_arrow_schema()
+    for name in columns:
+        found = schema.field(name).type
+        if not pyarrow.types.is_struct(found) or found.get_field_index("bytes") < 0:
+            raise ValueError(
+                f"column {name} holds {found}, expected images: save them with {HOW_TO_SAVE}"
+            )
 
 
 class RowGroup(NamedTuple):
@@ -189,22 +205,32 @@ def source_path(profile: Profile) -> str:
 def open_source(profile: Profile) -> Source:
     """The files of the profile's dataset, opened but not read; its ``path`` is what ``load_dataset`` is given.
 
-    Raises what :func:`open_files` raises, and ``ValueError`` for a column that is missing.
+    Raises what :func:`open_files` raises, and ``ValueError`` for a column that is missing or holds no images.
     """
     source = open_files(source_path(profile), profile.dataset_config, profile.dataset_revision)
     check_columns(source)
+    check_image_columns(source, ["image"])
     return source
 
 
 def open_files(path: str, config: str, revision: str | None = None) -> Source:
     """The files that ``load_dataset(path, config, revision=revision, split="train")`` would download, not downloaded.
 
-    ``path``: a folder or a hub id. Raises ``ValueError`` when the split is not made of parquet files; ``datasets`` raises
-    ``ValueError`` for an unknown ``config`` and ``ConnectionError`` or ``DatasetNotFoundError`` when the hub does not answer with it.
+    ``path``: a folder or a hub id. Raises ``ValueError`` for an unknown ``config``, or when the split is not made of parquet files;
+    ``datasets`` raises ``ConnectionError`` or ``DatasetNotFoundError`` when the hub does not answer with it.
     """
     from datasets import load_dataset_builder
 
-    files = load_dataset_builder(path, config, revision=revision).config.data_files or {}
+    try:
+        builder = load_dataset_builder(path, config, revision=revision)
+    except ValueError as error:
+        if "BuilderConfig" not in str(error):
+            raise
+        raise ValueError(
+            f"this dataset has no config {config!r} ({error}): name it so under configs in its README.md, with the parquet files of "
+            "split train"
+        ) from error
+    files = builder.config.data_files or {}
     shards = [str(file) for file in files.get("train", ())]
     if not shards or not all(shard.endswith(".parquet") for shard in shards):
         raise ValueError(

@@ -173,8 +173,7 @@ def read_split(profile: Profile, folder: Path, split: str):
     """One table as a ``datasets.Dataset`` whose pages are absolute paths."""
     from datasets import Dataset, Features, Value
 
-    lines = (folder / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
+    rows = read_table(folder, split)
     names = ["query", "image", *(f"negative_{i}" for i in range(SPLIT_NEGATIVES[split]))]
     columns = {"query": [row["query"] for row in rows]}
     for name in names[1:]:
@@ -182,12 +181,27 @@ def read_split(profile: Profile, folder: Path, split: str):
     return Dataset.from_dict(columns, features=Features({name: Value("string") for name in names}))
 
 
+def read_table(folder: Path, split: str) -> list[dict]:
+    """The rows of one table as they are kept: a query, and page files relative to the outputs.
+
+    Raises ``ValueError`` that names the table where it is not what was written.
+    """
+    file = folder / f"{split}.jsonl"
+    try:
+        # str.splitlines would also cut at U+2028 and U+0085, which a query can hold.
+        lines = file.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines if line]
+    except ValueError as error:
+        raise ValueError(
+            f"{folder.name}/{file.name} is damaged ({error}): delete {folder.name} and run notebooks/02_dataset.ipynb again"
+        ) from error
+
+
 def page_files(folder: Path) -> set[str]:
     """The page files that the splits in ``folder`` name, relative to the profile's outputs."""
-    lines = (folder / "full.jsonl").read_text(encoding="utf-8").splitlines()
     files = set()
-    for line in lines:
-        files |= {page for name, page in json.loads(line).items() if name != "query" and page}
+    for row in read_table(folder, "full"):
+        files |= {page for name, page in row.items() if name != "query" and page}
     return files
 
 

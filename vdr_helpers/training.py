@@ -168,7 +168,7 @@ def last_checkpoint(folder: str | Path) -> str | None:
     """
     whole = {}
     for state in Path(folder).glob("checkpoint-*/trainer_state.json"):
-        with suppress(OSError, ValueError, KeyError):
+        with suppress(OSError, ValueError, KeyError, TypeError):
             step = json.loads(state.read_text(encoding="utf-8"))["global_step"]
             whole[step] = str(state.parent)
     return whole[max(whole)] if whole else None

@@ -614,6 +614,18 @@ def test_a_model_that_moved_with_its_folder_finds_its_embeddings_again(pages, tm
     assert folders[0] == folders[1]
 
 
+def test_a_shorter_width_is_cut_from_the_same_embeddings(random_model, pages, monkeypatch):
+    profile = load_profile("tiny")
+    whole = evaluation.embed_once(random_model, QUERIES, pages, profile)
+    random_model.truncate_dim = 8
+    random_model[0].auto_model.config.matryoshka_dimensions = [256, 8]  # what a server may offer
+    expected = random_model.encode_query(QUERIES, convert_to_tensor=True).cpu()
+    monkeypatch.setattr(evaluation, "encode_all", None)  # nothing is encoded again
+    short = evaluation.embed_once(random_model, QUERIES, pages, profile)
+    assert torch.equal(short[1], whole[1][:, :8]) and random_model.truncate_dim == 8
+    assert torch.allclose(short[0], expected, atol=1e-6)
+
+
 def test_embeddings_are_encoded_once_and_a_damaged_file_is_named_and_made_anew(
     random_model, pages, monkeypatch, capsys
 ):

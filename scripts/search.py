@@ -85,6 +85,10 @@ def check_settings(index, settings):
 
 def build(args):
     """Make the index, or bring it up to date with the folder of pages."""
+    if not (args.data / "manifest.json").exists():
+        raise ValueError(
+            f"{args.data} has no manifest.json: make it with prepare.py or documents.py"
+        )
     manifest = json.loads((args.data / "manifest.json").read_text(encoding="utf-8"))
     settings = {name: manifest["settings"][name] for name in ("min_pixels", "max_pixels")}
     for name in ("model", "revision", "truncate_dim", "dtype"):
@@ -121,6 +125,11 @@ def ask(args):
     note = args.index / "index.json"
     if not note.exists():
         raise ValueError(f"no index in {args.index}: make one with `search.py index` first")
+    for name in ("pages.db", "names.json"):
+        if not (args.index / name).exists():
+            raise ValueError(
+                f"{args.index} has no {name}: bring it up to date with `search.py index`"
+            )
     settings = json.loads(note.read_text(encoding="utf-8"))
     if model_key(settings["model"]) != settings["key"]:
         raise ValueError(

@@ -813,6 +813,23 @@ def test_what_should_not_leave_the_machine_stops_an_upload(made, tmp_path, monke
 # search.py
 
 
+@pytest.mark.parametrize("missing", ["pages.db", "names.json"])
+def test_an_index_that_is_not_whole_is_refused(tmp_path, missing):
+    index = tmp_path / "index"
+    index.mkdir()
+    for name in {"index.json", "pages.db", "names.json"} - {missing}:
+        (index / name).write_text("{}")
+    done = call("search", "ask", "Which pump?", folder=tmp_path)
+    assert done.status == 1
+    assert f"index has no {missing}: bring it up to date with `search.py index`" in done.said
+
+
+def test_a_folder_without_a_manifest_is_not_indexed(tmp_path):
+    done = call("search", "index", "--model", TUNED, "--data", "nothing", folder=tmp_path)
+    assert done.status == 1
+    assert "nothing has no manifest.json: make it with prepare.py or documents.py" in done.said
+
+
 @pytest.fixture(scope="module")
 def index(made):
     """The index of all pages by the tuned model, in the folder ``index``."""

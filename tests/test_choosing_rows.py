@@ -156,7 +156,7 @@ def test_choosing_before_fetching_ends_in_the_same_choice(monkeypatch):
                 "distinct_eval_pages": distinct,
             }
             choose_rows = chooser(rows, train_rows=8, eval_rows=3, **settings)["choose_rows"]
-            store = dataclasses.make_dataclass("Store", ["fingerprints"])({})
+            store = SimpleNamespace(fingerprints={}, problems={}, sizes={})
             chosen = fetch_chosen(choose_rows, None, store, None)
             assert chosen == choose_rows(everything.__getitem__)
             fetched = len(store.fingerprints)

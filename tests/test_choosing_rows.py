@@ -5,6 +5,7 @@ import io
 import random
 import shutil
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from cells import chooser, definitions, prepare

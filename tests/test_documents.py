@@ -412,8 +412,10 @@ def test_a_vision_language_model_is_asked_page_by_page(writer, tmp_path, capsys)
     assert found == [{"query": "s", "id": "a.pdf#1", "way": "twin", "general": "g"}]
 
 
-def test_only_queries_whose_general_twin_finds_the_page_are_kept():
+def test_only_queries_whose_general_twin_finds_the_page_are_kept(monkeypatch):
     import torch
+
+    from vdr_helpers import evaluation
 
     findable = definitions("08", "findable")["findable"]
     space, ids = findable.__globals__, [f"a#{i}" for i in range(20)]
@@ -423,10 +425,11 @@ def test_only_queries_whose_general_twin_finds_the_page_are_kept():
         0
     )  # the second general query likes pages 0, 1, 2 ... best: page 4 comes fifth
     space.update(ids=ids, paths=ids, profile=None)
-    space["embed_once"] = lambda model, texts, pages, profile: (
-        torch.stack([likes[int(text)] for text in texts]),
-        torch.eye(20),
-    )
+
+    def embed_once(model, texts, pages, profile):
+        return torch.stack([likes[int(text)] for text in texts]), torch.eye(20)
+
+    monkeypatch.setattr(evaluation, "embed_once", embed_once)
     assert findable([near, far], None) == [near]  # of 20 pages the first two count
     assert findable([], None) == []
 

@@ -1343,9 +1343,10 @@ def test_all_scripts_in_a_chain_in_an_empty_folder_without_this_repository(manua
     assert "paths, user names, tokens: none" in " ".join(done.stdout.split())
     assert "pages in index" in done.stdout
 
-    merged = SentenceTransformer(str(manuals / "merged"), truncate_dim=256)
-    adapted = SentenceTransformer(str(manuals / "lora"), truncate_dim=256)
-    base = SentenceTransformer(BASE)
+    single = {"model_kwargs": {"dtype": "float32"}}
+    merged = SentenceTransformer(str(manuals / "merged"), truncate_dim=256, **single)
+    adapted = SentenceTransformer(str(manuals / "lora"), truncate_dim=256, **single)
+    base = SentenceTransformer(BASE, **single)
     assert (
         not (manuals / "merged" / "adapter_config.json").exists()
         and (manuals / "lora" / "adapter_config.json").exists()

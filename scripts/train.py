@@ -84,20 +84,22 @@ def check_steps(rows, args, minimum):
         )
 
 
-def describe(model, loss, train_dataset, settings, examples):
+def describe(trainer, settings, examples):
     """Tell the model card of the data: pages, in place of the paths of this machine."""
-    for column in train_dataset.column_names[1:]:
-        train_dataset = train_dataset.cast_column(column, Image())
-    card, data = model.model_card_data, {"name": settings["dataset"], "split": "train"}
-    if settings["hub"]:
-        data["id"] = settings["dataset"]
-    [data] = card.extract_dataset_metadata(train_dataset, [data], loss, "train")
+    card = trainer.model.model_card_data
     card.widget = []
-    if examples:
-        card.set_widget_examples(train_dataset)
-    else:
-        del data["examples"], data["examples_table"]
-    card.train_datasets = [data]
+    for split, dataset in {"train": trainer.train_dataset, "eval": trainer.eval_dataset}.items():
+        for column in dataset.column_names[1:]:
+            dataset = dataset.cast_column(column, Image())
+        data = {"name": settings["dataset"], "split": split}
+        if settings["hub"]:
+            data["id"] = settings["dataset"]
+        [data] = card.extract_dataset_metadata(dataset, [data], trainer.loss, split)
+        if not examples:
+            del data["examples"], data["examples_table"]
+        elif split == "eval":
+            card.set_widget_examples(dataset)
+        setattr(card, f"{split}_datasets", [data])
 
 
 # The command
@@ -169,6 +171,7 @@ def training_arguments(options, checkpoints):
         output_dir=str(checkpoints),
         num_train_epochs=options.num_train_epochs,
         per_device_train_batch_size=options.per_device_train_batch_size,
+        per_device_eval_batch_size=options.per_device_train_batch_size,
         learning_rate=options.learning_rate,
         warmup_steps=options.warmup_steps,
         bf16=options.bf16,
@@ -177,7 +180,6 @@ def training_arguments(options, checkpoints):
         batch_sampler="no_duplicates",  # no page twice in a batch: it would be a false negative
         eval_strategy="steps",
         eval_steps=0.1,
-        eval_on_start=True,
         logging_steps=0.05,
         save_strategy="steps",
         save_steps=0.1,
@@ -226,7 +228,8 @@ def main():
         raise ValueError(f"{checkpoints} holds a run that was stopped: add --resume, or delete it")
     settings = read_settings(options.data)
     train_dataset = read_split(options.data, "train")
-    monitored = read_split(options.data, "eval").to_list()[: options.monitor_rows]
+    eval_dataset = read_split(options.data, "eval")
+    eval_dataset = eval_dataset.select(range(min(options.monitor_rows, len(eval_dataset))))
     args = training_arguments(options, checkpoints)
     check_steps(len(train_dataset), args, options.min_steps)
 
@@ -237,25 +240,34 @@ def main():
         mini_batch_num_tokens=options.mini_batch_num_tokens,
     )
     loss = MatryoshkaLoss(model, loss, matryoshka_dims=options.matryoshka_dims)
-    queries, corpus, relevant_docs = retrieval_inputs(monitored)
+    queries, corpus, relevant_docs = retrieval_inputs(eval_dataset.to_list())
     evaluator = InformationRetrievalEvaluator(
         queries, corpus, relevant_docs, batch_size=options.encode_batch_size, name="vdr-eval-hard"
     )
     print(f"{len(train_dataset)} rows to train on, {len(queries)} queries and {len(corpus)} pages")
 
+    ndcg = "vdr-eval-hard_cosine_ndcg@10"
+    print(f"NDCG@10 before training: {evaluator(model)[ndcg]:.4f}")
+
     model.model_card_data.widget = [{"text": train_dataset[0]["query"]}]  # until describe()
     trainer = SentenceTransformerTrainer(
-        model=model, args=args, train_dataset=train_dataset, loss=loss, evaluator=evaluator
+        model=model,
+        args=args,
+        train_dataset=train_dataset,
+        eval_dataset=eval_dataset,
+        loss=loss,
+        evaluator=evaluator,
     )
     examples = settings["hub"] if options.card_examples is None else options.card_examples
-    describe(model, loss, train_dataset, settings, examples)
+    describe(trainer, settings, examples)
     trainer.train(resume_from_checkpoint=options.resume)
+    print(f"NDCG@10 after {trainer.state.global_step} steps: {evaluator(model)[ndcg]:.4f}")
     partial = options.output.with_name(options.output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(str(partial))
     partial.rename(options.output)  # whole or not at all
-    shutil.rmtree(checkpoints)
-    print(f"trained to step {trainer.state.global_step}, saved in {options.output}")
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    print(f"saved in {options.output}")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import pandas
 import pyarrow.parquet
 import pytest
 import torch
+import warm
 from datasets import Dataset, Features, Image, List, Value, load_dataset
 from model_twins import save_writer_twin
 from PIL import Image as PillowImage
@@ -1211,6 +1212,87 @@ def test_a_vision_language_model_is_asked_once_a_page(manuals, tmp_path_factory)
     assert documents(manuals, "--query-models", writer).status == 0
 
 
+# the same rows in the notebooks
+
+KEYS = """
+import hashlib
+from PIL import Image as Pillow
+from vdr_helpers.splits import load_split
+
+def key(file):
+    page = Pillow.open(file).convert("RGB")
+    return hashlib.sha1(str(page.size).encode() + page.tobytes()).hexdigest() + ".png"
+
+found = {
+    split: [[value if name == "query" else key(value) for name, value in row.items()]
+            for row in load_split(profile, split)[0]]
+    for split in ("train", "eval")
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def notebooks(source, tmp_path_factory):
+    """What the cells of notebooks 02 to 05 find with 24 train and 10 eval rows of the small source,
+    and three steps of training; the trained model is in the folder ``trained``.
+    """
+    outputs = tmp_path_factory.mktemp("notebooks")
+    save = f"model.save_pretrained({str(outputs / 'trained')!r}, create_model_card=False)"
+    eight = ("batch_size = profile.per_device_train_batch_size", "batch_size = 8")
+    changes = {
+        "02": {"more": KEYS},
+        "04": {"more": "found = metrics"},
+        "05": {"more": "found = scores"},
+        "03": {"edits": [eight], "below": [("trainer.train(resume", save)]},
+    }
+    jobs = [{"number": n, "outputs": str(outputs), "changes": x} for n, x in changes.items()]
+    small = {"VDR_DATASET": str(source), "VDR_ROWS": "24:10", "OMP_NUM_THREADS": "1"}
+    small |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    program = [str(ROOT / "tests" / "cells.py")]
+    done = warm.run(program, input=json.dumps(jobs), env=os.environ | small, cwd=ROOT)
+    answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert len(answers) == 4, done.stderr[-2000:]
+    for answer in answers:
+        assert answer["status"] == 0, answer["log"]
+    return {n: answer["found"] for n, answer in zip(changes, answers, strict=True)} | {
+        "trained": outputs / "trained"
+    }
+
+
+@pytest.mark.slow
+def test_prepare_chooses_the_rows_of_notebook_02(made, notebooks):
+    for split, rows in notebooks["02"].items():
+        ours = [list(row.values()) for row in read_lines(made / "data" / f"{split}.jsonl")]
+        assert ours == rows
+
+
+@pytest.mark.slow
+def test_train_ends_with_the_weights_of_notebook_03(made, notebooks, tmp_path):
+    dims = ("--matryoshka-dims", *"256 192 128 64 32 16 8".split(), "--monitor-rows", "10")
+    done = call("train", "--data", made / "data", *TRAIN, *FLOAT, *dims, folder=tmp_path)
+    assert done.status == 0, done.said
+    ours, theirs, base = (
+        load_file(Path(folder) / "model.safetensors")
+        for folder in (tmp_path / "finetuned", notebooks["trained"], BASE)
+    )
+    assert ours.keys() == theirs.keys()
+    apart = max((ours[name] - theirs[name]).abs().max().item() for name in ours)
+    moved = max((ours[name] - base[name].float()).abs().max().item() for name in ours)
+    assert apart < 0.05 * moved, f"{apart} apart where training moved weights by {moved}"
+
+
+@pytest.mark.slow
+def test_evaluate_and_truncate_find_the_scores_of_notebooks_04_and_05(made, notebooks, tmp_path):
+    dims = ("--dims", *"256 192 128 64 32 16 8".split())
+    models = ("--data", made / "data", "--base-model", BASE, "--finetuned", TUNED, *FLOAT)
+    for name, more in (("evaluate", ()), ("truncate", dims)):
+        assert call(name, *models, *more, folder=tmp_path).status == 0
+    for name, number in {"evaluation": "04", "truncation": "05"}.items():
+        ours = json.loads((tmp_path / "results" / f"{name}.json").read_text())
+        for mine, theirs in {"base": "base", "finetuned": "tuned"}.items():
+            assert ours[mine] == pytest.approx(notebooks[number][theirs], abs=1e-9), (name, mine)
+
+
 # all of them, without this repository
 
 CHAIN = """
@@ -1278,9 +1360,10 @@ def test_all_scripts_in_a_chain_in_an_empty_folder_without_this_repository(manua
     assert "paths, user names, tokens: none" in " ".join(done.stdout.split())
     assert "pages in index" in done.stdout
 
-    merged = SentenceTransformer(str(manuals / "merged"), truncate_dim=256)
-    adapted = SentenceTransformer(str(manuals / "lora"), truncate_dim=256)
-    base = SentenceTransformer(BASE)
+    single = {"model_kwargs": {"dtype": "float32"}}
+    merged = SentenceTransformer(str(manuals / "merged"), truncate_dim=256, **single)
+    adapted = SentenceTransformer(str(manuals / "lora"), truncate_dim=256, **single)
+    base = SentenceTransformer(BASE, **single)
     assert (
         not (manuals / "merged" / "adapter_config.json").exists()
         and (manuals / "lora" / "adapter_config.json").exists()

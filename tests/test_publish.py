@@ -274,6 +274,8 @@ def test_neither_the_user_nor_the_home_folder_is_published(pushed, monkeypatch):
     small = {
         name: data for name, data in committed(pushed.server).items() if name != "tokenizer.json"
     }
+    weights = small["model.safetensors"]  # among millions of numbers any three letters turn up
+    small["model.safetensors"] = weights[: 8 + int.from_bytes(weights[:8], "little")]
     private = re.compile(
         rb"\bada\b|/root/|/home/|/tmp/|/work/|" + re.escape(str(pushed.home.parent)).encode()
     )

@@ -52,8 +52,12 @@ def toctree(caption: str, pages: list[str]) -> str:
 
 def add_list_of_pages(app, name: str, source: list[str]) -> None:
     """The pages at the left: parts and appendices, then the documents."""
-    if name in CARDS:  # the library writes example pages as HTML, which Sphinx does not copy
-        source[0] = re.sub(r'<img src="([^"]+)"[^>]*>', r"![A page of the data](\1)", source[0])
+    if name in CARDS:  # example pages as HTML: Sphinx would not copy them
+        source[0] = re.sub(
+            r'<img src="([^"]+)"[^>]*>',
+            r"![A page of the data that this model was trained on](\1)",
+            source[0],
+        )
     if name != root_doc:
         return
     parts = {"Part I": 1, "Part II": 2, "Appendices": None}

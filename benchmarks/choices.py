@@ -1,9 +1,12 @@
-"""Choices that change the maths, measured on tiny: ``python -m benchmarks.choices`` (about twenty minutes on two cores).
+"""Choices that change the maths, measured on tiny: ``python -m benchmarks.choices`` (about twenty
+minutes on two cores).
 
-Each is one training run of notebook 03 with one thing changed, same seed and same rows, scored as notebook 05 does. One seed tells
-large effects from none; differences of the size of ``tiny_seeds.json``'s spread say nothing. Writes ``assets/measured/choices.json``
-after every run, so that an interrupted command keeps what it has. ``python -m benchmarks.choices NAME ...`` measures these choices
-anew and keeps the others. The model of ``SHIPPED`` also leaves its embeddings of the eval split in ``assets/measured``, for notebook 05.
+Each is one training run of notebook 03 with one thing changed, same seed and same rows, scored as
+notebook 05 does. One seed tells large effects from none; differences of the size of
+``tiny_seeds.json``'s spread say nothing. Writes ``assets/measured/choices.json`` after every run,
+so that an interrupted command keeps what it has. ``python -m benchmarks.choices NAME ...`` measures
+these choices anew and keeps the others. The model of ``SHIPPED`` also leaves its embeddings of the
+eval split in ``assets/measured``, for notebook 05.
 """
 
 from __future__ import annotations
@@ -44,7 +47,9 @@ SHIPPED = "without MatryoshkaLoss"  # the third curve of notebook 05
 
 
 def keep_embeddings(model, profile: Profile, rows, evaluation) -> None:
-    """Queries and pages of the eval split as ``model`` encodes them, in float16, with their settings."""
+    """Queries and pages of the eval split as ``model`` encodes them, in float16, with their
+    settings.
+    """
     queries, corpus, *_ = retrieval_inputs(evaluation)
     settings = {"batch_size": profile.encode_batch_size, "convert_to_tensor": True}
     made = {
@@ -70,7 +75,9 @@ def keep_embeddings(model, profile: Profile, rows, evaluation) -> None:
 
 
 def measure(profile: Profile, name: str) -> dict:
-    """Train and score one choice; returns its seconds, its scores, and the base's scores where the change touches the base too."""
+    """Train and score one choice; returns its seconds, its scores, and the base's scores where the
+    change touches the base too.
+    """
     changes, left_out, wrap = CHOICES[name]
     changed = replace(profile, **changes)
     rows = load_split(profile, "train")[0].remove_columns(list(left_out))

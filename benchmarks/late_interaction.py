@@ -1,8 +1,10 @@
-"""What a whole epoch of late interaction gives on ``tiny``: ``python -m benchmarks.late_interaction`` (about eight minutes on one core).
+"""What a whole epoch of late interaction gives on ``tiny``: ``python -m
+benchmarks.late_interaction`` (about eight minutes on one core).
 
-Trains notebook 10's model for one epoch, once from the base and once from the tuned model, scores it along the way on the monitored
-queries and at the end on all of them, and writes ``assets/measured/late_interaction.json``, which the notebook shows. The loss is not
-cached, which takes a quarter less time for the same gradient.
+Trains notebook 10's model for one epoch, once from the base and once from the tuned model, scores
+it along the way on the monitored queries and at the end on all of them, and writes
+``assets/measured/late_interaction.json``, which the notebook shows. The loss is not cached, which
+takes a quarter less time for the same gradient.
 """
 
 from __future__ import annotations
@@ -78,7 +80,9 @@ def interval(values: numpy.ndarray) -> dict[str, float]:
 def by_parts(
     model: MultiVectorEncoder, collection: Collection, query_vectors: list, page_vectors: list
 ) -> dict:
-    """NDCG@10 of MaxSim between parts of query and page: ``{part of the query: {part of the page: score}}``."""
+    """NDCG@10 of MaxSim between parts of query and page: ``{part of the query: {part of the page:
+    score}}``.
+    """
     words = [real_query_token_slice(model, text) for text in collection.texts]
     image_token = model.tokenizer.convert_tokens_to_ids(model.processor.image_token)
     first = (
@@ -143,7 +147,9 @@ def one_epoch(
     monitored: Collection,
     everything: Collection,
 ) -> dict:
-    """Train from ``source``; the curve, the parts of the score before and after, pooling, and the score on all queries."""
+    """Train from ``source``; the curve, the parts of the score before and after, pooling, and the
+    score on all queries.
+    """
     torch.manual_seed(profile.seed)
     settings = {"model_kwargs": profile.model_kwargs, "processor_kwargs": profile.processor_kwargs}
     model = MultiVectorEncoder(source, **settings)

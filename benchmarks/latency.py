@@ -1,8 +1,11 @@
-"""Milliseconds per query against the number of vectors: ``python -m benchmarks.latency`` (some minutes, 3 GiB; notebook 07 shows it).
+"""Milliseconds per query against the number of vectors: ``python -m benchmarks.latency`` (some
+minutes, 3 GiB; notebook 07 shows it).
 
-Brute force in numpy, and an inverted-file index of FAISS with 8 bits per number (``IVF…,SQ8``) with its recall. Vectors are made up
-from the tuned model's pages of ``tiny``, see :func:`made_up`; queries are the course's. Writes ``assets/measured/latency.json`` after
-every size. One thread each, so that the two can be compared; a time is the fastest of 30 queries, because other work may disturb.
+Brute force in numpy, and an inverted-file index of FAISS with 8 bits per number (``IVF…,SQ8``) with
+its recall. Vectors are made up from the tuned model's pages of ``tiny``, see :func:`made_up`;
+queries are the course's. Writes ``assets/measured/latency.json`` after every size. One thread each,
+so that the two can be compared; a time is the fastest of 30 queries, because other work may
+disturb.
 """
 
 from __future__ import annotations
@@ -28,7 +31,9 @@ TIMED = 30  # queries of which the fastest counts
 
 
 def made_up(page_vectors: numpy.ndarray, count: int, seed: int = 0) -> numpy.ndarray:
-    """``count`` vectors of length 1, each between two of ``page_vectors`` (pages, width), as notebook 07 makes them."""
+    """``count`` vectors of length 1, each between two of ``page_vectors`` (pages, width), as
+    notebook 07 makes them.
+    """
     rng = numpy.random.default_rng(seed)
     first, second = rng.integers(0, len(page_vectors), size=(2, count))
     share = rng.random((count, 1), dtype=numpy.float32)
@@ -53,9 +58,8 @@ def milliseconds(search, queries: numpy.ndarray) -> float:
 
 def measure(queries: numpy.ndarray, vectors: numpy.ndarray) -> dict:
     """Times, build seconds and recall@10 of both searches over ``vectors`` (n, width)."""
-    lists = min(
-        round(4 * math.sqrt(len(vectors))), len(vectors) // 40
-    )  # FAISS asks for 39 vectors per list to learn from
+    # FAISS asks for 39 vectors per list to learn from
+    lists = min(round(4 * math.sqrt(len(vectors))), len(vectors) // 40)
     started = time.perf_counter()
     index = faiss.index_factory(vectors.shape[1], f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
     index.train(vectors[: 40 * lists])
@@ -79,7 +83,9 @@ def measure(queries: numpy.ndarray, vectors: numpy.ndarray) -> dict:
 
 
 def tuned_vectors(profile: Profile) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """``(queries, pages)`` of the tuned model, cut to ``profile.truncate_dim`` and of length 1, as notebook 07 has them."""
+    """``(queries, pages)`` of the tuned model, cut to ``profile.truncate_dim`` and of length 1, as
+    notebook 07 has them.
+    """
     queries, corpus, *_ = retrieval_inputs(load_split(profile, "eval")[0])
     settings = {"model_kwargs": profile.model_kwargs, "processor_kwargs": profile.processor_kwargs}
     model = SentenceTransformer(

@@ -1,8 +1,10 @@
-"""The text of the tiny eval pages by OCR, stored for appendix 5: ``python -m benchmarks.ocr`` (1,500 pages, half an hour on two cores).
+"""The text of the tiny eval pages by OCR, stored for appendix 5: ``python -m benchmarks.ocr``
+(1,500 pages, half an hour on two cores).
 
-Reads the source pages at their own size, with appendix 5's settings and one thread per process, and writes
-``assets/measured/ocr_tiny.json.gz``: texts by the page's pixels, settings, versions, and the processor seconds that a page took.
-It can be interrupted and goes on from ``outputs/tiny/ocr_run.json``.
+Reads the source pages at their own size, with appendix 5's settings and one thread per process, and
+writes ``assets/measured/ocr_tiny.json.gz``: texts by the page's pixels, settings, versions, and the
+processor seconds that a page took. It can be interrupted and goes on from
+``outputs/tiny/ocr_run.json``.
 """
 
 from __future__ import annotations
@@ -23,12 +25,13 @@ from vdr_helpers.profiles import assets_folder, load_profile
 from vdr_helpers.source import open_source
 from vdr_helpers.splits import chosen_rows
 
+# as in appendix 5
 SETTINGS = {
     "Global.use_cls": False,
     "Det.limit_type": "max",
     "Det.limit_side_len": 960,
     "Rec.rec_batch_num": 1,
-}  # as in appendix 5
+}
 ONE_THREAD = {f"EngineConfig.onnxruntime.{name}_op_num_threads": 1 for name in ("intra", "inter")}
 
 
@@ -43,9 +46,8 @@ def read(page: tuple[str, bytes]) -> tuple[str, str, float]:
     """``(key, text, processor seconds)`` of one ``(key, image file)``."""
     key, content = page
     started = time.process_time()
-    text = "\n".join(
-        engine(numpy.asarray(open_page(content))[:, :, ::-1]).txts or ()
-    )  # as in appendix 5
+    # as in appendix 5
+    text = "\n".join(engine(numpy.asarray(open_page(content))[:, :, ::-1]).txts or ())
     return key, text, time.process_time() - started
 
 

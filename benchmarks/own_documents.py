@@ -1,9 +1,11 @@
-"""What fine-tuning on one's own documents gains and forgets, over seeds: ``python -m benchmarks.own_documents`` (about 15 minutes on two cores).
+"""What fine-tuning on one's own documents gains and forgets, over seeds: ``python -m
+benchmarks.own_documents`` (about 15 minutes on two cores).
 
-Runs notebook 08's own cells on the ``tiny`` profile, up to the first results, once for each training seed and for each number of old rows
-mixed in, and writes ``assets/measured/own_documents.json``. The documents, the queries, the split and the mined negatives are the same in
-every run; the seed changes the order of the training rows. ``--resume`` keeps the runs of an interrupted one. The start is the tuned model that
-notebook 08 starts from.
+Runs notebook 08's own cells on the ``tiny`` profile, up to the first results, once for each
+training seed and for each number of old rows mixed in, and writes
+``assets/measured/own_documents.json``. The documents, the queries, the split and the mined
+negatives are the same in every run; the seed changes the order of the training rows. ``--resume``
+keeps the runs of an interrupted one. The start is the tuned model that notebook 08 starts from.
 """
 
 from __future__ import annotations
@@ -21,10 +23,8 @@ from vdr_helpers.profiles import assets_folder, load_profile
 FILE = assets_folder() / "measured" / "own_documents.json"
 SEEDS = (0, 1, 2)
 MIXED = (0, 1)  # old rows per own row
-SETTING, SCORES = (
-    "old_per_own = 0",
-    'scores["tuned"] =',
-)  # what the first and the last cell of the training hold
+# what the first and the last cell of the training hold
+SETTING, SCORES = ("old_per_own = 0", 'scores["tuned"] =')
 
 
 def main() -> None:
@@ -54,9 +54,8 @@ def main() -> None:
         if FILE.exists() and "--resume" in sys.argv
         else {}
     )
-    if result | {"runs": 0} == found | {
-        "runs": 0
-    }:  # interrupted: the same versions, rows, queries and start
+    # interrupted: the same versions, rows, queries and start
+    if result | {"runs": 0} == found | {"runs": 0}:
         result["runs"] = found["runs"]
     there = [(run["old rows per own row"], run["seed"]) for run in result["runs"]]
     for mixed, seed in (

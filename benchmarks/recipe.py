@@ -1,4 +1,6 @@
-"""Notebook 03's training, written once for everything that repeats it: the table of seeds, the choices, both recipes, the rehearsal."""
+"""Notebook 03's training, written once for everything that repeats it: the table of seeds, the
+choices, both recipes, the rehearsal.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def load_base(profile: Profile, folder: str | None = None) -> SentenceTransforme
 
 
 def load_to_train(profile: Profile) -> SentenceTransformer:
-    """The base as notebook 03 has it before training: patches by a matrix product, and LoRA in float32 where the profile has adapters."""
+    """The base as notebook 03 has it before training: patches by a matrix product, and LoRA in
+    float32 where the profile has adapters.
+    """
     model = load_base(profile)
     use_matrix_product(model)
     for adapter in profile.adapters:
@@ -48,7 +52,9 @@ def load_to_train(profile: Profile) -> SentenceTransformer:
 def contrastive_loss(
     profile: Profile, model: SentenceTransformer, **cut
 ) -> CachedMultipleNegativesRankingLoss:
-    """The loss inside; ``cut`` replaces the profile's ``mini_batch_size`` and ``mini_batch_num_tokens``."""
+    """The loss inside; ``cut`` replaces the profile's ``mini_batch_size`` and
+    ``mini_batch_num_tokens``.
+    """
     usual = {
         "mini_batch_size": profile.mini_batch_size,
         "mini_batch_num_tokens": profile.mini_batch_num_tokens,
@@ -74,9 +80,11 @@ def build_trainer(
     parts: dict | None = None,
     **changes,
 ):
-    """Notebook 03's trainer. It saves no checkpoints and evaluates nothing, unless ``changes`` (training arguments) ask for it.
+    """Notebook 03's trainer. It saves no checkpoints and evaluates nothing, unless ``changes``
+    (training arguments) ask for it.
 
-    ``parts``: further parts of the trainer by their own names, such as ``evaluator`` or ``callbacks``.
+    ``parts``: further parts of the trainer by their own names, such as ``evaluator`` or
+    ``callbacks``.
     """
     arguments = {
         "num_train_epochs": profile.num_train_epochs,
@@ -103,7 +111,9 @@ def build_trainer(
 def train(
     profile: Profile, train_dataset, seed: int, wrap=matryoshka
 ) -> tuple[SentenceTransformer, float]:
-    """One training run without evaluations; ``wrap`` builds the loss around the contrastive one. Returns the model and its seconds."""
+    """One training run without evaluations; ``wrap`` builds the loss around the contrastive one.
+    Returns the model and its seconds.
+    """
     model = load_to_train(profile)
     loss = wrap(profile, model, contrastive_loss(profile, model))
     with tempfile.TemporaryDirectory() as folder:

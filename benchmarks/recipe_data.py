@@ -1,4 +1,6 @@
-"""What ``recipes.py`` measures on: the model, drawn pages in both sizes, and the memory that a corpus of them takes."""
+"""What ``recipes.py`` measures on: the model, drawn pages in both sizes, and the memory that a
+corpus of them takes.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +30,11 @@ def as_png(image) -> bytes:
 
 
 def make_data(profile: Profile, folder: Path, sizes: dict[str, int], page_size) -> float:
-    """Draw pages once and save them as ``original`` splits with images, and as ``presized`` ones with paths of page files; returns the
-    seconds that presizing took.
+    """Draw pages once and save them as ``original`` splits with images, and as ``presized`` ones
+    with paths of page files; returns the seconds that presizing took.
 
-    ``sizes``: rows of ``train``, of ``eval``, and of ``epoch``, which has the columns of ``train`` and is only drawn from.
+    ``sizes``: rows of ``train``, of ``eval``, and of ``epoch``, which has the columns of ``train``
+    and is only drawn from.
     """
     processor = load_base(profile).processor
     families = max(20, max(sizes["train"], sizes["epoch"]) // 4 + 10)
@@ -87,14 +90,18 @@ def make_data(profile: Profile, folder: Path, sizes: dict[str, int], page_size) 
 
 
 def peak_ram_gib() -> float:
-    """Peak resident memory of this process, GiB (``ru_maxrss`` counts KiB on Linux and bytes on macOS)."""
+    """Peak resident memory of this process, GiB (``ru_maxrss`` counts KiB on Linux and bytes on
+    macOS).
+    """
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
         2**30 if sys.platform == "darwin" else 2**20
     )
 
 
 def corpus_ram(profile: Profile, folder: Path) -> dict:
-    """Peak memory that a corpus of 1,500 pages of the card's mean size adds, as paths of presized pages; 48 of them are encoded."""
+    """Peak memory that a corpus of 1,500 pages of the card's mean size adds, as paths of presized
+    pages; 48 of them are encoded.
+    """
     model = load_base(profile)
     page = load_from_disk(str(folder / "original" / "eval"))[0]["image"].resize(CARD_PAGE)
     file = folder / "page.png"

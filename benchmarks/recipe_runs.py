@@ -1,4 +1,6 @@
-"""The two recipes that ``recipes.py`` compares, and their parts, each timed alone. Both are plain Sentence Transformers calls."""
+"""The two recipes that ``recipes.py`` compares, and their parts, each timed alone. Both are plain
+Sentence Transformers calls.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ BUDGET_PAGES = (
 
 
 def corpus_of(eval_dataset) -> tuple[dict, dict, dict]:
-    """Queries, pages and relevant pages as the evaluator wants them; pages are what the dataset holds (images or paths)."""
+    """Queries, pages and relevant pages as the evaluator wants them; pages are what the dataset
+    holds (images or paths).
+    """
     queries, corpus, relevant = {}, {}, {}
     for i, row in enumerate(eval_dataset):
         queries[f"q{i}"], relevant[f"q{i}"] = row["query"], {f"q{i}-image"}
@@ -40,7 +44,9 @@ def corpus_of(eval_dataset) -> tuple[dict, dict, dict]:
 
 
 class Recipe:
-    """What the two recipes share: the model, the rows, the loss's dimensions, the trainer's arguments, and the count of page encodes."""
+    """What the two recipes share: the model, the rows, the loss's dimensions, the trainer's
+    arguments, and the count of page encodes.
+    """
 
     def __init__(self, profile: Profile, data: Path, batch_size: int, kind: str) -> None:
         self.profile, self.batch_size = profile, batch_size
@@ -53,9 +59,8 @@ class Recipe:
         self.model[0].register_forward_pre_hook(self.count)
 
     def count(self, module, arguments) -> None:
-        grids = arguments[0].get(
-            "image_grid_thw"
-        )  # the first module takes the features as its one positional argument
+        # the first module takes the features as its one positional argument
+        grids = arguments[0].get("image_grid_thw")
         self.page_encodes += 0 if grids is None else len(grids)
 
     def build_loss(self):
@@ -128,7 +133,9 @@ class Published(Recipe):
 
 
 class Course(Recipe):
-    """Notebook 03: the changes that appendix a1 derives, on paths of presized pages, and no evaluation-loss pass."""
+    """Notebook 03: the changes that appendix a1 derives, on paths of presized pages, and no
+    evaluation-loss pass.
+    """
 
     def __init__(self, *arguments) -> None:
         super().__init__(*arguments)
@@ -189,7 +196,9 @@ def timed(function, *arguments) -> tuple[float, object]:
 
 
 def work(name: str, profile: Profile, data: Path, batch_size: int, whole: bool) -> dict:
-    """What one worker process does: the parts of one recipe, each timed alone, then the whole run on a fresh model."""
+    """What one worker process does: the parts of one recipe, each timed alone, then the whole run
+    on a fresh model.
+    """
     if name == "corpus":
         return corpus_ram(profile, data)
     kind, pages = (Published, "original") if name == "published" else (Course, "presized")

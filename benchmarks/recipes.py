@@ -1,11 +1,15 @@
-"""Two ways to run one experiment: ``python -m benchmarks.recipes`` (about thirteen minutes on two CPU cores with the tiny profile).
+"""Two ways to run one experiment: ``python -m benchmarks.recipes`` (about thirteen minutes on two
+CPU cores with the tiny profile).
 
-**published**: the training script of the model card as its facts describe it: original pages, one page per forward pass
-(``mini_batch_size=1``, evaluation ``batch_size=1``), ``NO_DUPLICATES`` on decoded pages, an evaluation-loss pass beside the evaluator,
-seven evaluators at the end. **course**: notebook 03: presized pages, token-budget mini-batches, keys, one encoding for seven dimensions.
+**published**: the training script of the model card as its facts describe it: original pages, one
+page per forward pass (``mini_batch_size=1``, evaluation ``batch_size=1``), ``NO_DUPLICATES`` on
+decoded pages, an evaluation-loss pass beside the evaluator, seven evaluators at the end.
+**course**: notebook 03: presized pages, token-budget mini-batches, keys, one encoding for seven
+dimensions.
 
-Model, rows, seed and steps are the same. Each run is a process of its own, the two kinds alternate, and the losses and metrics must
-agree before a ratio is printed. Writes ``benchmarks/results/recipes_<profile>.json`` and a figure beside it.
+Model, rows, seed and steps are the same. Each run is a process of its own, the two kinds alternate,
+and the losses and metrics must agree before a ratio is printed. Writes
+``benchmarks/results/recipes_<profile>.json`` and a figure beside it.
 """
 
 from __future__ import annotations
@@ -40,7 +44,9 @@ PARTS = {
 
 
 def run_worker(recipe: str, options: argparse.Namespace, data: Path) -> dict:
-    """One run of one recipe in a process of its own; its figures as a dictionary. Raises ``RuntimeError`` with its last lines."""
+    """One run of one recipe in a process of its own; its figures as a dictionary. Raises
+    ``RuntimeError`` with its last lines.
+    """
     command = [sys.executable, "-m", "benchmarks.recipes", "--worker", recipe, "--data", str(data)]
     command += ["--batch-size", str(options.batch_size), "--parts-only"][
         : 3 if options.parts_only else 2
@@ -52,9 +58,11 @@ def run_worker(recipe: str, options: argparse.Namespace, data: Path) -> dict:
 
 
 def agreement(runs: dict[str, list[dict]]) -> dict[str, float]:
-    """The largest difference of any training loss and of any metric between the two recipes, over all runs.
+    """The largest difference of any training loss and of any metric between the two recipes, over
+    all runs.
 
-    Raises ``ValueError`` when one exceeds ``TOLERANCE`` (losses: relative): then the two did not run the same experiment.
+    Raises ``ValueError`` when one exceeds ``TOLERANCE`` (losses: relative): then the two did not
+    run the same experiment.
     """
     worst = {"loss": 0.0, "metric": 0.0}
     reference = runs["published"][0]
@@ -71,7 +79,9 @@ def agreement(runs: dict[str, list[dict]]) -> dict[str, float]:
 
 
 def table(runs: dict[str, list[dict]]) -> list[dict]:
-    """One row per part: median seconds of each recipe, their ratio, and the range of the ratio over pairs of runs."""
+    """One row per part: median seconds of each recipe, their ratio, and the range of the ratio over
+    pairs of runs.
+    """
     rows = []
     for part in PARTS:
         if any(part not in run["seconds"] for kind in runs.values() for run in kind):

@@ -1,9 +1,11 @@
-"""Does a reranker of the tiny size pay when it trains longer? ``python -m benchmarks.rerank [ROWS:SEED:NEGATIVES ...]``.
+"""Does a reranker of the tiny size pay when it trains longer? ``python -m benchmarks.rerank
+[ROWS:SEED:NEGATIVES ...]``.
 
-Runs the cells of notebook 09 themselves, down to its table, with other numbers of train rows and other seeds than the profile's, on the
-tuned model and data of ``outputs/tiny``; a row is five pairs of query and page, read once. NEGATIVES: ``stored`` or ``mined``. Writes what
-they find to ``assets/measured/rerank.json`` after every run and keeps the runs that are there already. 1,536 rows take about six minutes of
-one core.
+Runs the cells of notebook 09 themselves, down to its table, with other numbers of train rows and
+other seeds than the profile's, on the tuned model and data of ``outputs/tiny``; a row is five pairs
+of query and page, read once. NEGATIVES: ``stored`` or ``mined``. Writes what they find to
+``assets/measured/rerank.json`` after every run and keeps the runs that are there already. 1,536
+rows take about six minutes of one core.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ DEFAULT = ("240:0:stored", "240:0:mined", "1536:0:stored")
 
 
 def measure(rows: int, seed: int, negatives: str) -> dict:
-    """One run of the notebook's cells with ``rows`` train rows: NDCG@10 of each way at the deepest k, over all eval queries."""
+    """One run of the notebook's cells with ``rows`` train rows: NDCG@10 of each way at the deepest
+    k, over all eval queries.
+    """
     if negatives not in ("stored", "mined"):
         raise SystemExit(f"negatives are stored or mined, not {negatives}")
     quiet_progress_bars()
@@ -34,10 +38,8 @@ def measure(rows: int, seed: int, negatives: str) -> dict:
         source.replace('"negative": stored', f'"negative": {negatives}')
         for source in cells[1 : first_with(cells, LAST) + 1]
     ]
-    space, started = (
-        {"profile": profile, "__name__": "__main__"},
-        time.perf_counter(),
-    )  # the setup cell would load the profile as it is
+    # the setup cell would load the profile as it is
+    space, started = ({"profile": profile, "__name__": "__main__"}, time.perf_counter())
     run_silently(cells, space)
     deepest, alone = space["depths"][-1], space["alone"]
     after = {way: space["per_query"][way, deepest] for way in ("reranker", "sum")}

@@ -1,8 +1,10 @@
-"""Two embedded vector stores on the same vectors: ``python -m benchmarks.stores`` (about two minutes; notebook 07 shows it).
+"""Two embedded vector stores on the same vectors: ``python -m benchmarks.stores`` (about two
+minutes; notebook 07 shows it).
 
-Milvus Lite and the local mode of Qdrant, 20,000 vectors between two pages of the tuned ``tiny`` model (``benchmarks.latency.made_up``):
-seconds to fill, milliseconds per query, whether the ten best are numpy's, and bytes on disk. Qdrant is not a
-dependency of the course: ``pip install qdrant-client==1.20.0`` first. Writes ``assets/measured/stores.json``.
+Milvus Lite and the local mode of Qdrant, 20,000 vectors between two pages of the tuned ``tiny``
+model (``benchmarks.latency.made_up``): seconds to fill, milliseconds per query, whether the ten
+best are numpy's, and bytes on disk. Qdrant is not a dependency of the course: ``pip install
+qdrant-client==1.20.0`` first. Writes ``assets/measured/stores.json``.
 """
 
 from __future__ import annotations
@@ -25,10 +27,8 @@ from vdr_helpers.profiles import assets_folder, load_profile
 
 COUNT, BATCH = 20_000, 1_000
 
-QUIET = {
-    "grpc.keepalive_time_ms": 2**31 - 1,
-    "grpc.keepalive_permit_without_calls": 0,
-}  # else an idle client's pings end in messages
+# else an idle client's pings end in messages
+QUIET = {"grpc.keepalive_time_ms": 2**31 - 1, "grpc.keepalive_permit_without_calls": 0}
 
 
 class Milvus:

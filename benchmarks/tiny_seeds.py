@@ -1,7 +1,9 @@
-"""What the tiny profile shows, over several training seeds: ``python -m benchmarks.tiny_seeds`` (about ten minutes on two cores).
+"""What the tiny profile shows, over several training seeds: ``python -m benchmarks.tiny_seeds``
+(about ten minutes on two cores).
 
-Trains as notebook 03 does, without the evaluations in between, scores base and tuned model as notebook 05 does, and writes
-``assets/measured/tiny_seeds.json`` with versions and device. The README's table and the notebooks' bands come from that file.
+Trains as notebook 03 does, without the evaluations in between, scores base and tuned model as
+notebook 05 does, and writes ``assets/measured/tiny_seeds.json`` with versions and device. The
+README's table and the notebooks' bands come from that file.
 """
 
 from __future__ import annotations

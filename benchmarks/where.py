@@ -1,4 +1,6 @@
-"""On what something was measured: the head of every stored result, of a run's summary and of a receipt."""
+"""On what something was measured: the head of every stored result, of a run's summary and of a
+receipt.
+"""
 
 from __future__ import annotations
 

@@ -209,6 +209,7 @@ def rows_of_source(args, source, write, skipped):
         unknown.clear()
         skipped.clear()
         chosen = choose_rows(texts, key_of, args, skipped)
+    skipped["id of a later row too, which counts"] = len(texts) - len({row["id"] for row in texts})
     queries = [row["query"] for row in texts if row["query"]]
     skipped["query blank, an address or a file"] = sum(not is_text(query) for query in queries)
     return {

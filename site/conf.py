@@ -1,7 +1,9 @@
-"""The course as a site: `make site` gives the notebooks, README.md and docs/ as they stand to Sphinx and MyST-NB.
+"""The course as a site: `make site` gives the notebooks, README.md and docs/ as they stand to
+Sphinx and MyST-NB.
 
-Nothing is written here that is not in those files. Two things are added: the list of pages at the left, in the order of
-notebooks/curriculum.toml, and the alt text of the figures, which the notebooks store and MyST-NB does not read.
+Nothing is written here that is not in those files. Two things are added: the list of pages at the
+left, in the order of notebooks/curriculum.toml, and the alt text of the figures, which the
+notebooks store and MyST-NB does not read.
 """
 
 import base64
@@ -77,7 +79,9 @@ def add_list_of_pages(app, name: str, source: list[str]) -> None:
 
 
 def describe(app, problem) -> None:
-    """Put the alt text that a notebook stores with a figure beside its picture, and a level on the theme's headings at the left."""
+    """Put the alt text that a notebook stores with a figure beside its picture, and a level on the
+    theme's headings at the left.
+    """
     if problem:
         return
     described = {}

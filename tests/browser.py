@@ -1,4 +1,6 @@
-"""A real browser for the tests: the system's Chromium, headless, driven by Selenium; a test that asks for it is skipped without one."""
+"""A real browser for the tests: the system's Chromium, headless, driven by Selenium; a test that
+asks for it is skipped without one.
+"""
 
 import shutil
 from contextlib import contextmanager
@@ -9,7 +11,9 @@ from selenium import webdriver
 
 @contextmanager
 def headless_browser():
-    """A ``selenium.webdriver.Chrome``; skips the test, with what to install, where Chromium or its driver is not on the path."""
+    """A ``selenium.webdriver.Chrome``; skips the test, with what to install, where Chromium or its
+    driver is not on the path.
+    """
     chromium = (
         shutil.which("chromium")
         or shutil.which("chromium-browser")

@@ -11,9 +11,8 @@ from collections import Counter
 
 import pytest
 
-CACHE = tempfile.mkdtemp(
-    prefix="vdr-tests-"
-)  # set before datasets and matplotlib are imported: they read these once
+# set before datasets and matplotlib are imported: they read these once
+CACHE = tempfile.mkdtemp(prefix="vdr-tests-")
 atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 os.environ |= {
     "HF_HOME": CACHE,
@@ -21,11 +20,8 @@ os.environ |= {
     "MPLCONFIGDIR": f"{CACHE}/matplotlib",
 }
 
-SMALL = {
-    "seed": 0,
-    "train_families": 20,
-    "eval_families": 85,
-}  # the least that holds the planted noise
+# the least that holds the planted noise
+SMALL = {"seed": 0, "train_families": 20, "eval_families": 85}
 
 
 SKIPPED = Counter()  # tests by the reason why they were skipped

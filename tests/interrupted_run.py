@@ -22,7 +22,8 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraine
 from vdr_helpers import profiles
 from vdr_helpers.cache import damage
 
-# Killed between the weights and the optimizer of a checkpoint, in a training step, or while the result is saved.
+# Killed between the weights and the optimizer of a checkpoint, in a training step, or while the
+# result is saved.
 MOMENTS = {
     "in a checkpoint": ("_save_optimizer_and_scheduler", 3),
     "in a step": ("training_step", 4),
@@ -61,7 +62,9 @@ def arm(moment: str) -> None:
 
 
 def note_steps(file: Path) -> None:
-    """Write the number of every training step that this process begins into ``file``, a line each."""
+    """Write the number of every training step that this process begins into ``file``, a line
+    each.
+    """
     original = SentenceTransformerTrainer.training_step
 
     def noted(trainer, *arguments, **settings):

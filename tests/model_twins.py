@@ -43,11 +43,8 @@ TEXT = {
     "num_attention_heads": 2,
     "initializer_range": 0.2,
 }
-ROPE = {
-    "rope_type": "default",
-    "rope_theta": 10000.0,
-    "mrope_section": [4, 2, 2],
-}  # as in Qwen2-VL: sums to half a head
+# as in Qwen2-VL: sums to half a head
+ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}
 CLIP_VISION = TEXT | {"image_size": 28, "patch_size": 14}
 QWEN_VISION = {
     "depth": 2,
@@ -212,14 +209,13 @@ def build_twin(family, parts):
         model, processor = FAMILIES[family]()
     model.save_pretrained(parts)
     processor.save_pretrained(parts)
-    if (
-        family == "clip"
-    ):  # as in the real repository: the older module of Sentence Transformers alone, without a Normalize
+    # as in the real repository: the older module of Sentence Transformers alone, without a
+    # Normalize
+    if family == "clip":
         return SentenceTransformer(modules=[CLIPModel.load(str(parts))], device="cpu")
     options = {"processing_kwargs": {"chat_template": {"add_generation_prompt": True}}}
-    if (
-        family == "qwen2_5_omni_thinker"
-    ):  # a generating model: the vector is its last hidden state, not its next word
+    # a generating model: the vector is its last hidden state, not its next word
+    if family == "qwen2_5_omni_thinker":
         way = {"method": "forward", "method_output_name": ["hidden_states", -1]}
         ways = {"text": way, "image": way, "message": way | {"format": "structured"}}
         options |= {
@@ -240,7 +236,8 @@ def save_twin(family, folder):
     return folder / "twin"
 
 
-RERANKER_TEMPLATE = (  # shaped as the published one: an instruction, then query and document inside one user turn
+# shaped as the published one: an instruction, then query and document inside one user turn
+RERANKER_TEMPLATE = (
     "{%- macro shown(role) -%}{%- for message in messages if message.role == role -%}{%- if message.content is string -%}"
     "{{ message.content }}{%- else -%}{%- for part in message.content -%}{%- if part.type == 'image' -%}"
     "<|vision_start|><|image_pad|><|vision_end|>{%- else -%}{{ part.text }}{%- endif -%}{%- endfor -%}{%- endif -%}{%- endfor -%}"
@@ -258,10 +255,8 @@ def save_reranker_twin(folder):
     from sentence_transformers.cross_encoder.modules import LogitScore
 
     processor = copy.deepcopy(model.build_processor())
-    processor.chat_template = {
-        "default": model.CHAT_TEMPLATE,
-        "reranker": RERANKER_TEMPLATE,
-    }  # two, as in the real repository
+    # two, as in the real repository
+    processor.chat_template = {"default": model.CHAT_TEMPLATE, "reranker": RERANKER_TEMPLATE}
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = transformers.Qwen3VLForConditionalGeneration(
@@ -305,9 +300,8 @@ def save_writer_twin(folder, reply):
             tokenizer.eos_token_id,
         )
         read = network.get_input_embeddings().weight.clone()
-        network.lm_head.weight = torch.nn.Parameter(
-            torch.zeros_like(read)
-        )  # not the table that is read
+        # not the table that is read
+        network.lm_head.weight = torch.nn.Parameter(torch.zeros_like(read))
         network.lm_head.weight[said], network.lm_head.weight[end] = read[last], read[said]
     network.config.tie_word_embeddings = network.config.text_config.tie_word_embeddings = False
     network.generation_config.eos_token_id = end

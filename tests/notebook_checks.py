@@ -211,9 +211,8 @@ def binds_every_name_before_use(notebook):
         "--output-format=json",
     ]
     command += ["--stdin-filename=notebook.ipynb", "-"]
-    python = notebook.metadata | {
-        "language_info": {"name": "python"}
-    }  # without it ruff passes the notebook over
+    # without it ruff passes the notebook over
+    python = notebook.metadata | {"language_info": {"name": "python"}}
     text = nbformat.writes(nbformat.from_dict({**notebook, "metadata": python}))
     run = subprocess.run(command, input=text, capture_output=True, text=True)
     return [f"cell {found['cell']}: {found['message']}" for found in json.loads(run.stdout)]

@@ -37,10 +37,8 @@ INDEXED = {
     aten.index_put_.default,
     aten._index_put_impl_.default,
 }
-TAKES_NUMBERS = {
-    aten.masked_fill.Tensor,
-    aten.masked_fill_.Tensor,
-}  # beside all element-wise operators
+# beside all element-wise operators
+TAKES_NUMBERS = {aten.masked_fill.Tensor, aten.masked_fill_.Tensor}
 WHERE, IS_CPU = torch.Tensor.device.__get__, torch.Tensor.is_cpu.__get__
 SET_GRADIENT = torch.Tensor.grad.__set__
 TO_NUMPY = {torch.Tensor.numpy, torch.Tensor.__array__}
@@ -146,7 +144,9 @@ class Operators(TorchDispatchMode):
         return result
 
     def check(self, function, args, here: list[torch.Tensor]) -> None:
-        """Raise as CUDA does for an operator on tensors of both sides; ``here``: those on the CPU."""
+        """Raise as CUDA does for an operator on tensors of both sides; ``here``: those on the
+        CPU.
+        """
         if function in INDEXED and self.device.holds(args[0]):
             indices = tensors_in(args[1])
             here = [
@@ -287,9 +287,8 @@ def insert_device() -> Device:
         empty_cache=lambda: None, synchronize=lambda *at: None, set_device=lambda at: None,
         device=lambda at: contextlib.nullcontext(), get_amp_supported_dtype=lambda: [torch.bfloat16, torch.float16],
     ))  # fmt: skip
-    DefaultDeviceType.set_device_type(
-        NAME
-    )  # whose random state is kept between the two passes of the cached loss
+    # whose random state is kept between the two passes of the cached loss
+    DefaultDeviceType.set_device_type(NAME)
     os.environ["ACCELERATE_TORCH_DEVICE"] = (
         f"{NAME}:0"  # accelerate's and the trainer's own way to name a device
     )

@@ -25,7 +25,9 @@ CONFIG = "- config_name: {0}\n  data_files:\n  - split: train\n    path: {0}/tra
 
 
 def write_shards(table: pyarrow.Table, folder: Path, shards: int, group_rows: int) -> None:
-    """``train-00000-of-0000N.parquet`` files with small row groups, as a dataset lies on the hub."""
+    """``train-00000-of-0000N.parquet`` files with small row groups, as a dataset lies on the
+    hub.
+    """
     folder.mkdir(parents=True)
     size = -(-table.num_rows // shards)
     for i in range(shards):

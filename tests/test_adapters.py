@@ -1,4 +1,6 @@
-"""LoRA as notebook 03 attaches it: which weights train, in which format, and that the saved adapter is the tuned model."""
+"""LoRA as notebook 03 attaches it: which weights train, in which format, and that the saved adapter
+is the tuned model.
+"""
 
 import dataclasses
 

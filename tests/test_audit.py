@@ -1,4 +1,6 @@
-"""Is an eval set clean, what moved, and which errors: notebook 04's cells and their helpers on sets with planted faults, and on clean ones."""
+"""Is an eval set clean, what moved, and which errors: notebook 04's cells and their helpers on sets
+with planted faults, and on clean ones.
+"""
 
 import dataclasses
 import io
@@ -31,7 +33,9 @@ from vdr_helpers.splits import load_split
 
 @pytest.fixture(scope="module")
 def audit():
-    """``scores_without``, ``copies`` and others on three queries with two pages each: the right one, in column 0, 2 or 4, and a negative."""
+    """``scores_without``, ``copies`` and others on three queries with two pages each: the right
+    one, in column 0, 2 or 4, and a negative.
+    """
     names = (
         "ndcg_at_10",
         "hashes",
@@ -73,28 +77,24 @@ def test_nothing_left_out_is_the_score_as_it_stands(audit):
 
 
 def test_without_a_page_that_was_trained_on(audit):
-    left_out = numpy.zeros((3, 6), dtype=bool) | (
-        numpy.arange(6) == 3
-    )  # a negative stands in train
+    # a negative stands in train
+    left_out = numpy.zeros((3, 6), dtype=bool) | (numpy.arange(6) == 3)
     assert audit["scores_without"](left_out)["base"] == pytest.approx([1, 1, THIRD])
-    left_out = numpy.zeros((3, 6), dtype=bool) | (
-        numpy.arange(6) == 2
-    )  # the second query's right page does
+    # the second query's right page does
+    left_out = numpy.zeros((3, 6), dtype=bool) | (numpy.arange(6) == 2)
     scores = audit["scores_without"](left_out)["base"]
     assert math.isnan(scores[1]) and scores[[0, 2]] == pytest.approx([1, SECOND])
 
 
 def test_a_copy_of_the_right_page_is_left_out_and_the_right_page_never(audit):
-    left_out = audit["copies"](
-        same((2, 3))
-    )  # the negative of the second query is a copy of its right page
+    # the negative of the second query is a copy of its right page
+    left_out = audit["copies"](same((2, 3)))
     assert audit["scores_without"](left_out)["base"] == pytest.approx([1, 1, THIRD])
     assert not left_out[1, 2] and left_out[0, 3] and not left_out[0, 2], (
         "for other queries the first of the copies stays"
     )
-    left_out = audit["copies"](
-        same((2, 4))
-    )  # one page answers two queries: each keeps its own, without the other
+    # one page answers two queries: each keeps its own, without the other
+    left_out = audit["copies"](same((2, 4)))
     assert audit["scores_without"](left_out)["base"] == pytest.approx([1, SECOND, SECOND])
     assert not left_out[1, 2] and left_out[1, 4] and not left_out[2, 4] and left_out[2, 2]
 
@@ -210,7 +210,9 @@ def test_a_page_that_is_no_multiple_of_the_patch_is_covered_to_its_edge(audit, t
 
 
 def a4(*names, **known):
-    """What appendix 4's cells define under ``names``, with ``known`` in place of what earlier cells leave."""
+    """What appendix 4's cells define under ``names``, with ``known`` in place of what earlier cells
+    leave.
+    """
     space = definitions("a4", *names)
     scope = next(value for value in space.values() if callable(value)).__globals__
     scope.update(known)
@@ -483,7 +485,9 @@ def test_a_corpus_is_planned_again_as_it_was_drawn(source, plan):
 
 @pytest.fixture(scope="module")
 def prepared(source, tmp_path_factory):
-    """``(profile, inputs, source row numbers)`` of a small generated set, prepared by the cells of notebook 02 themselves."""
+    """``(profile, inputs, source row numbers)`` of a small generated set, prepared by the cells of
+    notebook 02 themselves.
+    """
     patch = pytest.MonkeyPatch()
     patch.setenv("VDR_OUTPUTS", str(tmp_path_factory.mktemp("drawn")))
     profile = dataclasses.replace(

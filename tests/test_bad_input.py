@@ -1,4 +1,6 @@
-"""What goes wrong at a reader's: each a clear line with the way out, and never a result that looks right."""
+"""What goes wrong at a reader's: each a clear line with the way out, and never a result that looks
+right.
+"""
 
 import dataclasses
 import importlib.metadata
@@ -26,7 +28,9 @@ USAGE = namedtuple("USAGE", "total used free")
 
 @pytest.fixture
 def versions(monkeypatch):
-    """Set what ``importlib.metadata`` says of a package: ``versions["torch"] = "2.1.0"``, ``None`` for not installed."""
+    """Set what ``importlib.metadata`` says of a package: ``versions["torch"] = "2.1.0"``, ``None``
+    for not installed.
+    """
     found, real = {}, importlib.metadata.version
 
     def version(name):
@@ -43,7 +47,9 @@ def versions(monkeypatch):
 
 @pytest.fixture
 def problems(monkeypatch, versions):
-    """``problems("datasets>=4.0")``: what is wrong with the packages where the installed course asks for these."""
+    """``problems("datasets>=4.0")``: what is wrong with the packages where the installed course
+    asks for these.
+    """
 
     def call(*requirements):
         monkeypatch.setattr(importlib.metadata, "requires", lambda name: list(requirements))

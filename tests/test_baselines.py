@@ -1,4 +1,6 @@
-"""Beside the model: an outside referee for every metric (a3), and text search on stored and kept OCR (a5)."""
+"""Beside the model: an outside referee for every metric (a3), and text search on stored and kept
+OCR (a5).
+"""
 
 import gzip
 import json
@@ -66,7 +68,9 @@ def test_a_referee_counts_all_fifteen_metrics_the_same(right_pages):
     ("other", "first_for_evaluator"), [("q0-negative_0", False), ("q1-positive", True)]
 )
 def test_equal_scores_are_ordered_by_other_rules(other, first_for_evaluator):
-    """The evaluator and RR@10 put the first id in front, trec_eval the last; appendix 3 shows this very case."""
+    """The evaluator and RR@10 put the first id in front, trec_eval the last; appendix 3 shows this
+    very case.
+    """
     ours, theirs = both({"q0": {other: 0.5, "q0-positive": 0.5}}, {"q0": {"q0-positive"}})
     assert (ours["ndcg@10"] == 1, ours["mrr@10"] == 1, theirs["mrr@10"] == 1) == (
         first_for_evaluator,
@@ -116,7 +120,9 @@ def test_the_stored_text_is_that_of_the_drawn_pages(stored, drawn):
 
 
 def test_ocr_misread_no_word_that_decides(stored, planned):
-    """Appendix 5 counts on it: organisation, subject and year of every eval page stand in the text of one stored page at least."""
+    """Appendix 5 counts on it: organisation, subject and year of every eval page stand in the text
+    of one stored page at least.
+    """
     texts = [set(text.lower().replace("\n", " ").split()) for text in stored["texts"].values()]
     wanted = [
         {*row.page.organisation.lower().split(), *row.asked.lower().split(), str(row.page.year)}

@@ -1,4 +1,6 @@
-"""One cache: whole or not there, and nothing made with other settings is ever read: pages, splits, models, embeddings, results."""
+"""One cache: whole or not there, and nothing made with other settings is ever read: pages, splits,
+models, embeddings, results.
+"""
 
 import contextlib
 import copy
@@ -171,7 +173,9 @@ def own_profile(source):
 
 
 def usable_rows(profile):
-    """``{"train": [[row, negative]], "eval": [[row, four negatives]]}`` from rows whose pages open."""
+    """``{"train": [[row, negative]], "eval": [[row, four negatives]]}`` from rows whose pages
+    open.
+    """
     good = []
     for number, row in enumerate(open_source(profile).read_rows(range(150), ["query", "image"])):
         with contextlib.suppress(ValueError):  # a page that does not open, planted by the source
@@ -522,7 +526,9 @@ def test_a_hub_model_from_another_base_says_so():
     "name", ["model.safetensors", "chat_template.jinja", "config_sentence_transformers.json"]
 )
 def test_a_damaged_tuned_model_is_named_by_its_file(kept, name, harm):
-    """The libraries' errors name no file; without the prompts' file there is no error at all, and other embeddings."""
+    """The libraries' errors name no file; without the prompts' file there is no error at all, and
+    other embeddings.
+    """
     shipped = kept.finetuned_model
     folder = replace_folder(
         models.tuned_folder(kept),
@@ -693,9 +699,8 @@ def test_results_of_the_model_before_this_one_are_not_used(kept):
     folder = save_model(kept)
     evaluation.save_results(kept, "evaluation", {"tuned": {}})
     assert evaluation.load_results(kept, "evaluation") == {"tuned": {}}
-    save_file(
-        {"weight": torch.zeros(100)}, folder / "model.safetensors"
-    )  # trained again, with the same settings
+    # trained again, with the same settings
+    save_file({"weight": torch.zeros(100)}, folder / "model.safetensors")
     assert evaluation.load_results(kept, "evaluation") is None
 
 

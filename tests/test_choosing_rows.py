@@ -8,7 +8,7 @@ from collections import Counter
 from types import SimpleNamespace
 
 import pytest
-from cells import chooser, definitions, prepare
+from cells import chooser, definitions, edited_sources, prepare
 from datasets import Dataset
 from PIL import Image
 
@@ -53,6 +53,15 @@ def test_a_row_without_negatives_is_passed_over():
     rows = table([("a", "q", None, "en")])
     choose_negatives = chooser(rows)["choose_negatives"]
     assert choose_negatives(rows[0], ["print"].__getitem__, 1, set(), Counter()) == []
+
+
+def test_an_id_that_stands_in_two_rows_is_told(capsys):
+    [cell] = [source for source in edited_sources("02") if source.startswith("row_of_id = ")]
+    rows = table([("a", "q", [], "en"), ("b", "q", [], "en"), ("a", None, [], "en")])
+    exec(cell, {"rows": rows.select([0, 1])})
+    assert capsys.readouterr().out == ""
+    exec(cell, {"rows": rows})
+    assert capsys.readouterr().out == "1 ids stand in more than one row; the last of them counts\n"
 
 
 # the split
@@ -127,8 +136,8 @@ def test_the_published_rule_keeps_rows_that_share_a_page():
 
 
 def test_choosing_before_fetching_ends_in_the_same_choice(monkeypatch):
-    """Choose, fetch what was looked at, choose again: equal to the choice with every fingerprint, on
-    30 random sources.
+    """Choose, fetch what was looked at, choose again: equal to the choice with every fingerprint,
+    on 30 random sources.
     """
     for seed in range(30):
         rng = random.Random(seed)

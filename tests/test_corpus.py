@@ -1,4 +1,6 @@
-"""The generated source: deterministic, hard negatives hard by construction, one page per query, and the planted noise counted."""
+"""The generated source: deterministic, hard negatives hard by construction, one page per query, and
+the planted noise counted.
+"""
 
 import random
 from collections import Counter
@@ -122,7 +124,8 @@ def test_the_planted_noise_is_counted(seed):
     assert sum(row.broken for row in rows) == 12
     assert not [row for row in rows if row.broken and row.query]
     missing = {id_ for row in rows for id_ in row.negatives if id_ not in ids}
-    # a copy that takes the place of a missing id leaves that one on the copy's own list, so none of the 60 is lost
+    # a copy that takes the place of a missing id leaves that one on the copy's own list, so none of
+    # the 60 is lost
     assert len(missing) == 60
     assert all(id_.startswith("page-missing-") for id_ in missing)
     assert len(rows) - len({row.page for row in rows}) == 30
@@ -155,10 +158,8 @@ def test_vary_changes_exactly_one_thing(layout, change):
         assert [name for name, is_changed in changed.items() if is_changed] == [change]
         assert (other.layout, other.region) == (page.layout, page.region)
         assert other.seed != page.seed
-        assert (other.subjects[0], other.subjects[2]) == (
-            subjects[0],
-            subjects[2],
-        )  # only the asked row of a table
+        # only the asked row of a table
+        assert (other.subjects[0], other.subjects[2]) == (subjects[0], subjects[2])
         assert len(set(other.subjects)) == 3
 
 

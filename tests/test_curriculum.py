@@ -1,4 +1,6 @@
-"""What the course says about its notebooks is what ``notebooks/curriculum.toml`` and the stored run say."""
+"""What the course says about its notebooks is what ``notebooks/curriculum.toml`` and the stored run
+say.
+"""
 
 from dataclasses import replace
 

@@ -66,10 +66,8 @@ def test_one_other_pixel_or_another_shape_is_another_page():
     page = noise(40, 56)
     other = page.copy()
     other.putpixel((39, 55), tuple(255 - value for value in page.getpixel((39, 55))))
-    blank, turned = (
-        Image.new("RGB", (40, 56)),
-        Image.new("RGB", (56, 40)),
-    )  # the same bytes, another shape
+    # the same bytes, another shape
+    blank, turned = (Image.new("RGB", (40, 56)), Image.new("RGB", (56, 40)))
     prints = [print_of(as_bytes(image)) for image in (page, other, blank, turned)]
     assert len(set(prints)) == 4
 
@@ -191,9 +189,8 @@ def test_presizing_changes_nothing_that_the_model_receives(processor, max_pixels
         assert torch.equal(before["pixel_values"], after["pixel_values"]), size
         _, rows, columns = before["image_grid_thw"][0].tolist()
         assert after["pixel_values"].shape == (rows * columns, 3 * 2 * 16 * 16)
-        if max(size) < 30 * min(
-            size
-        ):  # of thinner pages no multiple of 32 fits, they are left as they are
+        # of thinner pages no multiple of 32 fits, they are left as they are
+        if max(size) < 30 * min(size):
             assert small.size == (columns * 16, rows * 16)
             assert small.width * small.height <= max_pixels
             assert rows * columns // 4 == small.width // 32 * (small.height // 32)

@@ -1,4 +1,6 @@
-"""Notebook 08's own cells on PDF files of every kind: what each gives, that none stops the run, and that nothing is done twice."""
+"""Notebook 08's own cells on PDF files of every kind: what each gives, that none stops the run, and
+that nothing is done twice.
+"""
 
 import contextlib
 import io
@@ -38,7 +40,9 @@ def page_processor():
 
 @pytest.fixture
 def cells(tmp_path, page_processor):
-    """The reading cells' own functions, on the folder ``pdf`` and with the store ``store`` of this test; ``drawn`` counts pages."""
+    """The reading cells' own functions, on the folder ``pdf`` and with the store ``store`` of this
+    test; ``drawn`` counts pages.
+    """
     (tmp_path / "pdf").mkdir()
     space = definitions("08", *READING)["read_folder"].__globals__
     draw, drawn = space["draw_page"], []
@@ -168,9 +172,8 @@ def test_a_turned_page_stands_upright(cells):
     assert picture.convert("L").getpixel((picture.width // 12, picture.height * 11 // 12)) > 200
 
 
-@pytest.mark.parametrize(
-    "side", [14_400, 3]
-)  # 200 inches, the largest page that PDF has; a page of a millimetre
+# 200 inches, the largest page that PDF has; a page of a millimetre
+@pytest.mark.parametrize("side", [14_400, 3])
 def test_a_page_of_any_size_has_the_pixels_of_the_model(cells, side):
     pdf(cells["folder"] / "square.pdf", lambda canvas, number: None, pagesize=(side, side))
     documents, problems = read(cells)
@@ -293,9 +296,8 @@ def test_a_thousand_pages_take_no_more_memory_than_a_hundred(cells):
     peak = tracemalloc.get_traced_memory()[1] / 2**20
     tracemalloc.stop()
     assert len(documents["long.pdf"]["rows"]) == 1000
-    assert (
-        resident[-1] - resident[0] < 30 and peak < 30
-    )  # MiB; a page of the model has 0.1, a thousand of them 100
+    # MiB; a page of the model has 0.1, a thousand of them 100
+    assert resident[-1] - resident[0] < 30 and peak < 30
 
 
 def test_phrases_are_headings_captions_and_table_lines():
@@ -362,7 +364,9 @@ def test_a_reply_is_read_or_left_out(reply, found):
 
 @pytest.fixture(scope="module")
 def writer(tmp_path_factory):
-    """A folder with a generating twin of the named model's classes: random weights, a few thousand of them."""
+    """A folder with a generating twin of the named model's classes: random weights, a few thousand
+    of them.
+    """
     import torch
     import transformers
 
@@ -397,14 +401,12 @@ def test_a_vision_language_model_is_asked_page_by_page(writer, tmp_path, capsys)
         return generate(**inputs | {"max_new_tokens": 4})
 
     model.generate = watched
-    assert (
-        made["queries_from_model"]([row, row], model, tools, "twin") == []
-    )  # random weights write no JSON
+    # random weights write no JSON
+    assert made["queries_from_model"]([row, row], model, tools, "twin") == []
     assert "twin: 2 of 2 replies could not be read" in capsys.readouterr().out
     asked = tools.tokenizer.decode(seen[0]["input_ids"][0])
-    assert (
-        "Reply with JSON only" in asked and seen[0]["pixel_values"].shape[0] == 10 * 14
-    )  # the page goes with the prompt
+    # the page goes with the prompt
+    assert "Reply with JSON only" in asked and seen[0]["pixel_values"].shape[0] == 10 * 14
     made["queries_from_model"].__globals__["ask_model"] = lambda row, *_: (
         '{"general": "g", "specific": "s"}'
     )
@@ -421,9 +423,8 @@ def test_only_queries_whose_general_twin_finds_the_page_are_kept(monkeypatch):
     space, ids = findable.__globals__, [f"a#{i}" for i in range(20)]
     near, far = {"id": "a#3", "general": "3"}, {"id": "a#4", "general": "9"}
     likes = torch.eye(20)
-    likes[9] = torch.arange(20.0).flip(
-        0
-    )  # the second general query likes pages 0, 1, 2 ... best: page 4 comes fifth
+    # the second general query likes pages 0, 1, 2 ... best: page 4 comes fifth
+    likes[9] = torch.arange(20.0).flip(0)
     space.update(ids=ids, paths=ids, profile=None)
 
     def embed_once(model, texts, pages, profile):
@@ -490,9 +491,8 @@ def test_files_that_nobody_here_made_go_through_steps_1_to_3(tmp_path, monkeypat
         {"train": (f"{i}.pdf" for i in range(999)), "eval": (f"{i}.pdf" for i in range(999))},
     )
     folder.mkdir()
-    for i, file in enumerate(
-        sorted(found, key=lambda file: -file.stat().st_size)[:12]
-    ):  # copies, named so that both sides have some
+    # copies, named so that both sides have some
+    for i, file in enumerate(sorted(found, key=lambda file: -file.stat().st_size)[:12]):
         wanted = "eval" if i % 2 else "train"
         name = next(
             n

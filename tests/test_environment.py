@@ -106,11 +106,8 @@ def test_the_wheel_carries_the_assets():
 # Imports
 
 OWN = {"benchmarks", "tiny_vdr", "tools", "vdr_exercises", "vdr_helpers"}
-OPTIONAL = {
-    "kaggle_secrets",
-    "google",
-    "qdrant_client",
-}  # of a platform; of one benchmark, which names its pip line
+# of a platform; of one benchmark, which names its pip line
+OPTIONAL = {"kaggle_secrets", "google", "qdrant_client"}
 DISTRIBUTIONS = packages_distributions()
 LESSONS = {lesson.file: lesson for lesson in lessons().values()}
 

@@ -1,4 +1,6 @@
-"""Evaluation: inputs, NDCG by hand against the evaluator, embeddings kept once, checkpoints, bands and results."""
+"""Evaluation: inputs, NDCG by hand against the evaluator, embeddings kept once, checkpoints, bands
+and results.
+"""
 
 import json
 import math
@@ -68,7 +70,9 @@ def test_a_split_without_negatives_is_refused():
 
 
 class KnownModel:
-    """Embeds what it is told: ``vectors[text]``, cut to ``truncate_dim`` as Sentence Transformers cuts."""
+    """Embeds what it is told: ``vectors[text]``, cut to ``truncate_dim`` as Sentence Transformers
+    cuts.
+    """
 
     similarity_fn_name = "cosine"
 
@@ -103,14 +107,16 @@ VECTORS = {
 
 
 def test_ndcg_by_hand_is_the_evaluators():
-    # angles to "first" (x axis): P0 5.7, P1 26.6, A0 45 ... its page is first; to "second" (y axis): A1, A0, then P1: third
+    # angles to "first" (x axis): P0 5.7, P1 26.6, A0 45 ... its page is first; to "second" (y
+    # axis): A1, A0, then P1: third
     *inputs, _ = evaluation.retrieval_inputs(eval_split())
     measured = InformationRetrievalEvaluator(*inputs, name="vdr-eval-hard", write_csv=False)(
         KnownModel(VECTORS)
     )
+    # 0.75
     assert measured["vdr-eval-hard_cosine_ndcg@10"] == pytest.approx(
         (1 / math.log2(2) + 1 / math.log2(4)) / 2
-    )  # 0.75
+    )
     assert measured["vdr-eval-hard_cosine_mrr@10"] == pytest.approx((1 + 1 / 3) / 2)
     assert measured["vdr-eval-hard_cosine_accuracy@1"] == 0.5
     assert measured["vdr-eval-hard_cosine_recall@3"] == 1.0
@@ -259,9 +265,8 @@ def test_results_come_back_and_nothing_half_stays():
     assert evaluation.load_results(profile, "truncation") == {"base": {}}
     with pytest.raises(TypeError):
         evaluation.save_results(profile, "truncation", {"tensor": torch.zeros(1)})
-    assert evaluation.load_results(profile, "truncation") == {
-        "base": {}
-    }  # the old ones are still whole
+    # the old ones are still whole
+    assert evaluation.load_results(profile, "truncation") == {"base": {}}
     folder = evaluation.results_folder(profile)
     assert [path.name for path in folder.iterdir()] == ["truncation.json"]
     assert json.loads((folder / "truncation.json").read_text()) == {"base": {}}

@@ -1,4 +1,6 @@
-"""Every bug of notebook 12 moves its number; each folded assertion stops on its own bug and nowhere else; ``judge`` says what is wrong."""
+"""Every bug of notebook 12 moves its number; each folded assertion stops on its own bug and nowhere
+else; ``judge`` says what is wrong.
+"""
 
 import ast
 import json
@@ -23,7 +25,9 @@ CASES = range(1, 13)
 
 
 def folded() -> dict[int, list[str]]:
-    """``{case: [measurement, assertion]}``: the code that is folded below each exercise of the lab."""
+    """``{case: [measurement, assertion]}``: the code that is folded below each exercise of the
+    lab.
+    """
     cells, found = nbformat.read(find_notebook("12"), as_version=4).cells, {}
     for cell, below in pairwise(cells):
         if "exercise-lab" in cell.metadata.get("tags", []):
@@ -145,8 +149,9 @@ def test_what_is_folded_stays_folded_in_the_executed_page(tmp_path):
 
 # The notebook, run once
 
-# What each number does: the attribute's name in the table, and by how much it moves at least. The margins are a fraction of what was
-# measured on tiny, and several times what a number differs between machines.
+# What each number does: the attribute's name in the table, and by how much it moves at least. The
+# margins are a fraction of what was measured on tiny, and several times what a number differs
+# between machines.
 MOVES = {
     1: -0.3, 2: -0.1, 3: -0.05, 4: -0.05, 5: -0.2, 6: -0.3,  # NDCG@10
     7: 0.2, 8: 0.3, 9: 2,  # loss of the batch
@@ -206,7 +211,9 @@ def tried() -> dict[int, tuple[int, str]]:
 
 @pytest.fixture(scope="module")
 def lab(source, tmp_path_factory):
-    """What notebook 12 found on the small source with the shipped model, with the folded code run below its last cell."""
+    """What notebook 12 found on the small source with the shipped model, with the folded code run
+    below its last cell.
+    """
     outputs = tmp_path_factory.mktemp("lab") / "outputs"
     small = {
         "VDR_DATASET": str(source),

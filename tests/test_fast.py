@@ -1,4 +1,6 @@
-"""The speed-ups of appendix a1 change no number: paths, token budgets, one encoding, a matrix product, 16-bit pixels."""
+"""The speed-ups of appendix a1 change no number: paths, token budgets, one encoding, a matrix
+product, 16-bit pixels.
+"""
 
 import copy
 import io

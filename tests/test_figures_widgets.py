@@ -33,7 +33,9 @@ def a_figure(number: int = 1):
 
 
 def covered(figure) -> list[str]:
-    """What the labels inside a figure's axes lie upon: a line, a marker, another label, or the outside of the frame."""
+    """What the labels inside a figure's axes lie upon: a line, a marker, another label, or the
+    outside of the frame.
+    """
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw(renderer)
     complaints = []
@@ -41,9 +43,8 @@ def covered(figure) -> list[str]:
         boxes = {text.get_text(): text.get_window_extent(renderer) for text in axis.texts}
         lines = {line: axis.transData.transform_path(line.get_path()) for line in axis.lines}
         centres = {line: axis.transData.transform(line.get_xydata()) for line in axis.lines}
-        dots = [
-            marks for marks in axis.collections if isinstance(marks, PathCollection)
-        ]  # a shade may lie under a label
+        # a shade may lie under a label
+        dots = [marks for marks in axis.collections if isinstance(marks, PathCollection)]
         centres |= {marks: axis.transData.transform(marks.get_offsets()) for marks in dots}
         unit = figure.dpi / 72
         for label, box in boxes.items():
@@ -239,7 +240,9 @@ def test_intervals_are_shades_around_their_own_curve_and_none_around_a_published
 
 
 def log(losses, scores, short_scores=()):
-    """A trainer's log of these ``(step, value)`` pairs; the short scores are those of 8 dimensions."""
+    """A trainer's log of these ``(step, value)`` pairs; the short scores are those of 8
+    dimensions.
+    """
     named = {
         "loss": losses,
         "eval_x_cosine_ndcg@10": scores,
@@ -421,7 +424,9 @@ def test_an_empty_search_asks_for_words(empty):
 
 
 def a_box(cover=None):
-    """A number and a width with a button, as appendix 4 has them, and the list of what was looked at."""
+    """A number and a width with a button, as appendix 4 has them, and the list of what was looked
+    at.
+    """
     looked, controls = (
         [],
         (
@@ -523,9 +528,8 @@ def test_a_picture_is_sharp_on_a_dense_screen():
 def test_building_the_boxes_uses_nothing_deprecated():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.filterwarnings(
-            "ignore", message="The `ipykernel.comm.Comm` class"
-        )  # ipywidgets 7.7, Colab's, calls it itself
+        # ipywidgets 7.7, Colab's, calls it itself
+        warnings.filterwarnings("ignore", message="The `ipykernel.comm.Comm` class")
         assert len(list(every_box())) == 3
 
 

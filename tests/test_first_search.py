@@ -1,4 +1,6 @@
-"""Notebook 00 searches pages from the middle of the source: the shipped model was trained on questions before them, and on none of these."""
+"""Notebook 00 searches pages from the middle of the source: the shipped model was trained on
+questions before them, and on none of these.
+"""
 
 from cells import chooser
 from datasets import Dataset
@@ -19,9 +21,8 @@ def test_the_shipped_model_was_trained_on_no_question_of_the_second_half():
             for row in plan
         ]
     )
-    fingerprints = [
-        None if row.broken else repr(row.page) for row in plan
-    ]  # equal pages are drawn alike
+    # equal pages are drawn alike
+    fingerprints = [None if row.broken else repr(row.page) for row in plan]
     settings = {
         name: data[name]
         for name in ("train_rows", "eval_rows", "negatives_per_train_row", "distinct_eval_pages")

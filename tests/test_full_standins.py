@@ -117,7 +117,9 @@ def test_the_source_is_read_in_pieces(full, folders, monkeypatch, table):
 
 
 def test_train_and_eval_are_the_published_selection(full, table):
-    """The first rows with a query, then the next: written out once more, without the course's code."""
+    """The first rows with a query, then the next: written out once more, without the course's
+    code.
+    """
     prepare(full)
     splits = load_splits(full)
     ids, usable = set(table.column("id").to_pylist()), []

@@ -1,4 +1,5 @@
-"""What a GPU is given and why, the arithmetic behind it, receipts, and a step that runs out of memory.
+"""What a GPU is given and why, the arithmetic behind it, receipts, and a step that runs out of
+memory.
 
 No GPU is needed: a GPU is three values, and memory is counted on the CPU.
 """
@@ -473,7 +474,8 @@ def weights_after(trainer):
 
 
 def run_out_above(trainer, most: int, name: str) -> list[int]:
-    """Let backward passes of ``trainer`` run out of memory while the loss allows more than ``most``.
+    """Let backward passes of ``trainer`` run out of memory while the loss allows more than
+    ``most``.
 
     Returns a list that grows by the allowed number at each try.
     """

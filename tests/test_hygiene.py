@@ -312,7 +312,9 @@ def test_importing_the_package_imports_nothing_heavy():
 
 
 def tracked_files():
-    """Files that git knows or would add, so that a new file is looked at before its first commit."""
+    """Files that git knows or would add, so that a new file is looked at before its first
+    commit.
+    """
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,

@@ -80,9 +80,8 @@ def lab(source, tmp_path_factory):
         }
         tracker = folder / "JUPYTER_CONFIG_DIR" / TRACKER
         tracker.parent.mkdir(parents=True)
-        tracker.write_text(
-            json.dumps({"windowingMode": "none"})
-        )  # else cells that are out of sight are out of the page
+        # else cells that are out of sight are out of the page
+        tracker.write_text(json.dumps({"windowingMode": "none"}))
         settings = [
             "--no-browser",
             "--allow-root",
@@ -176,9 +175,8 @@ class OpenNotebook:
         """
 
         def tried(_):
-            for red in self.find(
-                "[data-mime-type$='stderr']"
-            ):  # a cell's error, or no more than a warning
+            # a cell's error, or no more than a warning
+            for red in self.find("[data-mime-type$='stderr']"):
                 if "Traceback (most recent call last)" in red.text:
                     raise AssertionError(red.text[-2000:])
             return condition()
@@ -210,7 +208,9 @@ class OpenNotebook:
         )
 
     def pictures(self, cell: str) -> list[str]:
-        """The pictures of the cell's widgets as they are drawn now, each as the text of a PNG file."""
+        """The pictures of the cell's widgets as they are drawn now, each as the text of a PNG
+        file.
+        """
         return self.browser.execute_script(DRAWN + PICTURES, self.output(cell))
 
     def focused(self) -> str:
@@ -275,9 +275,8 @@ def test_notebook_00_answers_a_question_and_an_exercise(lab):
     notebook.wait(lambda: "Exercise 0.1 · right" in notebook.output(exercise).text)
 
     notebook.run(box)
-    told = dict(
-        line.split(": ", 1) for line in notebook.output("00-13").text.splitlines()
-    )  # by the cell above, without a widget
+    # by the cell above, without a widget
+    told = dict(line.split(": ", 1) for line in notebook.output("00-13").text.splitlines())
     assert len(told) == 4
     first, known = list(told)[:2]
     notebook.wait(
@@ -337,9 +336,8 @@ def test_notebook_03_draws_its_curve_while_it_trains(lab):
 def test_notebook_05_cuts_a_query_s_vectors(lab):
     notebook, box = OpenNotebook(lab, "05"), "767ba1ea"
     notebook.run(box)
-    assert re.search(
-        r"of these not at 8: [1-9]", notebook.output(box).text
-    )  # the query is one whose right page falls behind
+    # the query is one whose right page falls behind
+    assert re.search(r"of these not at 8: [1-9]", notebook.output(box).text)
     told = "Tuned model with {} dimensions: the right page is at rank {}."
     notebook.wait(lambda: notebook.sentence(box) == told.format(256, 1) and notebook.pictures(box))
     before = notebook.pictures(box)
@@ -419,9 +417,8 @@ def test_appendix_4_keeps_marks_and_takes_a_query_apart(lab):
         "(finetuned_path, profile.finetuned_revision)",
         "(profile.base_model, profile.model_revision)",
     )
-    notebook = OpenNotebook(
-        lab, "a4", twice
-    )  # on so few pages the tuned model puts nothing in front that could be marked
+    # on so few pages the tuned model puts nothing in front that could be marked
+    notebook = OpenNotebook(lab, "a4", twice)
     review, microscope = "a4-au-16", "a4-mi-05b"
     marks = lab.outputs / "tiny" / "results" / "marks.json"
     unmarked = r"(NDCG@10 as marked: base (?P<base>[\d.]+) \(unmarked (?P=base)\), tuned (?P<tuned>[\d.]+) \(unmarked (?P=tuned)\))"
@@ -485,6 +482,5 @@ def test_appendix_4_keeps_marks_and_takes_a_query_apart(lab):
     notebook.press(Keys.SPACE)
     told = r"Similarity to q3, and its largest fall when a patch is covered: right page, base .+ best other page, tuned .+ less"
     notebook.wait(lambda: re.fullmatch(told, notebook.sentence(microscope)))
-    notebook.wait(
-        lambda: len(set(notebook.pictures(microscope))) == 2
-    )  # the map stands below the pages
+    # the map stands below the pages
+    notebook.wait(lambda: len(set(notebook.pictures(microscope))) == 2)

@@ -1,4 +1,6 @@
-"""Notebook 10's own code and what it says of the libraries: MaxSim, masks, pooling, bytes, the second stage, the store, the maps."""
+"""Notebook 10's own code and what it says of the libraries: MaxSim, masks, pooling, bytes, the
+second stage, the store, the maps.
+"""
 
 import logging
 import math
@@ -215,7 +217,9 @@ def client(tmp_path):
 
 
 def test_the_embedded_store_takes_the_schema_leaves_the_field_out_and_refuses_the_rest(client):
-    """As notebook 10 says. When this fails, the store has learned it: let the notebook search by MaxSim there."""
+    """As notebook 10 says. When this fails, the store has learned it: let the notebook search by
+    MaxSim there.
+    """
     from pymilvus import DataType, MilvusClient
     from pymilvus.client.embedding_list import EmbeddingList
     from pymilvus.exceptions import MilvusException

@@ -1,4 +1,6 @@
-"""The model card that the library writes when notebook 03 saves its model: pages for paths, names with commits, the whole log."""
+"""The model card that the library writes when notebook 03 saves its model: pages for paths, names
+with commits, the whole log.
+"""
 
 import re
 from types import SimpleNamespace
@@ -42,7 +44,9 @@ def rows_of(folder, name: str, negatives: int):
 
 @pytest.fixture
 def trained(tmp_path, monkeypatch):
-    """``(profile, model, trainer)`` as a run leaves them that was resumed after step 16; the hub must not be asked."""
+    """``(profile, model, trainer)`` as a run leaves them that was resumed after step 16; the hub
+    must not be asked.
+    """
 
     def asked(*arguments, **settings):
         raise AssertionError(f"the hub was asked for {arguments}")
@@ -190,8 +194,7 @@ def test_lora_is_merged_so_that_no_path_leaves(tmp_path):
     assert private_details(folder) == []
     assert not list(folder.glob("adapter*"))
     assert (folder / "README.md").read_text() == "# The tuned model\n"
-    published = SentenceTransformer(
-        str(folder), device="cpu"
-    )  # as a stranger: no settings, no base
+    # as a stranger: no settings, no base
+    published = SentenceTransformer(str(folder), device="cpu")
     assert not getattr(published[0].auto_model, "peft_config", None)
     assert abs(published.encode_query(["Alder Energy revenue 2020"]) - expected).max() < 1e-5

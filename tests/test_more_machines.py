@@ -1,6 +1,8 @@
-"""Notebook 11: its scripts on one process, on two launchers, by ``accelerate launch``; a killed rank; sharding; the plan's arithmetic.
+"""Notebook 11: its scripts on one process, on two launchers, by ``accelerate launch``; a killed
+rank; sharding; the plan's arithmetic.
 
-What the notebook itself shows (equal gradients, a killed worker's part done again) is compared where its stored outputs are.
+What the notebook itself shows (equal gradients, a killed worker's part done again) is compared
+where its stored outputs are.
 """
 
 import atexit
@@ -70,7 +72,9 @@ def file_of(seed: int) -> str:
 
 
 def rows_of_pages(count: int, shared_every: int = 0) -> Dataset:
-    """Rows of small pages of noise; with ``shared_every`` every so many rows have the same positive."""
+    """Rows of small pages of noise; with ``shared_every`` every so many rows have the same
+    positive.
+    """
     numbers = [0 if shared_every and i % shared_every == 0 else i for i in range(count)]
     columns = {
         "query": [f"query {i}" for i in range(count)],
@@ -125,7 +129,9 @@ def test_a_cut_batch_holds_each_page_once_and_rows_go_to_one_rank(notebook, rank
 
 
 def test_a_pass_that_comes_out_short_is_filled_up_with_rows_again(notebook):
-    """What the text warns of: with a number of rows that is a multiple of the batch, waiting rows cost a batch, and others come twice."""
+    """What the text warns of: with a number of rows that is a multiple of the batch, waiting rows
+    cost a batch, and others come twice.
+    """
     rows = rows_of_pages(32, shared_every=4)
     space = notebook["one_epoch"].__globals__ | {
         "ranks": 2,
@@ -200,7 +206,9 @@ def test_without_ray_the_cell_says_what_to_install(monkeypatch):
 
 @pytest.fixture(scope="module")
 def workplace(notebook, tmp_path_factory):
-    """A folder with the scripts and settings for eight steps of four rows, a checkpoint after each."""
+    """A folder with the scripts and settings for eight steps of four rows, a checkpoint after
+    each.
+    """
     folder = tmp_path_factory.mktemp("more-machines")
     rows_of_pages(34).save_to_disk(str(folder / "rows"))
     noise(1).save(folder / "a.png")
@@ -264,7 +272,9 @@ def alone(workplace):
 def test_a_killed_rank_0_is_named_and_two_launchers_end_where_one_process_does(
     workplace, alone, capsys
 ):
-    """The notebook's own cell kills rank 0. Then two launchers, one rank each, stand in for two machines and go on."""
+    """The notebook's own cell kills rank 0. Then two launchers, one rank each, stand in for two
+    machines and go on.
+    """
     space = definitions("11", "command") | {
         "work": workplace,
         "environment": ENVIRONMENT,

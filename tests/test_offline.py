@@ -1,4 +1,6 @@
-"""With the network blocked, the tiny profile loads its model and finds a page; nothing even tries to connect."""
+"""With the network blocked, the tiny profile loads its model and finds a page; nothing even tries
+to connect.
+"""
 
 import os
 import subprocess

@@ -1,4 +1,6 @@
-"""The folder for a room without network: what is in it, and what it says when something is missing."""
+"""The folder for a room without network: what is in it, and what it says when something is
+missing.
+"""
 
 import subprocess
 import sys

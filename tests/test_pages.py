@@ -1,4 +1,6 @@
-"""Pages: the same page always gives the same pixels, and what a query asks about is written large on it."""
+"""Pages: the same page always gives the same pixels, and what a query asks about is written large
+on it.
+"""
 
 import dataclasses
 import random
@@ -60,9 +62,8 @@ def test_changing_a_fact_changes_pixels_and_nothing_else_moves(layout, fact):
     changed = dataclasses.replace(page, **{fact: other[fact]})
     (image, lines), (image_changed, lines_changed) = pages.draw_page(page), pages.draw_page(changed)
     assert image.tobytes() != image_changed.tobytes()
-    assert [line[2] for line in lines] == [
-        line[2] for line in lines_changed
-    ]  # every line keeps its place
+    # every line keeps its place
+    assert [line[2] for line in lines] == [line[2] for line in lines_changed]
 
 
 def test_landscape_pages_are_turned():

@@ -1,4 +1,6 @@
-"""Profiles and the published figures: one place for what differs, and the published numbers as the card prints them."""
+"""Profiles and the published figures: one place for what differs, and the published numbers as the
+card prints them.
+"""
 
 import math
 import re
@@ -157,9 +159,8 @@ def test_full_is_the_published_experiment():
     assert full.eval_rows == published()["queries"] == 300
     assert full.model_name == published()["base_model"]
     assert full.finetuned_name == published()["model"]
-    assert (
-        math.ceil(full.train_rows / full.per_device_train_batch_size) == 157
-    )  # the card's last step
+    # the card's last step
+    assert math.ceil(full.train_rows / full.per_device_train_batch_size) == 157
 
 
 def test_full_takes_one_negative_and_keeps_the_published_rows():
@@ -211,10 +212,8 @@ def test_a_hub_id_with_and_without_a_revision(monkeypatch):
     monkeypatch.setenv("VDR_MODEL", "someone/Their-Model_1.5")
     monkeypatch.setenv("VDR_DATASET", "someone/data@refs/pr/7")
     profile = load_profile("full")
-    assert (profile.model_name, profile.model_revision) == (
-        "someone/Their-Model_1.5",
-        None,
-    )  # not the other model's commit
+    # not the other model's commit
+    assert (profile.model_name, profile.model_revision) == ("someone/Their-Model_1.5", None)
     assert profile.base_model == "someone/Their-Model_1.5"
     assert (profile.dataset_name, profile.dataset_revision) == ("someone/data", "refs/pr/7")
     assert profile.finetuned_name == PROFILES["full"].finetuned_name
@@ -294,9 +293,8 @@ def test_a_local_folder_in_every_spelling(spelling, tmp_path, monkeypatch):
     assert profile.base_model == profile.finetuned_model == profile.dataset_folder == str(folder)
     assert profile.model_name == profile.dataset_name == "local folder mine"
     assert profile.model_revision is None
-    assert str(tmp_path) not in str(
-        printable(profile)
-    )  # what is printed and published has no path in it
+    # what is printed and published has no path in it
+    assert str(tmp_path) not in str(printable(profile))
 
 
 def test_a_relative_folder_is_also_seen_from_the_checkout(monkeypatch, tmp_path):

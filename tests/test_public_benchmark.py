@@ -1,4 +1,6 @@
-"""Appendix a6's public benchmark: the task that ``full`` names is there, and a task of one's own scores as the course's evaluator does."""
+"""Appendix a6's public benchmark: the task that ``full`` names is there, and a task of one's own
+scores as the course's evaluator does.
+"""
 
 import json
 import os
@@ -11,7 +13,8 @@ from vdr_helpers.profiles import PROFILES
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# The notebook's own cells, on pages of noise and a model that was never tuned on them, where no ranking is right by itself.
+# The notebook's own cells, on pages of noise and a model that was never tuned on them, where no
+# ranking is right by itself.
 RUN = """
 import json, socket, sys
 from pathlib import Path

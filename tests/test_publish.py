@@ -1,7 +1,9 @@
-"""Publishing, without the hub: notebook 06's own cells push to a stand-in on this machine, which answers, refuses and keeps all it got.
+"""Publishing, without the hub: notebook 06's own cells push to a stand-in on this machine, which
+answers, refuses and keeps all it got.
 
-The stand-in speaks the part of the hub's protocol that ``push_to_hub`` uses, with large files sent the way of git LFS. The newer
-transfer (xet) is switched off: it needs a store of its own and was not tried.
+The stand-in speaks the part of the hub's protocol that ``push_to_hub`` uses, with large files sent
+the way of git LFS. The newer transfer (xet) is switched off: it needs a store of its own and was
+not tried.
 """
 
 import base64
@@ -26,7 +28,8 @@ TOKEN = "hf_" + "S" * 34  # the shape of a token, and none
 OWNERS = {"no-right": 403, "bad-token": 401, "taken": 409}
 NAMES = ["me/model", *(f"{owner}/model" for owner in OWNERS), "not a name", "no-token/model"]
 
-# Runs the cells of notebook 06 on four made-up rows, then the one that pushes, each time with another name.
+# Runs the cells of notebook 06 on four made-up rows, then the one that pushes, each time with
+# another name.
 PROGRAM = """
 import json, os, sys
 import numpy
@@ -55,7 +58,9 @@ for name in names:
 
 
 class StandIn(http.server.BaseHTTPRequestHandler):
-    """Creates repositories, says that ``*.safetensors`` are large, takes uploads and commits; refuses the owners in OWNERS."""
+    """Creates repositories, says that ``*.safetensors`` are large, takes uploads and commits;
+    refuses the owners in OWNERS.
+    """
 
     def log_message(self, *arguments):
         pass
@@ -138,7 +143,9 @@ def start_stand_in():
 
 @pytest.fixture(scope="module")
 def pushed(tmp_path_factory):
-    """Notebook 06 published six times by a user ``ada`` with a home folder: what the stand-in got, and what was printed."""
+    """Notebook 06 published six times by a user ``ada`` with a home folder: what the stand-in got,
+    and what was printed.
+    """
     home = tmp_path_factory.mktemp("home") / "ada"
     home.mkdir()
     sources = [source for source in edited_sources("06") if "vdr_exercises" not in source]

@@ -52,7 +52,9 @@ ELSEWHERE = {
 
 
 def facts(value, path: str = "") -> dict:
-    """``{path: value}`` of all leaves of a JSON value; ``None``, an empty place of a table, is none."""
+    """``{path: value}`` of all leaves of a JSON value; ``None``, an empty place of a table, is
+    none.
+    """
     if isinstance(value, dict):
         named = value.items()
     elif isinstance(value, list):

@@ -1,4 +1,6 @@
-"""The benchmark of the two recipes at reduced size: it runs, both do the same experiment, and a disagreement is refused."""
+"""The benchmark of the two recipes at reduced size: it runs, both do the same experiment, and a
+disagreement is refused.
+"""
 
 import json
 import subprocess

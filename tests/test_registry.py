@@ -1,4 +1,6 @@
-"""The twenty listed models: complete and honest facts, no code without the switch, and a tiny twin of every native family."""
+"""The twenty listed models: complete and honest facts, no code without the switch, and a tiny twin
+of every native family.
+"""
 
 import json
 import math
@@ -90,7 +92,9 @@ def test_every_entry_is_complete():
 
 
 def test_the_status_is_what_was_tried():
-    """Remote code is never called proven, and what is called proven has a twin among the tests below."""
+    """Remote code is never called proven, and what is called proven has a twin among the tests
+    below.
+    """
     for entry in models():
         assert entry.status in (TWIN, REMOTE) or entry.status.startswith("not loadable: ")
         assert (entry.status == REMOTE) == entry.needs_remote_code
@@ -262,9 +266,8 @@ def test_a_twin_of_every_family_goes_through_the_loader_and_the_evaluator(
         model.get_embedding_dimension(),
     )
     assert torch.isfinite(texts).all() and torch.isfinite(pages).all()
-    assert (
-        torch.pdist(texts).min() > 1e-4 and torch.pdist(pages).min() > 1e-5
-    )  # it reads what it is given
+    # it reads what it is given
+    assert torch.pdist(texts).min() > 1e-4 and torch.pdist(pages).min() > 1e-5
     ndcg = score(model, small_set)
     places = (
         model.similarity(texts, pages)
@@ -276,7 +279,9 @@ def test_a_twin_of_every_family_goes_through_the_loader_and_the_evaluator(
 
 
 def test_a_broken_twin_is_seen(small_set, tmp_path):
-    """The check above can fail: weights of the wrong shape do not load, and a pickle is not read."""
+    """The check above can fail: weights of the wrong shape do not load, and a pickle is not
+    read.
+    """
     folder = model_twins.save_twin("clip", tmp_path)
     weights = next(folder.rglob("*.safetensors"))
     torch.save({}, weights.with_name("pytorch_model.bin"))

@@ -1,4 +1,6 @@
-"""Notebook 09: ranks after sorting a shortlist again, what a pair becomes, a reranker saved and loaded, and its published twin."""
+"""Notebook 09: ranks after sorting a shortlist again, what a pair becomes, a reranker saved and
+loaded, and its published twin.
+"""
 
 import json
 import math
@@ -25,7 +27,9 @@ def own():
 
 @pytest.fixture(scope="module")
 def task():
-    """Similarities of 40 queries and 60 pages, the ten first pages of each, ranks and columns of the right pages."""
+    """Similarities of 40 queries and 60 pages, the ten first pages of each, ranks and columns of
+    the right pages.
+    """
     drawn = torch.Generator().manual_seed(3)
     similarities = torch.rand(40, 60, generator=drawn)
     right_pages = torch.randint(0, 60, (40,), generator=drawn).tolist()
@@ -108,7 +112,9 @@ def test_ranks_are_those_of_a_sort_written_out(own, task):
 
 
 def test_the_score_is_the_librarys(own, task):
-    """``CrossEncoderRerankingEvaluator`` counts NDCG@10 in the same way over the pages that were found."""
+    """``CrossEncoderRerankingEvaluator`` counts NDCG@10 in the same way over the pages that were
+    found.
+    """
     _, shortlist, first_ranks, right_pages = task
     scores = torch.rand(shortlist.shape, generator=torch.Generator().manual_seed(7))
 
@@ -142,9 +148,8 @@ def test_the_score_is_the_librarys(own, task):
 def test_a_weight_of_nought_and_of_one_are_the_two_parts(own, task):
     similarities, shortlist, first_ranks, right_pages = task
     first = similarities.gather(1, shortlist)
-    second = (
-        1000 * torch.rand(first.shape, generator=torch.Generator().manual_seed(9)) - 300
-    )  # another scale entirely
+    # another scale entirely
+    second = 1000 * torch.rand(first.shape, generator=torch.Generator().manual_seed(9)) - 300
     rest = 10, shortlist, first_ranks, right_pages
     own["added"].__globals__["spreads"] = [values.std(dim=1).mean() for values in (first, second)]
     assert (own["ranks_after"](own["added"](first, second, 0.0), *rest) == first_ranks).all()

@@ -23,10 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 def runs(source, tmp_path_factory):
     """What ``interrupted_run.py`` prints, by the name of the run."""
     folder = tmp_path_factory.mktemp("runs")
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }  # a forked thread pool would hang
+    # a forked thread pool would hang
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     environment.pop("VDR_PROFILE", None)
     done = warm.run(
         [str(ROOT / "tests" / "interrupted_run.py"), str(source), str(folder)],
@@ -42,7 +40,9 @@ def runs(source, tmp_path_factory):
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 
-STEPS = {  # what each process does: the first is killed in the checkpoint of step 3, so the second goes on from that of step 2
+# what each process does: the first is killed in the checkpoint of step 3, so the second goes on
+# from that of step 2
+STEPS = {
     "undisturbed": [1, 2, 3, 4, 5, 6],
     "in a checkpoint": [1, 2, 3],
     "in a step": [3, 4],
@@ -99,7 +99,9 @@ def test_the_last_whole_checkpoint_is_chosen_by_number(tmp_path):
 
 @pytest.fixture
 def start(random_model, tmp_path):
-    """``start(rows=..., inner=..., dims=..., **arguments)``: a trainer as notebook 03 builds it, about to train."""
+    """``start(rows=..., inner=..., dims=..., **arguments)``: a trainer as notebook 03 builds it,
+    about to train.
+    """
     from datasets import Dataset
     from PIL import Image
     from sentence_transformers import (

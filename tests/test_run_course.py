@@ -1,4 +1,6 @@
-"""The headless run: order, progress, failure, and what it leaves behind, on notebooks of two cells."""
+"""The headless run: order, progress, failure, and what it leaves behind, on notebooks of two
+cells.
+"""
 
 import errno
 import json
@@ -64,9 +66,8 @@ def test_a_run_leaves_copies_pages_and_a_summary(course, capsys):
     assert printed.index("    256 ") < printed.index("      8 ")
     copy = nbformat.read(profile.output_dir / "notebooks" / "00_first.ipynb", as_version=4)
     executable, outputs = copy.cells[2].outputs[0].text.split()
-    assert Path(executable) == Path(
-        sys.executable
-    )  # this interpreter, whatever other kernels are installed
+    # this interpreter, whatever other kernels are installed
+    assert Path(executable) == Path(sys.executable)
     assert Path(outputs) == profile.output_dir.parent
     assert (notebooks / "00_first.ipynb").read_text() == source
     summary = json.loads((profile.output_dir / "summary.json").read_text())

@@ -1,4 +1,6 @@
-"""Ranks, NDCG@10, intervals and the paired test of notebook 04; the third curve and the choice of notebook 05."""
+"""Ranks, NDCG@10, intervals and the paired test of notebook 04; the third curve and the choice of
+notebook 05.
+"""
 
 import dataclasses
 import json
@@ -83,7 +85,9 @@ TRAINED["not the published setting"] = "of the profile"
 
 @pytest.fixture
 def control(tmp_path, monkeypatch):
-    """``(profile, folder of a tuned model)``, and stored embeddings of three dimensions that belong to it."""
+    """``(profile, folder of a tuned model)``, and stored embeddings of three dimensions that belong
+    to it.
+    """
     profile, tuned = load_profile("tiny"), tmp_path / "tuned"
     file = tmp_path / "assets" / evaluation.CONTROL
     file.parent.mkdir(parents=True)
@@ -158,9 +162,8 @@ def test_the_shipped_control_belongs_to_the_shipped_models_and_scores_what_is_st
     runs = measured("choices")["choices"]
     for dim, score in runs["without MatryoshkaLoss"]["ndcg_at_10"].items():
         similarities = cos_sim(queries[:, : int(dim)], pages[:, : int(dim)])
-        found = evaluation.ranks(
-            similarities, list(range(0, 1500, 5))
-        )  # four negatives follow each
+        # four negatives follow each
+        found = evaluation.ranks(similarities, list(range(0, 1500, 5)))
         assert evaluation.ndcg_at_10(found).mean() == pytest.approx(score, abs=2e-3), again
 
 

@@ -1,4 +1,6 @@
-"""The seven scripts: what each makes on a tiny set, what it refuses, and that its numbers are the library's own."""
+"""The seven scripts: what each makes on a tiny set, what it refuses, and that its numbers are the
+library's own.
+"""
 
 import contextlib
 import functools
@@ -73,7 +75,9 @@ def read_lines(file):
 
 @pytest.fixture(scope="module")
 def made(source, tmp_path_factory):
-    """A folder with ``data`` of 24 train and 10 eval rows, as prepare.py makes them of the small source."""
+    """A folder with ``data`` of 24 train and 10 eval rows, as prepare.py makes them of the small
+    source.
+    """
     folder = tmp_path_factory.mktemp("scripts")
     done = call(
         "prepare", "--dataset", source, "--train-rows", 24, "--eval-rows", 10, *TINY, folder=folder
@@ -309,7 +313,9 @@ def test_a_page_is_read_from_bytes_a_path_or_a_list_of_one(tmp_path):
 
 
 def small_source(folder, images, feature=None, **columns):
-    """A dataset of six pages that answer a query each, with all the others as negatives, in ``folder``."""
+    """A dataset of six pages that answer a query each, with all the others as negatives, in
+    ``folder``.
+    """
     ids = [f"page-{i}" for i in range(6)]
     rows = {"id": ids, "query": [f"What is on page {i}?" for i in range(6)], "image": images}
     rows |= {
@@ -524,7 +530,9 @@ def test_damaged_data_are_named_before_anything_is_loaded(copied):
 
 
 def plain_training(data, folder):
-    """The same training with pages as images, as Sentence Transformers' own example has it; returns the saved model."""
+    """The same training with pages as images, as Sentence Transformers' own example has it; returns
+    the saved model.
+    """
     from sentence_transformers import (
         SentenceTransformerTrainer,
         SentenceTransformerTrainingArguments,
@@ -627,7 +635,9 @@ def ndcg(made, query_vectors, page_vectors):
 
 @pytest.fixture(scope="module")
 def measured(made):
-    """``evaluation.json`` and ``truncation.json`` of base and tuned model, in the folder ``results``."""
+    """``evaluation.json`` and ``truncation.json`` of base and tuned model, in the folder
+    ``results``.
+    """
     models = ("--base-model", BASE, "--finetuned", TUNED, *FLOAT)
     said = [
         call("evaluate", *models, folder=made),
@@ -921,7 +931,9 @@ PARTS = ("Filters", "Hoses", "Cables", "Storage", "Transport", "Cleaning")
 
 @pytest.fixture
 def manuals(tmp_path):
-    """A folder ``pdf`` with one manual for evaluation and two for training, and questions about them."""
+    """A folder ``pdf`` with one manual for evaluation and two for training, and questions about
+    them.
+    """
     (tmp_path / "pdf").mkdir()
     files = names("eval", 1) + names("train", 2)
     lines = ["file,page,query"]
@@ -1009,9 +1021,8 @@ def test_a_second_run_keeps_the_marks_and_follows_the_folder(manuals):
     )
     asked = read_lines(manuals / "data" / "eval.jsonl")[0]["query"]
     table.loc[table["query"] == asked, "keep"] = "No "
-    file.write_bytes(
-        table.to_csv(index=False, sep=";").encode("utf-16")
-    )  # as a spreadsheet may save it
+    # as a spreadsheet may save it
+    file.write_bytes(table.to_csv(index=False, sep=";").encode("utf-16"))
     (manuals / "pdf" / names("train", 2)[1]).unlink()
     manual(manuals / "pdf" / names("train", 3)[2], ("Pumps", "Belts"), 7)
     done = documents(manuals)

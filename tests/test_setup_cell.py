@@ -32,7 +32,9 @@ HOSTED = ["COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"]
 
 @pytest.fixture
 def installs(monkeypatch):
-    """Every line that the cell would give to ``%pip``; the course's own modules are replaced, and neither platform is named."""
+    """Every line that the cell would give to ``%pip``; the course's own modules are replaced, and
+    neither platform is named.
+    """
     lines = []
     monkeypatch.setattr("vdr_helpers.machine.start", lambda: print("profile tiny"))
     for name in HOSTED:
@@ -41,7 +43,9 @@ def installs(monkeypatch):
 
 
 class Shell:
-    """In the place of IPython's shell: notes the magics of a cell, with ``{COURSE}`` filled in as IPython does."""
+    """In the place of IPython's shell: notes the magics of a cell, with ``{COURSE}`` filled in as
+    IPython does.
+    """
 
     def __init__(self, lines, space):
         self.lines, self.space = lines, space

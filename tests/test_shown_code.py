@@ -1,4 +1,6 @@
-"""A helper that a notebook teaches stands there word for word: cells with ``"saves": "<module>"`` in their metadata."""
+"""A helper that a notebook teaches stands there word for word: cells with ``"saves": "<module>"``
+in their metadata.
+"""
 
 import ast
 import importlib
@@ -12,7 +14,9 @@ NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("
 
 
 def shown_functions() -> list[tuple[str, str, str, str]]:
-    """``(notebook, module, name, source)`` of every function and class in a cell that says which module holds it too."""
+    """``(notebook, module, name, source)`` of every function and class in a cell that says which
+    module holds it too.
+    """
     found = []
     for file in NOTEBOOKS:
         for cell in nbformat.read(file, as_version=4).cells:

@@ -1,4 +1,6 @@
-"""Notebook 07's own code, int8, binary, ties, shortlists and what the library compares; and appendix a7's made-up corpus."""
+"""Notebook 07's own code, int8, binary, ties, shortlists and what the library compares; and
+appendix a7's made-up corpus.
+"""
 
 import numpy
 import pytest

@@ -1,4 +1,6 @@
-"""The site: built from the files as they stand, every link leads somewhere, every figure is described, and a browser finds it usable."""
+"""The site: built from the files as they stand, every link leads somewhere, every figure is
+described, and a browser finds it usable.
+"""
 
 import http.server
 import json

@@ -1,4 +1,6 @@
-"""Slides are the notebook's own cells, cut at headings, figures and tables, in pages that work without a network."""
+"""Slides are the notebook's own cells, cut at headings, figures and tables, in pages that work
+without a network.
+"""
 
 import nbformat
 import pytest
@@ -10,7 +12,9 @@ from tools.run_course import find_notebooks
 
 @pytest.fixture
 def reveal(tmp_path):
-    """A folder laid out as a package of reveal.js is, with a word of its own in each file that slides need."""
+    """A folder laid out as a package of reveal.js is, with a word of its own in each file that
+    slides need.
+    """
     for name in (*slides.STYLES, *slides.SCRIPTS):
         file = tmp_path / "package" / name
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,6 @@
-"""Reading parquet piece by piece, and keeping pages: what is fetched, what is kept, and what a kill or a bad file cannot do."""
+"""Reading parquet piece by piece, and keeping pages: what is fetched, what is kept, and what a kill
+or a bad file cannot do.
+"""
 
 import io
 import json
@@ -37,7 +39,9 @@ def page(number: int, width: int = 40, height: int = 56) -> bytes:
 
 
 def image(number: int) -> dict:
-    """The bytes of row ``number``, padded so that pages are most of the file; row 5 does not open."""
+    """The bytes of row ``number``, padded so that pages are most of the file; row 5 does not
+    open.
+    """
     data = (
         page(number)[:30]
         if number == 5
@@ -111,9 +115,8 @@ def test_columns_and_rows_come_as_load_dataset_gives_them(folder, small_source):
     from datasets import load_dataset
 
     loaded = load_dataset(str(folder), "en", split="train")
-    if isinstance(
-        loaded.features["image"], dict
-    ):  # without the feature's metadata an image is a plain struct
+    # without the feature's metadata an image is a plain struct
+    if isinstance(loaded.features["image"], dict):
         loaded = loaded.cast_column("image", ImageFeature(decode=False))
     text = small_source.read_columns(("id", "query", "negatives"))
     assert text.column_names == ["id", "query", "negatives"]
@@ -153,7 +156,9 @@ class CountedFile(AbstractBufferedFile):
 
 
 class CountedFiles(AbstractFileSystem):
-    """Stands in for the hub's file system: the same base classes, the same way of fetching ranges."""
+    """Stands in for the hub's file system: the same base classes, the same way of fetching
+    ranges.
+    """
 
     protocol = "counted"
     fetched = 0
@@ -233,9 +238,8 @@ def test_every_bad_page_gives_its_reason(processor):
         None,
         "does not open (UnidentifiedImageError)",
     )
-    assert (
-        read_page({"bytes": postscript}, processor)[0] is None
-    )  # Pillow would start another program for this one
+    # Pillow would start another program for this one
+    assert read_page({"bytes": postscript}, processor)[0] is None
     fingerprint, reason = read_page({"bytes": page(1)[:60]}, processor)
     assert fingerprint is None
     assert reason.startswith("does not open (")
@@ -379,17 +383,12 @@ def test_a_disk_that_is_too_small_stops_the_fetch_before_most_of_it(
         match=r"the pages need about .* GB more under outputs, 0\.0 GB are free: .*VDR_OUTPUTS",
     ):
         fetch_pages(small_source, range(ROWS), store, processor)
-    assert set(store.fingerprints) == {
-        0,
-        1,
-        2,
-        3,
-    }  # the first row group, from which the rest was estimated
+    # the first row group, from which the rest was estimated
+    assert set(store.fingerprints) == {0, 1, 2, 3}
     assert len(reads) < len(small_source.groups)
     reads.clear()
-    with pytest.raises(
-        OSError, match="GB are free"
-    ):  # now the size is known before anything is read
+    # now the size is known before anything is read
+    with pytest.raises(OSError, match="GB are free"):
         fetch_pages(small_source, range(ROWS), store, processor)
     assert set(store.fingerprints) == {0, 1, 2, 3}
 
@@ -422,11 +421,8 @@ def test_large_row_groups_are_read_one_at_a_time(
     def counted(self, group, rows, columns):
         open_now.add(group)
         most.append(len(open_now))
-        if group in (
-            1,
-            2,
-            3,
-        ):  # the first group is read alone; these three wait for each other where they may
+        # the first group is read alone; these three wait for each other where they may
+        if group in (1, 2, 3):
             together.wait(timeout=30)
         yield from real(self, group, rows, columns)
         open_now.discard(group)
@@ -467,9 +463,8 @@ def test_the_memory_does_not_grow_with_the_file(tmp_path):
         [sys.executable, "-c", FETCH_AND_TELL, str(tmp_path / "big.parquet"), str(tmp_path / "pages")],
         capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent,
     )  # fmt: skip
-    assert float(run.stdout.split()[-1]) < 300, (
-        "MiB"
-    )  # about 180; 460 to 520 with the next groups on their way
+    # about 180; 460 to 520 with the next groups on their way
+    assert float(run.stdout.split()[-1]) < 300, "MiB"
 
 
 def test_a_row_group_is_read_in_pieces(source, monkeypatch):

@@ -1,4 +1,6 @@
-"""The vector store of appendix a7: numpy's answers, a store that is in use, a killed process, a server."""
+"""The vector store of appendix a7: numpy's answers, a store that is in use, a killed process, a
+server.
+"""
 
 import signal
 import socket
@@ -22,7 +24,9 @@ def vectors():
 
 
 def fill(client, vectors):
-    """A collection as the notebooks make it: names, a field to filter by, two vectors, exact search."""
+    """A collection as the notebooks make it: names, a field to filter by, two vectors, exact
+    search.
+    """
     schema = MilvusClient.create_schema(auto_id=False)
     schema.add_field("page_id", DataType.VARCHAR, max_length=100, is_primary=True)
     schema.add_field("document", DataType.VARCHAR, max_length=100)

@@ -32,14 +32,18 @@ def test_a_table_without_its_marks_is_named(mark):
 
 
 def test_the_cards_scores_are_the_readmes():
-    """The base's card was written by the command that made it, the README's table by the benchmark of seeds: one base, one row."""
+    """The base's card was written by the command that made it, the README's table by the benchmark
+    of seeds: one base, one row.
+    """
     card = (tables.ROOT / "assets" / "tiny-base" / "README.md").read_text(encoding="utf-8")
     scores = tables.measured("tiny_seeds")["base_ndcg_at_10"]
     assert f"| NDCG@10 | {' | '.join(f'{score:.3f}' for score in scores.values())} |" in card
 
 
 def test_the_four_conditions_hold_for_every_seed():
-    """What the course promises of ``tiny``: room above the base, a gain, and a tuned model that keeps what the base loses."""
+    """What the course promises of ``tiny``: room above the base, a gain, and a tuned model that
+    keeps what the base loses.
+    """
     seeds = tables.measured("tiny_seeds")
     base, tuned = seeds["base_ndcg_at_10"], [run["ndcg_at_10"] for run in seeds["runs"]]
     base_kept = base["8"] / base["256"]

@@ -1,4 +1,6 @@
-"""The tiny base model and its pre-training: the classes, messages and tokens of the 2B model, saved and read back unchanged."""
+"""The tiny base model and its pre-training: the classes, messages and tokens of the 2B model, saved
+and read back unchanged.
+"""
 
 import io
 import json
@@ -72,9 +74,8 @@ def test_digits_are_tokens_of_their_own_and_the_tokenizer_is_small(processor):
         "1",
         "4",
     ]
-    assert (
-        tokenizer.decode(tokenizer(QUERY + " ÷ Müller")["input_ids"]) == QUERY + " ÷ Müller"
-    )  # bytes: nothing is unknown
+    # bytes: nothing is unknown
+    assert tokenizer.decode(tokenizer(QUERY + " ÷ Müller")["input_ids"]) == QUERY + " ÷ Müller"
 
 
 def test_paper_is_nearly_zero_for_the_model(processor):
@@ -170,19 +171,18 @@ def test_letter_targets_by_hand():
     letters = batches.CHARACTERS
     assert letters.index("a") == 0 and letters.index("1") == 27 and len(letters) == 36
     lines = [("A1", 0, 0, 128, 40), ("b-c", 192, 400, 320, 440)]
-    targets = batches.letter_targets(
-        lines, size=(320, 448), shrunk=(160, 224)
-    )  # half size: 5 columns, 7 rows
-    # "A" is centred at 32 of 320, "1" at 96: tokens 0 and 1; "b" at 213 and "c" at 299: columns 3 and 4 of row 420 / 64 = 6
+    # half size: 5 columns, 7 rows
+    targets = batches.letter_targets(lines, size=(320, 448), shrunk=(160, 224))
+    # "A" is centred at 32 of 320, "1" at 96: tokens 0 and 1; "b" at 213 and "c" at 299: columns 3
+    # and 4 of row 420 / 64 = 6
     assert {(int(i), letters[j]) for i, j in np.argwhere(targets)} == {
         (0, "a"),
         (1, "1"),
         (33, "b"),
         (34, "c"),
     }
-    turned = batches.letter_targets(
-        [("z", 384, 64, 448, 128)], size=(448, 320), shrunk=(224, 160)
-    )  # 7 columns
+    # 7 columns
+    turned = batches.letter_targets([("z", 384, 64, 448, 128)], size=(448, 320), shrunk=(224, 160))
     assert [(int(i), letters[j]) for i, j in np.argwhere(turned)] == [(1 * 7 + 6, "z")]
     beyond = batches.letter_targets(
         [("zz", 300, 440, 460, 480)], size=(320, 448), shrunk=(160, 224)
@@ -207,9 +207,8 @@ def test_a_batch_is_fixed_by_seed_and_step_and_holds_near_duplicates():
     assert batch["queries"] != batches.Batches(8, 1)[700]["queries"]
     assert batch["pixel_values"].shape == (8 * 4 * 35, 1536)
     assert {tuple(grid) for grid in batch["image_grid_thw"].tolist()} <= {(1, 14, 10), (1, 10, 14)}
-    assert (
-        len(batch["queries"]) == 8 + batches.EXTRA_QUERIES
-    )  # the first eight ask for the pages, in their order
+    # the first eight ask for the pages, in their order
+    assert len(batch["queries"]) == 8 + batches.EXTRA_QUERIES
     assert batch["letters"].shape == (8, 35, 36)
     page_words, query_words = (
         [words_of(row) for row in batch[name]] for name in ("page_words", "query_words")
@@ -226,12 +225,15 @@ def words_of(targets):
 
 
 def test_caption_loss_by_hand():
-    """Two first names are equally likely, the year is sure: log 2 for the name, nothing for the year or for kinds that are not named."""
+    """Two first names are equally likely, the year is sure: log 2 for the name, nothing for the
+    year or for kinds that are not named.
+    """
     index, count = batches.CAPTION_INDEX, len(batches.CAPTION_WORDS)
     targets = batches.caption_targets([["Alder", "2012"], ["Kelmondor"]])
+    # an invented word has no place
     assert (
         targets.sum().item() == 2 and targets[0, index["alder"]] == targets[0, index["2012"]] == 1
-    )  # an invented word has no place
+    )
     logits = torch.full((2, count), -1e4)
     logits[0, [index["alder"], index["birch"], index["2012"]]] = 0.0
     assert pretrain.caption_loss(logits, targets).item() == pytest.approx(math.log(2), abs=1e-5)
@@ -288,7 +290,9 @@ def test_a_model_without_patches_is_left_alone():
 
 
 def test_losses_see_the_features_that_encoding_sees(random_model):
-    """Pre-training builds its inputs by hand; they must be those of ``encode_document`` and ``encode_query``."""
+    """Pre-training builds its inputs by hand; they must be those of ``encode_document`` and
+    ``encode_query``.
+    """
     pages = [np.array(a_page(seed).resize((160, 224), Image.BICUBIC)) for seed in range(3)]
     wanted = random_model.encode_document(
         [Image.fromarray(page) for page in pages], convert_to_tensor=True
@@ -304,17 +308,15 @@ def test_losses_see_the_features_that_encoding_sees(random_model):
         parts = losses(batch, widths)
     assert torch.allclose(torch.nn.functional.normalize(seen[0], dim=-1), wanted, atol=1e-4)
     queries = random_model.encode_query(batch["queries"], convert_to_tensor=True)
-    assert (
-        len(seen) == 1 + pretrain.QUERY_GROUPS
-    )  # in groups of like length, and in the batch's order again
+    # in groups of like length, and in the batch's order again
+    assert len(seen) == 1 + pretrain.QUERY_GROUPS
     assert torch.allclose(torch.nn.functional.normalize(asked[0], dim=-1), queries, atol=1e-4)
     assert set(parts) == {"contrastive", "caption", "letter", "accuracy"}
     target, expected = torch.arange(3), 0.0
     cross_entropy = torch.nn.functional.cross_entropy
     for width, weight in widths.items():
-        scores = 20 * cos_sim(
-            queries[:3, :width], wanted[:, :width]
-        )  # the further queries have no page here
+        # the further queries have no page here
+        scores = 20 * cos_sim(queries[:3, :width], wanted[:, :width])
         expected += weight * (cross_entropy(scores, target) + cross_entropy(scores.T, target)) / 2
     assert parts["contrastive"].item() == pytest.approx(expected.item(), abs=1e-2)
 
@@ -362,10 +364,11 @@ def without_minutes(log):
 def test_pre_training_learns_and_a_stopped_run_ends_where_an_unbroken_one_does(
     processor, tmp_path, monkeypatch
 ):
-    """Twenty steps of eight pages: the losses fall, and a run killed after twelve goes on to the same log and the same weights."""
-    monkeypatch.setattr(
-        pretrain, "THREADS", 1
-    )  # beside the notebooks' tests two would wait for each other at every sum
+    """Twenty steps of eight pages: the losses fall, and a run killed after twelve goes on to the
+    same log and the same weights.
+    """
+    # beside the notebooks' tests two would wait for each other at every sum
+    monkeypatch.setattr(pretrain, "THREADS", 1)
     settings = {"steps": 20, "batch_size": 8, "log_every": 1}
     log = pretrain.pretrain(tmp_path / "whole", **settings)
     assert [row["step"] for row in log] == list(range(1, 21))

@@ -77,9 +77,8 @@ def test_the_validation_loss_is_drawn_beside_the_training_loss():
 
 def test_the_live_curve_redraws_at_every_evaluation():
     curve = training.LiveCurve()
-    states = [
-        bytes(curve.picture.value)
-    ]  # axes without a curve: an empty picture would be drawn as a broken one
+    # axes without a curve: an empty picture would be drawn as a broken one
+    states = [bytes(curve.picture.value)]
     for count in (2, 4):
         curve.on_evaluate(None, SimpleNamespace(log_history=LOG[:count]), None, metrics={})
         states.append(bytes(curve.picture.value))
@@ -113,7 +112,9 @@ def gradient(model, loss, pairs) -> torch.Tensor:
 
 @pytest.mark.parametrize("mini_batch_size", [2, 3])
 def test_the_cached_loss_has_the_gradient_of_the_plain_one(random_model, mini_batch_size):
-    """GradCache changes the memory, not the result: four pairs with one hard negative each, seven dimensions."""
+    """GradCache changes the memory, not the result: four pairs with one hard negative each, seven
+    dimensions.
+    """
     model = random_model.train()
     queries = [
         f"What was the revenue of {name} Energy in {2010 + i}?"

@@ -1,6 +1,8 @@
-"""Every "Try this" does what its text says: the code that an item shows in backticks is made in the cells, and they run.
+"""Every "Try this" does what its text says: the code that an item shows in backticks is made in the
+cells, and they run.
 
-An item that this file does not execute is a failure too; the few that need a person or a second process are named with their reason.
+An item that this file does not execute is a failure too; the few that need a person or a second
+process are named with their reason.
 """
 
 import json
@@ -53,8 +55,9 @@ def block_of(text: str) -> str:
     return re.sub(r"^   ", "", code, flags=re.MULTILINE)
 
 
-# What each item asks for, in the words of its text: "edits" and "below" as in ``cells.edited_sources``; "block": its fenced block is run
-# as a last cell; "typed": questions for the search box. "more" is this test's own last cell, which leaves ``found``.
+# What each item asks for, in the words of its text: "edits" and "below" as in
+# ``cells.edited_sources``; "block": its fenced block is run as a last cell; "typed": questions for
+# the search box. "more" is this test's own last cell, which leaves ``found``.
 PIXELS = 'processor_kwargs={"size": {"shortest_edge": 64 * 64, "longest_edge": 96 * 96}}'
 TRAINED = "from vdr_helpers.cache import read_manifest\nfound = read_manifest(folder)['trained']"
 VARIATIONS: dict[tuple[str, int], dict] = {
@@ -278,7 +281,9 @@ def test_what_is_executed_is_what_the_text_says(number, item):
 
 @pytest.fixture(scope="module")
 def runs(source, tmp_path_factory):
-    """``{(notebook, item): what it found}``: the course once, small, then every variation on a copy of what it left."""
+    """``{(notebook, item): what it found}``: the course once, small, then every variation on a copy
+    of what it left.
+    """
     folder = tmp_path_factory.mktemp("try-this")
     small = {
         "VDR_DATASET": str(source),
@@ -320,7 +325,9 @@ def test_it_runs(runs, number, item):
 
 
 def test_the_changes_took_hold(runs):
-    """What each variation left behind is what the item is about, not only a run without an error."""
+    """What each variation left behind is what the item is about, not only a run without an
+    error.
+    """
     found = {key: answer["found"] for key, answer in runs.items()}
     assert "Find it." in found["01", 1]["first"]
     assert found["01", 2]["pixels"] == 96 * 96

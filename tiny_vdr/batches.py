@@ -1,4 +1,6 @@
-"""Batches for pre-training the tiny base model: invented pages, queries, and what each image token and page names."""
+"""Batches for pre-training the tiny base model: invented pages, queries, and what each image token
+and page names.
+"""
 
 from __future__ import annotations
 
@@ -26,18 +28,15 @@ CAPTION_WORDS = tuple(word.lower() for kind in KINDS for word in kind)
 CAPTION_INDEX = {word: i for i, word in enumerate(CAPTION_WORDS)}
 EXTRA_QUERIES = 32  # per batch, for the caption loss alone: a query costs a tenth of a page
 PAGE_SIZE = (160, 224)  # pixels after the processor's resize, portrait; landscape pages are turned
-CHANGES = (
-    "first",
-    "first",
-    "year",
-    "subject",
-    "second",
-)  # the first half of a name has the most values and is learned last
+# the first half of a name has the most values and is learned last
+CHANGES = ("first", "first", "year", "subject", "second")
 CELLS = 35  # image tokens per page: one per 32 x 32 pixels
 
 
 def curriculum(step: int) -> tuple[float, int, int]:
-    """``(share of flashcards, typefaces, near-duplicates per family)`` at a step: first few words in one typeface, then pages."""
+    """``(share of flashcards, typefaces, near-duplicates per family)`` at a step: first few words
+    in one typeface, then pages.
+    """
     flashcards = min(1.0, max(0.05, 1.25 - step / 480))
     return (
         flashcards,
@@ -47,7 +46,9 @@ def curriculum(step: int) -> tuple[float, int, int]:
 
 
 def random_page(rng: random.Random, flashcards: float = 0.0) -> Page:
-    """A page from the pre-training mix: shared words and layouts, a third invented names, 15 % invented subjects."""
+    """A page from the pre-training mix: shared words and layouts, a third invented names, 15 %
+    invented subjects.
+    """
     item = rng.random() < 0.4
     layouts = [
         layout
@@ -77,7 +78,9 @@ def random_page(rng: random.Random, flashcards: float = 0.0) -> Page:
 
 
 def near_duplicate(page: Page, change: str, rng: random.Random) -> Page:
-    """The same page with one thing changed: ``"year"``, ``"subject"``, or the ``"first"`` or ``"second"`` half of the name."""
+    """The same page with one thing changed: ``"year"``, ``"subject"``, or the ``"first"`` or
+    ``"second"`` half of the name.
+    """
     values = dict(page.__dict__, seed=rng.randrange(2**31))
     other = random_page(rng)
     if change == "year":
@@ -98,7 +101,9 @@ def near_duplicate(page: Page, change: str, rng: random.Random) -> Page:
 
 
 def random_query(page: Page, rng: random.Random) -> tuple[str, list[str]]:
-    """A query that ``page`` answers and the words it names: a shared phrasing, now and then in lower case or as bare words."""
+    """A query that ``page`` answers and the words it names: a shared phrasing, now and then in
+    lower case or as bare words.
+    """
     asked = rng.choice(page.subjects) if page.layout in TABLE_LAYOUTS else page.subjects[0]
     query = write_query(
         page,
@@ -118,7 +123,9 @@ def random_query(page: Page, rng: random.Random) -> tuple[str, list[str]]:
 
 
 def caption_targets(named: list[list[str]]) -> torch.Tensor:
-    """Which of the caption words each item names: 0/1 of shape (items, words); invented words have no place in it."""
+    """Which of the caption words each item names: 0/1 of shape (items, words); invented words have
+    no place in it.
+    """
     targets = torch.zeros(len(named), len(CAPTION_WORDS))
     for row, words in zip(targets, named, strict=True):
         for word in words:
@@ -128,7 +135,9 @@ def caption_targets(named: list[list[str]]) -> torch.Tensor:
 
 
 def letter_targets(key_lines: list, size: tuple[int, int], shrunk: tuple[int, int]) -> np.ndarray:
-    """Which characters lie under which image token: 0/1 of shape (35, 36), in the order of the image tokens."""
+    """Which characters lie under which image token: 0/1 of shape (35, 36), in the order of the
+    image tokens.
+    """
     scale_x, scale_y = shrunk[0] / size[0], shrunk[1] / size[1]
     columns, rows = shrunk[0] // 32, shrunk[1] // 32
     targets = np.zeros((CELLS, len(CHARACTERS)), dtype=np.float32)
@@ -142,7 +151,9 @@ def letter_targets(key_lines: list, size: tuple[int, int], shrunk: tuple[int, in
 
 
 def patches(images: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the processor makes of already resized pages: ``pixel_values`` (patches, 1536) and ``image_grid_thw`` (pages, 3)."""
+    """What the processor makes of already resized pages: ``pixel_values`` (patches, 1536) and
+    ``image_grid_thw`` (pages, 3).
+    """
     values, grids = [], []
     for image in images:
         height, width = image.shape[0] // 16, image.shape[1] // 16
@@ -157,7 +168,9 @@ def patches(images: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class Batches(torch.utils.data.Dataset):
-    """Batch number ``step`` of ``size`` pages, fixed by ``seed``: patches, one query each and some more, letters, words that each names."""
+    """Batch number ``step`` of ``size`` pages, fixed by ``seed``: patches, one query each and some
+    more, letters, words that each names.
+    """
 
     def __init__(self, size: int, seed: int) -> None:
         self.size, self.seed = size, seed

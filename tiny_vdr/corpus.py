@@ -1,7 +1,9 @@
-"""Generate the tiny source dataset: page screenshots in the schema of ``llamaindex/vdr-multilingual-train``, noise included.
+"""Generate the tiny source dataset: page screenshots in the schema of
+``llamaindex/vdr-multilingual-train``, noise included.
 
-``id``, ``query`` (``None`` on pages kept only as hard negatives), ``image``, ``negatives`` (16 ids, hardest first), ``language``.
-The folder loads with the call that loads the real one: ``load_dataset(path, "en", split="train")``. Notebook 02 takes it apart.
+``id``, ``query`` (``None`` on pages kept only as hard negatives), ``image``, ``negatives`` (16 ids,
+hardest first), ``language``. The folder loads with the call that loads the real one:
+``load_dataset(path, "en", split="train")``. Notebook 02 takes it apart.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ VERSION = (
 
 @dataclass
 class Row:
-    """One row of the source before its page is drawn; ``asked`` is the subject that its query asks about."""
+    """One row of the source before its page is drawn; ``asked`` is the subject that its query asks
+    about.
+    """
 
     id: str
     page: Page
@@ -59,7 +63,9 @@ def write_query(page: Page, asked: str, template: str) -> str:
 
 
 def facts(page: Page) -> set[tuple[str, str, int]]:
-    """What a query could ask of this page; no two pages of the corpus share one, so that every query has one answer."""
+    """What a query could ask of this page; no two pages of the corpus share one, so that every
+    query has one answer.
+    """
     return {(page.organisation, subject, page.year) for subject in page.subjects}
 
 
@@ -77,9 +83,11 @@ def draw_up_page(rng: random.Random) -> Page:
 
 
 def vary(page: Page, asked: str, change: str, rng: random.Random) -> Page:
-    """A hard negative: the same page with one thing changed (``"year"``, ``"subject"``, ``"first"`` or ``"second"`` name).
+    """A hard negative: the same page with one thing changed (``"year"``, ``"subject"``, ``"first"``
+    or ``"second"`` name).
 
-    Other figures and filler, the same layout. Only the asked row of a table changes. Raises ``ValueError`` for another ``change``.
+    Other figures and filler, the same layout. Only the asked row of a table changes. Raises
+    ``ValueError`` for another ``change``.
     """
     page = replace(page, seed=rng.randrange(2**31))
     if change == "year":
@@ -149,7 +157,9 @@ class SourceBuilder:
             member.negatives = [other.id for other in members if other is not member]
 
     def fill_negatives(self) -> None:
-        """Order siblings by how much they share with the page, then add pages of the same organisation, subject or year."""
+        """Order siblings by how much they share with the page, then add pages of the same
+        organisation, subject or year.
+        """
         by_id = {row.id: row for row in self.rows}
         shelf: dict[object, list[Row]] = defaultdict(list)
         for row in self.rows:
@@ -175,7 +185,9 @@ class SourceBuilder:
             row.negatives = [other.id for other in ordered[:NEGATIVES_PER_ROW]]
 
     def soil(self) -> None:
-        """Plant the noise that notebook 02 finds: each kind in a few rows, in the places where it does harm."""
+        """Plant the noise that notebook 02 finds: each kind in a few rows, in the places where it
+        does harm.
+        """
         asked = [row for row in self.rows if row.query]
         silent = [row for row in self.rows if not row.query]
         for row in self.rng.sample(asked, k=40):
@@ -187,9 +199,8 @@ class SourceBuilder:
             row.negatives[self.rng.randrange(4)] = f"page-missing-{self.rng.getrandbits(24):06x}"
         for row in self.rng.sample(silent, k=12):
             row.broken = True
-        for row in self.rng.sample(
-            asked, k=30
-        ):  # the same page once more, offered as a hard negative of its own query
+        # the same page once more, offered as a hard negative of its own query
+        for row in self.rng.sample(asked, k=30):
             copy = Row(
                 f"page-{self.rng.getrandbits(40):010x}",
                 row.page,
@@ -199,14 +210,15 @@ class SourceBuilder:
             )
             self.rows.append(copy)
             row.negatives[0] = copy.id
-        for early, late in zip(
-            asked[:8], self.rng.sample(asked[-320:-20], k=8), strict=True
-        ):  # a train page among eval's
+        # a train page among eval's
+        for early, late in zip(asked[:8], self.rng.sample(asked[-320:-20], k=8), strict=True):
             late.negatives[1] = early.id
 
 
 def shared_facts(row: Row, other: Row) -> float:
-    """How alike two pages are: half a point per shared name, one for year, one for the asked subject, a quarter for the layout."""
+    """How alike two pages are: half a point per shared name, one for year, one for the asked
+    subject, a quarter for the layout.
+    """
     names = sum(
         a == b
         for a, b in zip(row.page.organisation.split(), other.page.organisation.split(), strict=True)
@@ -226,9 +238,11 @@ def plan_rows(
     eval_families: int = 375,
     mean_scale: float | None = None,
 ) -> list[Row]:
-    """All rows of the source: ``train_families`` x 4 pages with queries, then ``eval_families`` x 6 pages, one query each.
+    """All rows of the source: ``train_families`` x 4 pages with queries, then ``eval_families`` x 6
+    pages, one query each.
 
-    The arguments are those of :func:`build_source`, so that a corpus can be planned again; the scale changes no row.
+    The arguments are those of :func:`build_source`, so that a corpus can be planned again; the
+    scale changes no row.
     """
     builder = SourceBuilder(seed)
     for _ in range(train_families):
@@ -241,7 +255,9 @@ def plan_rows(
 
 
 def query_kind(row: Row) -> str:
-    """What a planned query asks for: ``"item"``, ``"trend"`` (of a chart), ``"table line"`` or ``"figure"``."""
+    """What a planned query asks for: ``"item"``, ``"trend"`` (of a chart), ``"table line"`` or
+    ``"figure"``.
+    """
     if row.page.layout in ITEM_LAYOUTS:
         return "item"
     if row.query in [
@@ -252,7 +268,9 @@ def query_kind(row: Row) -> str:
 
 
 def changed_facts(row: Row, other: Page) -> tuple[str, ...]:
-    """What of a row's query is otherwise on ``other``: year, subject, first name, second name; nothing if it answers the query too."""
+    """What of a row's query is otherwise on ``other``: year, subject, first name, second name;
+    nothing if it answers the query too.
+    """
     names, there = row.page.organisation.split(), other.organisation.split()
     same = {"year": row.page.year == other.year, "subject": row.asked in other.subjects}
     same |= {"first name": names[0] == there[0], "second name": names[1] == there[1]}
@@ -260,7 +278,9 @@ def changed_facts(row: Row, other: Page) -> tuple[str, ...]:
 
 
 def enlarged_size(width: int, height: int, seed: int, mean_scale: float) -> tuple[int, int]:
-    """A page's pixels at 0.7 to 1.3 times ``mean_scale``, chosen by ``seed``: sizes spread around the mean."""
+    """A page's pixels at 0.7 to 1.3 times ``mean_scale``, chosen by ``seed``: sizes spread around
+    the mean.
+    """
     scale = mean_scale * random.Random(seed).uniform(0.7, 1.3)
     return round(width * scale), round(height * scale)
 
@@ -271,7 +291,9 @@ def enlarge(page: Image, seed: int, mean_scale: float) -> Image:
 
 
 def encode_page(row: Row, mean_scale: float | None = None) -> bytes:
-    """Draw a row's page as PNG bytes, enlarged if a scale is given; a broken row's file ends in the middle."""
+    """Draw a row's page as PNG bytes, enlarged if a scale is given; a broken row's file ends in the
+    middle.
+    """
     buffer = io.BytesIO()
     page = draw_page(row.page)[0]
     (enlarge(page, row.page.seed, mean_scale) if mean_scale else page).save(
@@ -288,10 +310,12 @@ def build_source(
     workers: int = 2,
     mean_scale: float | None = None,
 ) -> Path:
-    """Draw the source dataset into ``folder`` (about 4,400 pages, under a minute on two cores); what was there is replaced.
+    """Draw the source dataset into ``folder`` (about 4,400 pages, under a minute on two cores);
+    what was there is replaced.
 
-    ``mean_scale`` enlarges the pages, as the ``rehearsal`` profile does. Written beside the target and moved into place at the
-    end, so that an interrupted build is never whole. Returns ``folder``. Raises ``ValueError`` for too few families.
+    ``mean_scale`` enlarges the pages, as the ``rehearsal`` profile does. Written beside the target
+    and moved into place at the end, so that an interrupted build is never whole. Returns
+    ``folder``. Raises ``ValueError`` for too few families.
     """
     from datasets import Dataset, Features, List, Value
     from datasets import Image as ImageColumn
@@ -309,9 +333,8 @@ def build_source(
     )  # fmt: skip
     half = (len(rows) + 1) // 2
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for i, part in enumerate(
-            (rows[:half], rows[half:])
-        ):  # one file at a time: enlarged pages would fill the memory
+        # one file at a time: enlarged pages would fill the memory
+        for i, part in enumerate((rows[:half], rows[half:])):
             columns = {
                 name: [getattr(row, name) for row in part]
                 for name in ("id", "query", "negatives", "language")

@@ -1,9 +1,11 @@
-"""Draw a folder of PDF files: service manuals of invented machines, for notebook 08, whose reader has PDF files and nothing else.
+"""Draw a folder of PDF files: service manuals of invented machines, for notebook 08, whose reader
+has PDF files and nothing else.
 
-A domain that neither pre-training nor the corpus of notebook 02 has: other layouts, other words, and documents of several pages. A manual
-has a title page and a page per topic: prose, a figure with a caption, or a table. Most have a text layer and an outline; every sixth is
-"scanned", pages as pictures and nothing else. Beside them lie questions (``questions.csv``), and two files of the kind that every real
-folder holds: one with a password, one that was cut off.
+A domain that neither pre-training nor the corpus of notebook 02 has: other layouts, other words,
+and documents of several pages. A manual has a title page and a page per topic: prose, a figure with
+a caption, or a table. Most have a text layer and an outline; every sixth is "scanned", pages as
+pictures and nothing else. Beside them lie questions (``questions.csv``), and two files of the kind
+that every real folder holds: one with a password, one that was cut off.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from tiny_vdr.sheet import BAND_COLOURS, INK, TYPEFACES
 
 WIDTH, HEIGHT = 400, 560  # points
 MARGIN = 20
-GRID = 40  # points from one baseline of large type to the next: what the tiny model has learned to read
+# points from one baseline of large type to the next: what the tiny model has learned to read
+GRID = 40
 SCAN_SCALE = 2  # pixels per point of a scanned page
 QUESTIONS = "questions.csv"
 
@@ -59,7 +62,9 @@ TOPICS = {
 
 @dataclass(frozen=True)
 class Manual:
-    """What a manual says: ``product`` such as ``"Tarvor Loom"``, its year, the topics of its pages in order, and whether it is scanned."""
+    """What a manual says: ``product`` such as ``"Tarvor Loom"``, its year, the topics of its pages
+    in order, and whether it is scanned.
+    """
 
     product: str
     year: int
@@ -73,7 +78,9 @@ class Manual:
 
 
 def plan_manuals(seed: int, count: int) -> list[Manual]:
-    """``count`` manuals of different machines; several share a first or a second word, so that both have to be read."""
+    """``count`` manuals of different machines; several share a first or a second word, so that both
+    have to be read.
+    """
     rng, manuals, used = random.Random(seed), [], set()
     makers = vocabulary.FIRST_NAMES.course
     while len(manuals) < count:
@@ -94,7 +101,9 @@ def plan_manuals(seed: int, count: int) -> list[Manual]:
 
 
 class Leaf:
-    """One page on a reportlab canvas, with a cursor that runs down from the top; ``lines`` of large type are set on ``canvas``."""
+    """One page on a reportlab canvas, with a cursor that runs down from the top; ``lines`` of large
+    type are set on ``canvas``.
+    """
 
     def __init__(
         self,
@@ -171,7 +180,9 @@ def draw_title(leaf: Leaf) -> None:
 
 
 def draw_topic(leaf: Leaf, number: int, topic: str) -> None:
-    """A page about one topic: product above, heading with its number, and prose, a figure or a table below."""
+    """A page about one topic: product above, heading with its number, and prose, a figure or a
+    table below.
+    """
     kind, caption, rows, _ = TOPICS[topic]
     leaf.line(leaf.manual.product, 28, fill=leaf.colour)
     leaf.canvas.setStrokeColorRGB(*leaf.colour)
@@ -195,7 +206,9 @@ def draw_topic(leaf: Leaf, number: int, topic: str) -> None:
 
 
 def draw_manual(manual: Manual) -> bytes:
-    """The PDF file of a manual: title page, then a page per topic, with an outline. The same manual always gives the same bytes."""
+    """The PDF file of a manual: title page, then a page per topic, with an outline. The same manual
+    always gives the same bytes.
+    """
     import matplotlib
     from reportlab.pdfbase import pdfmetrics
     from reportlab.pdfbase.ttfonts import TTFont
@@ -241,7 +254,9 @@ def as_scan(data: bytes) -> bytes:
 
 
 def questions_of(manual: Manual) -> list[dict]:
-    """One question per topic page, ``{"file", "page", "query"}``; pages count from 1, as a reader of the file counts."""
+    """One question per topic page, ``{"file", "page", "query"}``; pages count from 1, as a reader
+    of the file counts.
+    """
     rng, found = random.Random(manual.seed + 1), []
     for page, topic in enumerate(manual.topics, start=2):
         _, _, rows, phrasings = TOPICS[topic]
@@ -264,7 +279,9 @@ def with_password(data: bytes, password: str) -> bytes:
 
 
 def draw_documents(folder: Path, seed: int = 0, count: int = 48) -> Path:
-    """Draw ``count`` manuals into ``folder``, with questions, a file with a password and one that was cut off; returns ``folder``."""
+    """Draw ``count`` manuals into ``folder``, with questions, a file with a password and one that
+    was cut off; returns ``folder``.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     manuals = plan_manuals(seed, count)
     for manual in manuals:

@@ -1,7 +1,9 @@
-"""The tiny base model: the classes of ``Qwen/Qwen3-VL-Embedding-2B``, 3,779,456 weights instead of 2,127,532,032.
+"""The tiny base model: the classes of ``Qwen/Qwen3-VL-Embedding-2B``, 3,779,456 weights instead of
+2,127,532,032.
 
-``Qwen3VLModel`` + ``Qwen3VLProcessor`` behind Sentence Transformers' ``Transformer`` -> ``Pooling(lasttoken)`` -> ``Normalize``.
-The weights come from ``make pretrain`` (:mod:`tiny_vdr.pretrain`); notebook 01 walks through the result.
+``Qwen3VLModel`` + ``Qwen3VLProcessor`` behind Sentence Transformers' ``Transformer`` ->
+``Pooling(lasttoken)`` -> ``Normalize``. The weights come from ``make pretrain``
+(:mod:`tiny_vdr.pretrain`); notebook 01 walks through the result.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ from pathlib import Path
 
 from tiny_vdr import vocabulary
 
-WIDTH = 256  # the published 2,048 divided by eight, so the Matryoshka dimensions are the published seven divided by eight
-PAGE_PIXELS = (
-    200 * 200
-)  # every generated page becomes 160 x 224 or 224 x 160 pixels: 35 image tokens
+# the published 2,048 divided by eight, so the Matryoshka dimensions are the published seven divided
+# by eight
+WIDTH = 256
+# every generated page becomes 160 x 224 or 224 x 160 pixels: 35 image tokens
+PAGE_PIXELS = 200 * 200
 INSTRUCTION = "Represent the user's input."
 SPECIAL_TOKENS = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>",
@@ -39,7 +42,9 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True)
 class Sizes:
-    """Widths and depths of a ``Qwen3VLModel`` (no language head). Field names follow its ``Qwen3VLConfig``."""
+    """Widths and depths of a ``Qwen3VLModel`` (no language head). Field names follow its
+    ``Qwen3VLConfig``.
+    """
 
     name: str
     hidden_size: int
@@ -57,9 +62,11 @@ class Sizes:
     deepstack: tuple[int, ...]
 
 
-# The public config of the 2B model: huggingface.co/interlive/STRIDE-R003-PMDM-Qwen3-VL-2B/blob/main/config.json, a model of the same
-# architecture whose config was read (text part and vision depth, width, deepstack); the other vision numbers as in the 4B's config,
-# which has the same tower, and in sgl-jax's Qwen3VLVisionConfig. Its parameters are the "2.1B" of the published card.
+# The public config of the 2B model:
+# huggingface.co/interlive/STRIDE-R003-PMDM-Qwen3-VL-2B/blob/main/config.json, a model of the same
+# architecture whose config was read (text part and vision depth, width, deepstack); the other
+# vision numbers as in the 4B's config, which has the same tower, and in sgl-jax's
+# Qwen3VLVisionConfig. Its parameters are the "2.1B" of the published card.
 QWEN3_VL_2B = Sizes(
     name="Qwen3-VL 2B",
     hidden_size=2048,
@@ -83,7 +90,9 @@ SIZES = {sizes.name: sizes for sizes in (QWEN3_VL_2B, TINY, SMALL)}
 
 
 def build_processor():
-    """A ``Qwen3VLProcessor`` whose byte-level BPE (1,536 tokens, one token per digit) is trained on invented queries."""
+    """A ``Qwen3VLProcessor`` whose byte-level BPE (1,536 tokens, one token per digit) is trained on
+    invented queries.
+    """
     from transformers import (
         Qwen2Tokenizer,
         Qwen2VLImageProcessor,
@@ -141,12 +150,13 @@ def build_config(
     rope_theta: float = 5_000_000,
     longest: int = 262_144,
 ):
-    """The ``Qwen3VLConfig`` of these widths; what is left out of the call is as in the 2B model's. Special tokens are ``tokenizer``'s."""
+    """The ``Qwen3VLConfig`` of these widths; what is left out of the call is as in the 2B model's.
+    Special tokens are ``tokenizer``'s.
+    """
     from transformers import Qwen3VLConfig
 
-    side = (
-        model.head_dim // 2 * 5 // 16
-    )  # rotary sections time, height, width: 24, 20, 20 for heads of 128
+    # rotary sections time, height, width: 24, 20, 20 for heads of 128
+    side = model.head_dim // 2 * 5 // 16
     return Qwen3VLConfig(
         vision_config={
             "depth": model.vision_depth, "hidden_size": model.vision_hidden, "intermediate_size": model.vision_intermediate,
@@ -175,14 +185,18 @@ def build_config(
 
 
 def tiny_config(tokenizer):
-    """The tiny model's config: vision 4 x 128, language model 2 x 256, a vocabulary as large as its tokenizer's."""
+    """The tiny model's config: vision 4 x 128, language model 2 x 256, a vocabulary as large as its
+    tokenizer's.
+    """
     # Weights start at 0.06: with the usual 0.02 a model this small never leaves chance.
     sizes = replace(TINY, vocabulary=len(tokenizer))
     return build_config(sizes, tokenizer, initializer_range=0.06, rope_theta=10_000.0, longest=2048)
 
 
 def build_model(seed: int = 0):
-    """A ``SentenceTransformer`` of this architecture with random weights: text or page in, 256 numbers of length 1 out."""
+    """A ``SentenceTransformer`` of this architecture with random weights: text or page in, 256
+    numbers of length 1 out.
+    """
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
@@ -202,10 +216,11 @@ def build_model(seed: int = 0):
 
 
 def save_random_model(folder: Path, sizes: Sizes, like: Path, seed: int = 0) -> None:
-    """Write a Sentence Transformers folder of these sizes with random bfloat16 weights; they are drawn on the GPU where there is one.
+    """Write a Sentence Transformers folder of these sizes with random bfloat16 weights; they are
+    drawn on the GPU where there is one.
 
-    ``like``: the tiny base's folder, whose tokenizer, processor, chat template and modules it gets. The tokenizer's vocabulary is padded
-    to ``sizes.vocabulary`` rows of the embedding table.
+    ``like``: the tiny base's folder, whose tokenizer, processor, chat template and modules it gets.
+    The tokenizer's vocabulary is padded to ``sizes.vocabulary`` rows of the embedding table.
     """
     import torch
     from transformers import AutoTokenizer, Qwen3VLModel

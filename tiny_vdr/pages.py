@@ -1,8 +1,10 @@
-"""Draw one page screenshot: report, table, invoice, data sheet, slide, letter or dashboard (notebook 02 shows them).
+"""Draw one page screenshot: report, table, invoice, data sheet, slide, letter or dashboard
+(notebook 02 shows them).
 
-A page is 400 x 560 pixels, so that a person can read it and the tiny profile's ``max_pixels`` has something to shrink. What a query
-asks about (organisation, subject, year) is set in large type on a baseline grid of 40 pixels; small type is filler. Colour, typeface and layout are
-drawn at random and never tell which page is meant.
+A page is 400 x 560 pixels, so that a person can read it and the tiny profile's ``max_pixels`` has
+something to shrink. What a query asks about (organisation, subject, year) is set in large type on a
+baseline grid of 40 pixels; small type is filler. Colour, typeface and layout are drawn at random
+and never tell which page is meant.
 """
 
 from __future__ import annotations
@@ -149,10 +151,11 @@ HELD_OUT_LAYOUTS = ("letter", "dashboard")  # pre-training never draws these
 def draw_page(
     page: Page, typefaces: int = len(TYPEFACES)
 ) -> tuple[Image.Image, list[tuple[str, float, float, float, float]]]:
-    """Draw ``page``: an RGB image of 400 x 560 pixels (slides and dashboards 560 x 400) and its large lines.
+    """Draw ``page``: an RGB image of 400 x 560 pixels (slides and dashboards 560 x 400) and its
+    large lines.
 
-    The same ``page`` always gives the same pixels for one Pillow version; ``typefaces`` keeps to the first few (pre-training starts
-    with one). Raises ``KeyError`` for an unknown layout.
+    The same ``page`` always gives the same pixels for one Pillow version; ``typefaces`` keeps to
+    the first few (pre-training starts with one). Raises ``KeyError`` for an unknown layout.
     """
     sheet = Sheet(page, page.layout in LANDSCAPE, typefaces)
     (LANDSCAPE | PORTRAIT)[page.layout](sheet)

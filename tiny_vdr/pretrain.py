@@ -1,10 +1,12 @@
-"""Pre-train the tiny base model from random weights; ``make pretrain`` calls it and the result is ``assets/tiny-base``.
+"""Pre-train the tiny base model from random weights; ``make pretrain`` calls it and the result is
+``assets/tiny-base``.
 
-The model learns to read from generated pages of five layouts, with invented names beside the shared vocabulary; two layouts, a
-quarter of the course's words and a third of its phrasings are never shown (``vocabulary.WordList.held_out``,
-``pages.HELD_OUT_LAYOUTS``). Three losses are added: contrastive between queries and pages, with near-duplicate pages in each batch;
-a caption loss (which first name, second name, subject, region and year does this page or query name?); and a letter loss (which
-characters are under this image token?).
+The model learns to read from generated pages of five layouts, with invented names beside the shared
+vocabulary; two layouts, a quarter of the course's words and a third of its phrasings are never
+shown (``vocabulary.WordList.held_out``, ``pages.HELD_OUT_LAYOUTS``). Three losses are added:
+contrastive between queries and pages, with near-duplicate pages in each batch; a caption loss
+(which first name, second name, subject, region and year does this page or query name?); and a
+letter loss (which characters are under this image token?).
 """
 
 from __future__ import annotations
@@ -24,30 +26,37 @@ from tiny_vdr.batches import CAPTION_WORDS, CELLS, CHARACTERS, KINDS, PAGE_SIZE,
 from tiny_vdr.model import WIDTH, build_model
 
 STEPS = 4800  # batches of 32 pages: under two hours on two cores
-THREADS = 2  # whatever the number of cores: sums are made in the same order, so that the same seed gives the same log
+# whatever the number of cores: sums are made in the same order, so that the same seed gives the
+# same log
+THREADS = 2
 QUERY_GROUPS = 4  # the queries of a batch are padded within groups of like length
 
 
 def learning_rate(step: int, steps: int) -> float:
-    """100 steps of warm-up, then 1e-3 until three fifths of the run, then a cosine down to a fiftieth of it."""
+    """100 steps of warm-up, then 1e-3 until three fifths of the run, then a cosine down to a
+    fiftieth of it.
+    """
     through = max(0.0, step / steps - 0.6) / 0.4
     return 1e-3 * min(1.0, (step + 1) / 100) * max(0.02, 0.5 * (1 + math.cos(math.pi * through)))
 
 
 def prefix_weights(step: int, steps: int) -> dict[int, float]:
-    """Which first numbers the contrastive loss is asked of, and how much each counts: ``{width: weight}``.
+    """Which first numbers the contrastive loss is asked of, and how much each counts: ``{width:
+    weight}``.
 
-    Qwen3-VL-Embedding was trained with Matryoshka dimensions too. The first 8 numbers join after three fifths of the run, when full
-    pages are read: asked of them from the start, the base would leave nothing for fine-tuning to gain there.
+    Qwen3-VL-Embedding was trained with Matryoshka dimensions too. The first 8 numbers join after
+    three fifths of the run, when full pages are read: asked of them from the start, the base would
+    leave nothing for fine-tuning to gain there.
     """
     return {WIDTH: 0.5, 16: 0.5} if step < steps * 3 / 5 else {WIDTH: 0.5, 16: 0.2, 8: 0.3}
 
 
 def caption_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy within each kind of word, summed over the kinds: a year is told from years, a first name from first names.
+    """Cross-entropy within each kind of word, summed over the kinds: a year is told from years, a
+    first name from first names.
 
-    ``logits`` and ``targets`` (0/1): shape (items, words). One softmax over all words lets a small model name the years and leave out
-    the first names; asked kind by kind it learns those too.
+    ``logits`` and ``targets`` (0/1): shape (items, words). One softmax over all words lets a small
+    model name the years and leave out the first names; asked kind by kind it learns those too.
     """
     loss, begin = logits.new_zeros(()), 0
     for kind in KINDS:
@@ -73,7 +82,8 @@ class Losses(torch.nn.Module):
         self.merged: torch.Tensor | None = None
         model[0].auto_model.visual.merger.register_forward_hook(self._keep)
         patch_embed = model[0].auto_model.visual.patch_embed
-        # A convolution of separate patches, each given twice (a still image as two frames of a video): one product is the same, faster.
+        # A convolution of separate patches, each given twice (a still image as two frames of a
+        # video): one product is the same, faster.
         patch_embed.forward = lambda pixels: functional.linear(
             pixels.view(len(pixels), 3, 2, -1)[:, :, 0].flatten(1),
             patch_embed.proj.weight.sum(2).flatten(1),
@@ -89,7 +99,9 @@ class Losses(torch.nn.Module):
         return self.model[1](self.model[0](features))["sentence_embedding"]
 
     def embed_queries(self, queries: list[str], device: torch.device) -> torch.Tensor:
-        """As :meth:`embed`, short queries beside short ones: padding to the longest of all would be a quarter of the tokens."""
+        """As :meth:`embed`, short queries beside short ones: padding to the longest of all would be
+        a quarter of the tokens.
+        """
         asked = self.model.preprocess(queries)
         lengths = asked["attention_mask"].sum(dim=1)
         order, parts = lengths.argsort(stable=True), []
@@ -106,7 +118,9 @@ class Losses(torch.nn.Module):
         return torch.cat(parts)[order.argsort()]
 
     def forward(self, batch: dict, widths: dict[int, float]) -> dict[str, torch.Tensor]:
-        """The three losses of a batch and its accuracy; ``widths`` as :func:`prefix_weights` gives them."""
+        """The three losses of a batch and its accuracy; ``widths`` as :func:`prefix_weights` gives
+        them.
+        """
         device, count = self.letter_head.weight.device, len(batch["image_grid_thw"])
         features = {name: batch[name].to(device) for name in ("pixel_values", "image_grid_thw")} | {
             "modality": "message"
@@ -156,11 +170,13 @@ def save_state(path: Path, **state) -> None:
 def pretrain(
     output: Path, steps: int = STEPS, batch_size: int = 32, seed: int = 0, log_every: int = 20
 ) -> list[dict]:
-    """Train for ``steps`` batches and save the model in ``output``; a run that was stopped goes on from ``output/pretrain.pt``.
+    """Train for ``steps`` batches and save the model in ``output``; a run that was stopped goes on
+    from ``output/pretrain.pt``.
 
-    The log, one dict per ``log_every`` steps with the mean of each loss, is returned and saved as ``pretrain_log.json``; the same seed
-    gives the same log on every CPU of a kind (:data:`THREADS`). A GPU is used where there is one.
-    Raises ``ValueError`` if ``steps`` is not positive.
+    The log, one dict per ``log_every`` steps with the mean of each loss, is returned and saved as
+    ``pretrain_log.json``; the same seed gives the same log on every CPU of a kind
+    (:data:`THREADS`). A GPU is used where there is one. Raises ``ValueError`` if ``steps`` is not
+    positive.
     """
     if steps < 1:
         raise ValueError(f"steps must be positive, got {steps}")

@@ -1,4 +1,6 @@
-"""The sheet that a page is drawn on: large type on a baseline grid, filler text, charts and tables (layouts: ``pages``)."""
+"""The sheet that a page is drawn on: large type on a baseline grid, filler text, charts and tables
+(layouts: ``pages``).
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ BAND_COLOURS = (
     (60, 64, 72),
     (16, 100, 116),
 )
-# (heading, body): every file ships with matplotlib, so nothing is downloaded and every machine draws the same page.
+# (heading, body): every file ships with matplotlib, so nothing is downloaded and every machine
+# draws the same page.
 TYPEFACES = (
     ("DejaVuSans-Bold.ttf", "DejaVuSans.ttf"),
     ("DejaVuSerif-Bold.ttf", "DejaVuSerif.ttf"),
@@ -39,7 +42,8 @@ TYPEFACES = (
 
 @dataclass(frozen=True)
 class Page:
-    """What a page says. ``subjects[0]`` is its headline; invoices, data sheets and tables list all ``subjects`` as rows.
+    """What a page says. ``subjects[0]`` is its headline; invoices, data sheets and tables list all
+    ``subjects`` as rows.
 
     ``seed`` fixes everything that carries no meaning: typeface, colour, size, filler and figures.
     """
@@ -54,7 +58,9 @@ class Page:
 
 @lru_cache(maxsize=256)
 def font(file_name: str, size: int) -> ImageFont.FreeTypeFont:
-    """A typeface that ships with matplotlib at ``size`` pixels; basic layout, so that kerning libraries change nothing."""
+    """A typeface that ships with matplotlib at ``size`` pixels; basic layout, so that kerning
+    libraries change nothing.
+    """
     import matplotlib
 
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / file_name
@@ -63,7 +69,9 @@ def font(file_name: str, size: int) -> ImageFont.FreeTypeFont:
 
 @lru_cache(maxsize=8192)
 def filler_strip(file_name: str, size: int, width: int, number: int) -> Image.Image:
-    """One line of running text, at most ``width`` pixels, as a mask: drawn once and pasted on many pages."""
+    """One line of running text, at most ``width`` pixels, as a mask: drawn once and pasted on many
+    pages.
+    """
     face, words = (
         font(file_name, size),
         random.Random(number).choices(vocabulary.FILLER_WORDS, k=14),
@@ -77,7 +85,9 @@ def filler_strip(file_name: str, size: int, width: int, number: int) -> Image.Im
 
 
 class Sheet:
-    """A blank page with a cursor. ``key_lines`` collects ``(text, x0, y0, x1, y1)`` of the large type, in page pixels."""
+    """A blank page with a cursor. ``key_lines`` collects ``(text, x0, y0, x1, y1)`` of the large
+    type, in page pixels.
+    """
 
     def __init__(self, page: Page, landscape: bool, typefaces: int) -> None:
         self.page = page
@@ -103,7 +113,9 @@ class Sheet:
         fill=INK,
         room: float | None = None,
     ) -> None:
-        """Write one large line at ``x`` in the next free row of the grid, shrunk to fit ``room`` pixels."""
+        """Write one large line at ``x`` in the next free row of the grid, shrunk to fit ``room``
+        pixels.
+        """
         x = self.margin if x is None else x
         room = self.width - self.margin - x if room is None else room
         file_name = self.heading if bold else self.body
@@ -136,7 +148,9 @@ class Sheet:
         self.y = bottom + 8
 
     def chart(self, left: float, top: float, right: float, bottom: float) -> None:
-        """Quarterly figures as bars or a line, with axes, ticks and labels; the direction is drawn at random."""
+        """Quarterly figures as bars or a line, with axes, ticks and labels; the direction is drawn
+        at random.
+        """
         start, end = self.rng.randrange(20, 90), self.rng.randrange(20, 90)
         values = [start + (end - start) * i / 3 + self.rng.randrange(-6, 7) for i in range(4)]
         small = font(self.body, 11)

@@ -1,8 +1,10 @@
-"""The words that the generated pages and queries are made of, and which of them the base model never saw.
+"""The words that the generated pages and queries are made of, and which of them the base model
+never saw.
 
-Every list is split in two: ``SHARED`` words appear in pre-training *and* in the course's corpus, ``HELD_OUT`` words only in
-the course's corpus. Pre-training adds invented words of its own (see :func:`invented_word`), so that the base model learns to read
-letters rather than to recognise a closed list. Notebook 02 shows the pages that come out of these words.
+Every list is split in two: ``SHARED`` words appear in pre-training *and* in the course's corpus,
+``HELD_OUT`` words only in the course's corpus. Pre-training adds invented words of its own (see
+:func:`invented_word`), so that the base model learns to read letters rather than to recognise a
+closed list. Notebook 02 shows the pages that come out of these words.
 """
 
 from __future__ import annotations
@@ -79,7 +81,8 @@ INVENTED_PARTS = (
     "rin ro sa sel sor ta tel tor ul va ven vor wal wen zan"
 ).split()
 
-# {organisation} {subject} {year} {region}: the answer itself (a number, a direction) is on the page, never in the query.
+# {organisation} {subject} {year} {region}: the answer itself (a number, a direction) is on the
+# page, never in the query.
 METRIC_QUERIES = WordList(
     shared=(
         "What was the {subject} of {organisation} in {year}?",
@@ -122,5 +125,7 @@ GERMAN_QUERY = "Wie hoch war {subject} bei {organisation} im Jahr {year}?"
 
 
 def invented_word(rng: random.Random) -> str:
-    """A pronounceable word of two or three parts, such as ``"Kelmondor"``; pre-training uses it as a name or a subject."""
+    """A pronounceable word of two or three parts, such as ``"Kelmondor"``; pre-training uses it as
+    a name or a subject.
+    """
     return "".join(rng.choice(INVENTED_PARTS) for _ in range(rng.choice((2, 2, 3)))).capitalize()

@@ -1,9 +1,12 @@
-"""Where the course lives, in one place: ``pyproject.toml``. Badges and the cell that installs on Colab and Kaggle follow from it.
+"""Where the course lives, in one place: ``pyproject.toml``. Badges and the cell that installs on
+Colab and Kaggle follow from it.
 
-``python -m tools.badges https://github.com/owner/name`` writes the address into ``pyproject.toml`` and rewrites what
-depends on it: the setup cell of every notebook, the badges below its title, the badges and the clone line in the README. A fork
-runs it once. ``--unset`` takes all of it away again; with neither, everything is rewritten from what ``pyproject.toml`` says, for
-example after a new version. The pinned version is the git tag ``v`` + version, or what ``--ref`` names: a tag, branch or commit.
+``python -m tools.badges https://github.com/owner/name`` writes the address into ``pyproject.toml``
+and rewrites what depends on it: the setup cell of every notebook, the badges below its title, the
+badges and the clone line in the README. A fork runs it once. ``--unset`` takes all of it away
+again; with neither, everything is rewritten from what ``pyproject.toml`` says, for example after a
+new version. The pinned version is the git tag ``v`` + version, or what ``--ref`` names: a tag,
+branch or commit.
 """
 
 from __future__ import annotations
@@ -16,11 +19,13 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-GITHUB = "https://github.com/"  # Colab and Kaggle open notebooks from here; another host gets the install line and no badge
+# Colab and Kaggle open notebooks from here; another host gets the install line and no badge
+GITHUB = "https://github.com/"
 ADDRESS = re.compile(r"https://[A-Za-z0-9.-]+(:\d+)?(/[A-Za-z0-9._~-]+){2,}")
 REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 BADGE = r"\[!\[Open in (?:Colab|Kaggle)\]\([^)\s]*\)\]\([^)\s]*\)"
-EXTRAS = "audit,bench,documents,scale,store"  # all that the notebooks' cells import, in the one cell that all of them share
+# all that the notebooks' cells import, in the one cell that all of them share
+EXTRAS = "audit,bench,documents,scale,store"
 CLONE = re.compile(r"git clone (?:<address of this repository>|https://\S+)(?= vdr-course\b)")
 
 SETUP_CELL = """\
@@ -39,7 +44,9 @@ profile = start()"""
 
 
 def clean_address(address: str) -> str:
-    """``https://host/owner/name`` without a closing slash or ``.git``. Raises ``ValueError`` for anything else, a token in it too."""
+    """``https://host/owner/name`` without a closing slash or ``.git``. Raises ``ValueError`` for
+    anything else, a token in it too.
+    """
     cleaned = address.strip().rstrip("/").removesuffix(".git")
     if not ADDRESS.fullmatch(cleaned):
         raise ValueError(
@@ -49,14 +56,18 @@ def clean_address(address: str) -> str:
 
 
 def settings(pyproject: str) -> tuple[str | None, str]:
-    """``(address or None, ref)`` in the text of a ``pyproject.toml``; without ``ref`` in ``[tool.vdr]``, the tag of the version."""
+    """``(address or None, ref)`` in the text of a ``pyproject.toml``; without ``ref`` in
+    ``[tool.vdr]``, the tag of the version.
+    """
     data = tomllib.loads(pyproject)
     ref = data.get("tool", {}).get("vdr", {}).get("ref") or f"v{data['project']['version']}"
     return data["project"].get("urls", {}).get("Repository"), ref
 
 
 def with_entry(text: str, table: str, key: str, value: str | None) -> str:
-    """TOML ``text`` with ``key = "value"`` as the first line of ``[table]``, or without that key when ``value`` is ``None``."""
+    """TOML ``text`` with ``key = "value"`` as the first line of ``[table]``, or without that key
+    when ``value`` is ``None``.
+    """
     lines, inside, found = [], False, False
     for line in text.splitlines(keepends=True):
         header = line.startswith("[")
@@ -78,14 +89,18 @@ def with_entry(text: str, table: str, key: str, value: str | None) -> str:
 
 
 def setup_cell(address: str | None, ref: str) -> str:
-    """The source of the second cell of every notebook; ``COURSE`` is empty while there is no address."""
+    """The source of the second cell of every notebook; ``COURSE`` is empty while there is no
+    address.
+    """
     return SETUP_CELL.format(
         course=f"vdr-course[{EXTRAS}] @ git+{address}@{ref}" if address else ""
     )
 
 
 def badges(address: str | None, ref: str, notebook: str) -> str:
-    """The two badges of one notebook as markdown, or nothing without an address that Colab and Kaggle can open."""
+    """The two badges of one notebook as markdown, or nothing without an address that Colab and
+    Kaggle can open.
+    """
     if not address or not address.startswith(GITHUB):
         return ""
     page = f"{address.removeprefix(GITHUB)}/blob/{ref}/notebooks/{notebook}"
@@ -95,9 +110,11 @@ def badges(address: str | None, ref: str, notebook: str) -> str:
 
 
 def rewrite_notebook(text: str, name: str, address: str | None, ref: str) -> str:
-    """The JSON ``text`` of a notebook with its badges and setup cell for ``address``; nothing else changes, not even its layout.
+    """The JSON ``text`` of a notebook with its badges and setup cell for ``address``; nothing else
+    changes, not even its layout.
 
-    Raises ``ValueError`` if the second cell is not the setup cell, or the JSON is laid out in a way that would not be kept.
+    Raises ``ValueError`` if the second cell is not the setup cell, or the JSON is laid out in a way
+    that would not be kept.
     """
     indent = len(re.match(r"\{\s*?\n?( *)", text).group(1)) or None
     end = text[len(text.rstrip()) :]
@@ -122,7 +139,9 @@ def rewrite_notebook(text: str, name: str, address: str | None, ref: str) -> str
 
 
 def rewrite_readme(text: str, address: str | None, ref: str) -> str:
-    """The README's ``text`` with the clone line and, in its table, each notebook's badges for ``address``."""
+    """The README's ``text`` with the clone line and, in its table, each notebook's badges for
+    ``address``.
+    """
 
     def row(match: re.Match) -> str:
         shown = badges(address, ref, match.group(2))
@@ -134,7 +153,9 @@ def rewrite_readme(text: str, address: str | None, ref: str) -> str:
 
 
 def read(path: Path) -> tuple[str, bool]:
-    """A file's text with ``\\n`` at the end of lines, and whether it had ``\\r\\n``, as git on Windows may write it."""
+    """A file's text with ``\\n`` at the end of lines, and whether it had ``\\r\\n``, as git on
+    Windows may write it.
+    """
     text = path.read_bytes().decode("utf-8")
     return text.replace("\r\n", "\n"), "\r\n" in text
 
@@ -142,10 +163,12 @@ def read(path: Path) -> tuple[str, bool]:
 def rewrite(
     root: Path, change: bool = False, address: str | None = None, ref: str | None = None
 ) -> list[str]:
-    """Bring a checkout in line with ``pyproject.toml``, after writing ``address`` and ``ref`` there if ``change``.
+    """Bring a checkout in line with ``pyproject.toml``, after writing ``address`` and ``ref`` there
+    if ``change``.
 
-    Returns the files that were written, by name; none the second time. Nothing is written if any file is not as expected.
-    Raises ``ValueError`` for a wrong address or ref, and ``FileNotFoundError`` outside a checkout.
+    Returns the files that were written, by name; none the second time. Nothing is written if any
+    file is not as expected. Raises ``ValueError`` for a wrong address or ref, and
+    ``FileNotFoundError`` outside a checkout.
     """
     pyproject, notebooks = root / "pyproject.toml", sorted((root / "notebooks").glob("*.ipynb"))
     if not pyproject.exists() or not notebooks:

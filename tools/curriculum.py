@@ -1,8 +1,10 @@
-"""Write what the course says about its notebooks from one file, ``notebooks/curriculum.toml``: ``python -m tools.curriculum``.
+"""Write what the course says about its notebooks from one file, ``notebooks/curriculum.toml``:
+``python -m tools.curriculum``.
 
-It writes the card in every notebook's first cell and the tables of README.md and notebook 00, and the plans of
-``docs/teaching.md`` (from ``docs/plans.toml``); a test holds them to the file. Minutes,
-versions and hardware are those of the stored run (``assets/measured/tiny_run.json``), never typed by hand.
+It writes the card in every notebook's first cell and the tables of README.md and notebook 00, and
+the plans of ``docs/teaching.md`` (from ``docs/plans.toml``); a test holds them to the file.
+Minutes, versions and hardware are those of the stored run (``assets/measured/tiny_run.json``),
+never typed by hand.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ PARTS = {
 
 @dataclass(frozen=True)
 class Lesson:
-    """One notebook: what it is for. ``part`` is 1, 2 or ``None`` for an appendix, which then names a lesson before and one after it."""
+    """One notebook: what it is for. ``part`` is 1, 2 or ``None`` for an appendix, which then names
+    a lesson before and one after it.
+    """
 
     number: str
     file: str
@@ -59,7 +63,9 @@ class Lesson:
 
 @cache
 def lessons() -> dict[str, Lesson]:
-    """``{number: Lesson}`` in the course's order, appendices last. A field that is missing or unknown raises ``TypeError``."""
+    """``{number: Lesson}`` in the course's order, appendices last. A field that is missing or
+    unknown raises ``TypeError``.
+    """
     return {
         number: Lesson(number, **fields)
         for number, fields in tomllib.loads(FILE.read_text(encoding="utf-8")).items()
@@ -67,13 +73,17 @@ def lessons() -> dict[str, Lesson]:
 
 
 def part_of(stem: str) -> int:
-    """The part that a notebook is run with: appendices belong to Part I, and so does a notebook that the file does not know."""
+    """The part that a notebook is run with: appendices belong to Part I, and so does a notebook
+    that the file does not know.
+    """
     lesson = lessons().get(stem[:2])
     return (lesson and lesson.part) or 1
 
 
 def extras_of(stem: str) -> list[str]:
-    """The extras of ``pyproject.toml`` that a notebook's cells need; none where the file does not know the notebook."""
+    """The extras of ``pyproject.toml`` that a notebook's cells need; none where the file does not
+    know the notebook.
+    """
     lesson = lessons().get(stem[:2])
     return list(lesson.extras) if lesson else []
 
@@ -85,7 +95,9 @@ def in_words(minutes: float) -> str:
 
 
 def card(lesson: Lesson) -> str:
-    """The top of a notebook's first cell: title, aims, needs, time and hardware, place in the course, and what it was last run with."""
+    """The top of a notebook's first cell: title, aims, needs, time and hardware, place in the
+    course, and what it was last run with.
+    """
     course, run = lessons(), measured("tiny_run")
     versions = run["versions"]
     if lesson.part is None:
@@ -113,10 +125,11 @@ def card(lesson: Lesson) -> str:
 
 
 def with_card(source: str, lesson: Lesson) -> str:
-    """A first cell's ``source`` with its card written anew; badges below the title and what follows the card stay."""
-    end = (
-        CARD_ENDS if CARD_ENDS in source else "**Where this stands** "
-    )  # a card that this tool has not written yet
+    """A first cell's ``source`` with its card written anew; badges below the title and what follows
+    the card stay.
+    """
+    # a card that this tool has not written yet
+    end = CARD_ENDS if CARD_ENDS in source else "**Where this stands** "
     _, _, rest = source.partition(end)[2].partition("\n")
     title, _, body = card(lesson).partition("\n\n")
     badges = re.findall(rf"^{BADGE}(?: {BADGE})*$", source, re.MULTILINE)[:1]
@@ -124,7 +137,9 @@ def with_card(source: str, lesson: Lesson) -> str:
 
 
 def table(folder: str) -> str:
-    """Part I, Part II and the appendices as markdown tables; links are relative to where ``folder`` leads to the notebooks."""
+    """Part I, Part II and the appendices as markdown tables; links are relative to where ``folder``
+    leads to the notebooks.
+    """
     minutes, texts = measured("tiny_run")["minutes"], []
     for part, heading in PARTS.items():
         rows = [
@@ -146,7 +161,9 @@ def table(folder: str) -> str:
 
 
 def plan(name: str) -> str:
-    """A day's plan as a markdown table: ``name`` is a list of ``docs/plans.toml``; what is run comes with the stored run's minutes."""
+    """A day's plan as a markdown table: ``name`` is a list of ``docs/plans.toml``; what is run
+    comes with the stored run's minutes.
+    """
     course, minutes = lessons(), measured("tiny_run")["minutes"]
     rows, clock = [], 0
     for item in tomllib.loads(PLANS.read_text(encoding="utf-8"))[name]:
@@ -183,7 +200,9 @@ def with_plans(text: str) -> str:
 
 
 def written(readme: str, notebooks: dict) -> tuple[str, dict]:
-    """README text and ``{number: notebook}``, as they should read. Raises ``ValueError`` for a place without its marks."""
+    """README text and ``{number: notebook}``, as they should read. Raises ``ValueError`` for a
+    place without its marks.
+    """
     address, ref = settings((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     readme = rewrite_readme(between_marks(readme, "curriculum", table("notebooks/")), address, ref)
     for number, notebook in notebooks.items():

@@ -137,7 +137,9 @@ def memory(
 
 
 def settings(compute_dtype: str) -> list[dict]:
-    """The table's rows for GPUs that compute in this dtype, in the order in which they are tried."""
+    """The table's rows for GPUs that compute in this dtype, in the order in which they are
+    tried.
+    """
     full = PROFILES["full"]
     tokens = image_tokens(*PAGE_SIZE, full.max_pixels)
     page = tokens + TEXT_TOKENS

@@ -1,10 +1,13 @@
-"""Make a folder from which a laptop without network installs and runs the course: ``python -m tools.offline_kit FOLDER``.
+"""Make a folder from which a laptop without network installs and runs the course: ``python -m
+tools.offline_kit FOLDER``.
 
-The folder holds ``vdr-course/`` (what git tracks at the last commit, with both tiny models and the drawn pages), ``wheels/`` (every
-pinned package for one platform and Python, and what builds the course), ``pages/`` (the notebooks with their outputs as web pages, for a
-laptop on which nothing installs), ``slides/`` where ``--reveal`` names a copy of reveal.js (``tools/slides.py`` says how to get one), and
-``START.txt``. Run it where there is a network, once for each kind of laptop in the room, for example ``--platform win_amd64
---python-version 3.12``; what follows ``--`` goes to ``pip download`` as it is.
+The folder holds ``vdr-course/`` (what git tracks at the last commit, with both tiny models and the
+drawn pages), ``wheels/`` (every pinned package for one platform and Python, and what builds the
+course), ``pages/`` (the notebooks with their outputs as web pages, for a laptop on which nothing
+installs), ``slides/`` where ``--reveal`` names a copy of reveal.js (``tools/slides.py`` says how to
+get one), and ``START.txt``. Run it where there is a network, once for each kind of laptop in the
+room, for example ``--platform win_amd64 --python-version 3.12``; what follows ``--`` goes to ``pip
+download`` as it is.
 """
 
 from __future__ import annotations
@@ -51,7 +54,9 @@ Nothing installs? Open pages/index.html: every notebook with its outputs.
 
 
 def copy_repository(target: Path) -> None:
-    """The files of the last commit in ``target``. Raises ``CalledProcessError`` outside a git clone."""
+    """The files of the last commit in ``target``. Raises ``CalledProcessError`` outside a git
+    clone.
+    """
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "course.tar"
         subprocess.run(["git", "archive", "--output", str(archive), "HEAD"], cwd=ROOT, check=True)
@@ -60,14 +65,18 @@ def copy_repository(target: Path) -> None:
 
 
 def copy_drawn_pages(target: Path) -> None:
-    """The drawn source of ``tiny`` where the notebooks look for it; it is drawn first where it has not been yet."""
+    """The drawn source of ``tiny`` where the notebooks look for it; it is drawn first where it has
+    not been yet.
+    """
     profile = load_profile("tiny")
     source = Path(source_path(profile))
     shutil.copytree(source, target / "outputs" / "tiny" / source.name)
 
 
 def write_pages(target: Path) -> Path:
-    """Every notebook with its stored outputs as a web page, and the page that links them, which is returned."""
+    """Every notebook with its stored outputs as a web page, and the page that links them, which is
+    returned.
+    """
     import nbformat
 
     (target / "notebooks").mkdir(parents=True)
@@ -83,7 +92,9 @@ def write_pages(target: Path) -> Path:
 
 
 def fetch_wheels(target: Path, options: list[str]) -> None:
-    """Every pinned package and the course's build backend, as wheels in ``target``; ``options`` are those of ``pip download``."""
+    """Every pinned package and the course's build backend, as wheels in ``target``; ``options`` are
+    those of ``pip download``.
+    """
     build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"][
         "requires"
     ]
@@ -103,7 +114,9 @@ def fetch_wheels(target: Path, options: list[str]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns 0, or 2 when the folder is there already or something could not be fetched."""
+    """Run the command; returns 0, or 2 when the folder is there already or something could not be
+    fetched.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m tools.offline_kit", description=__doc__.partition("\n")[0]
     )

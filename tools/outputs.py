@@ -1,10 +1,12 @@
-"""What lies under ``outputs/``, and what of it the settings of today use: ``python -m tools.outputs [--remove]``.
+"""What lies under ``outputs/``, and what of it the settings of today use: ``python -m tools.outputs
+[--remove]``.
 
-Every cached folder is named ``<stage>-<key of its settings>``. One is in use when the profile, as the
-environment sets it now, leads to that key, or when it was made from splits that are. ``--remove``
-deletes the others: they cost time to make again, and nothing else. It keeps checkpoints, from which
-an interrupted training run goes on, results, which are small, what a running process may be making,
-links, and every folder that is not one of the cache. Delete those by hand.
+Every cached folder is named ``<stage>-<key of its settings>``. One is in use when the profile, as
+the environment sets it now, leads to that key, or when it was made from splits that are.
+``--remove`` deletes the others: they cost time to make again, and nothing else. It keeps
+checkpoints, from which an interrupted training run goes on, results, which are small, what a
+running process may be making, links, and every folder that is not one of the cache. Delete those by
+hand.
 """
 
 from __future__ import annotations
@@ -48,7 +50,9 @@ def used_folders(profile: Profile) -> set[str]:
 
 
 def known_pages(profile: Profile) -> set[str] | None:
-    """The page folders of the profile's splits; ``None`` where these are damaged or not made yet."""
+    """The page folders of the profile's splits; ``None`` where these are damaged or not made
+    yet.
+    """
     folder = splits_folder(profile)
     if not folder.is_dir() or damage(folder):
         return None
@@ -104,7 +108,8 @@ def is_used(folder: Path, used: set[str], profile: Profile) -> bool:
         return settings.get("pixels") in (None, split_settings(profile)["pixels"])
     if folder.name.startswith("random-weights-"):
         return settings.get("model") == profile.random_weights
-    # What was trained on these splits: a GPU decides some of its settings, so its key is not known here.
+    # What was trained on these splits: a GPU decides some of its settings, so its key is not known
+    # here.
     trained_on_these = settings_key(settings.get("splits")) == settings_key(split_settings(profile))
     return manifest.get("splits") in used or trained_on_these
 
@@ -119,7 +124,9 @@ def remove(folder: Path) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """List the cached folders of the current profile, and remove those that nothing uses if asked."""
+    """List the cached folders of the current profile, and remove those that nothing uses if
+    asked.
+    """
     parser = argparse.ArgumentParser(prog="python -m tools.outputs", description=main.__doc__)
     parser.add_argument(
         "--remove", action="store_true", help="delete what these settings do not use"

@@ -1,7 +1,8 @@
-"""``train`` and ``eval`` as their publisher split them: ``VDR_PROFILE=full python -m tools.prepare``.
+"""``train`` and ``eval`` as their publisher split them: ``VDR_PROFILE=full python -m
+tools.prepare``.
 
-They are kept like the splits of notebook 02; set ``VDR_SPLIT=published`` to use them in the later notebooks.
-An interrupted run goes on where it stopped.
+They are kept like the splits of notebook 02; set ``VDR_SPLIT=published`` to use them in the later
+notebooks. An interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Make the base model of the ``tiny`` profile from random weights: ``make pretrain``, at most two hours on two cores.
+"""Make the base model of the ``tiny`` profile from random weights: ``make pretrain``, at most two
+hours on two cores.
 
-Runs :func:`tiny_vdr.pretrain.pretrain`, scores the result on the course's 300 queries and 1,500 pages, and writes its card. A run that
-was stopped goes on where it was. ``--ship`` puts the result into ``assets/tiny-base``; CONTRIBUTING.md says what follows from it.
+Runs :func:`tiny_vdr.pretrain.pretrain`, scores the result on the course's 300 queries and 1,500
+pages, and writes its card. A run that was stopped goes on where it was. ``--ship`` puts the result
+into ``assets/tiny-base``; CONTRIBUTING.md says what follows from it.
 """
 
 from __future__ import annotations
@@ -46,7 +48,9 @@ CARD = """# The tiny base model
 
 
 def score(folder: Path) -> tuple[dict[int, float], int, int, int]:
-    """``({dimension: NDCG@10}, queries, pages, weights)`` of the model in ``folder`` on the eval split of the ``tiny`` profile."""
+    """``({dimension: NDCG@10}, queries, pages, weights)`` of the model in ``folder`` on the eval
+    split of the ``tiny`` profile.
+    """
     profile = replace(load_profile("tiny"), model_folder=str(folder))
     model = SentenceTransformer(str(folder), device="cpu", model_kwargs=profile.model_kwargs)
     queries, corpus, relevant_docs, _ = retrieval_inputs(load_split(profile, "eval")[0])

@@ -1,7 +1,8 @@
-"""Look for what should not leave this machine in a folder that will be published: ``python -m tools.private_details FOLDER``.
+"""Look for what should not leave this machine in a folder that will be published: ``python -m
+tools.private_details FOLDER``.
 
-Named are paths of this machine, the user's name and tokens of the hub, with the file and, for a path, the line. The exit status is 1
-where anything is found.
+Named are paths of this machine, the user's name and tokens of the hub, with the file and, for a
+path, the line. The exit status is 1 where anything is found.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ TEXT_FILES = {
 
 
 def private_details(folder: Path) -> list[str]:
-    """What was found, such as ``README.md: a path of this machine (line 3)``; ``FileNotFoundError`` where there is no folder."""
+    """What was found, such as ``README.md: a path of this machine (line 3)``; ``FileNotFoundError``
+    where there is no folder.
+    """
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder.name}: save the model first")
     found = []
@@ -45,7 +48,9 @@ def private_details(folder: Path) -> list[str]:
 
 
 def names_a_path(line: str) -> bool:
-    """Whether a line names a path of some machine; a single name such as ``/data`` counts where this machine has it."""
+    """Whether a line names a path of some machine; a single name such as ``/data`` counts where
+    this machine has it.
+    """
     if WINDOWS.search(line):
         return True
     return any(path["rest"] or Path(path["top"]).exists() for path in POSIX.finditer(line))

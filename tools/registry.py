@@ -1,4 +1,6 @@
-"""Write the tables of ``docs/models.md`` from the registry of the twenty published models: ``python -m tools.registry``."""
+"""Write the tables of ``docs/models.md`` from the registry of the twenty published models: ``python
+-m tools.registry``.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class ListedModel:
-    """One row of the published table. ``None`` stands for what is not known; ``notes`` says what else there is to know."""
+    """One row of the published table. ``None`` stands for what is not known; ``notes`` says what
+    else there is to know.
+    """
 
     model: str  # hub id
     parameters: str  # published, as the card prints it: "2.1B"
@@ -29,12 +33,10 @@ class ListedModel:
     licence: str
     research_only: bool
     needs_remote_code: bool
-    family: (
-        str | None
-    )  # a key of "families" in models.json: the transformers classes under it; None: its own classes
-    trained_on_source: (
-        str | None
-    )  # how much of the eval set's source it was trained on, or who says so; None: not known
+    # a key of "families" in models.json: the transformers classes under it; None: its own classes
+    family: str | None
+    # how much of the eval set's source it was trained on, or who says so; None: not known
+    trained_on_source: str | None
     status: (
         str  # "proven on a twin", "needs remote code (not provable offline)" or "not loadable: why"
     )
@@ -42,7 +44,9 @@ class ListedModel:
 
 
 def models() -> list[ListedModel]:
-    """The twenty models in the order of the published table. Raises ``ValueError`` if the two files list different ones."""
+    """The twenty models in the order of the published table. Raises ``ValueError`` if the two files
+    list different ones.
+    """
     rows, facts = (
         published()["models"],
         {row["model"]: row for row in read_asset("models.json")["models"]},
@@ -56,7 +60,9 @@ def models() -> list[ListedModel]:
 
 
 def revision_cell(entry: ListedModel) -> str:
-    """The revision as ``docs/models.md`` shows it: the first seven characters of a commit, a pull request's name, or ``not pinned``."""
+    """The revision as ``docs/models.md`` shows it: the first seven characters of a commit, a pull
+    request's name, or ``not pinned``.
+    """
     if not entry.revision:
         return "not pinned"
     return (
@@ -67,7 +73,9 @@ def revision_cell(entry: ListedModel) -> str:
 
 
 def as_markdown() -> str:
-    """The registry as the two tables of ``docs/models.md``: what can be said of each model, then the notes."""
+    """The registry as the two tables of ``docs/models.md``: what can be said of each model, then
+    the notes.
+    """
     head = "| Model | Published NDCG@10 | Parameters | Dimension | Licence | Revision | Trained on the source | Status |"
     lines = [head, "|---|---|---|---|---|---|---|---|"]
     for entry in models():
@@ -91,7 +99,9 @@ def as_markdown() -> str:
 
 
 def write_docs(path: Path) -> None:
-    """Put the tables of :func:`as_markdown` between the two markers of ``docs/models.md``. Raises ``ValueError`` without markers."""
+    """Put the tables of :func:`as_markdown` between the two markers of ``docs/models.md``. Raises
+    ``ValueError`` without markers.
+    """
     text = path.read_text(encoding="utf-8")
     start, end = "<!-- registry: start -->\n", "<!-- registry: end -->"
     if start not in text or end not in text:

@@ -54,7 +54,9 @@ class Clock(TrainerCallback):
 
 
 def rows(profile: Profile) -> Dataset:
-    """One batch of distinct rows (query, page, hard negative), its pages resized as in notebook 02."""
+    """One batch of distinct rows (query, page, hard negative), its pages resized as in notebook
+    02.
+    """
     batch, scale = profile.per_device_train_batch_size, profile.corpus.get("mean_scale", 1.0)
     processor = AutoProcessor.from_pretrained(profile.base_model, **profile.processor_kwargs)
     families = max(20, math.ceil(batch / 4))

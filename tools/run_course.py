@@ -1,9 +1,11 @@
-"""Run the course without a browser: ``python -m tools.run_course`` (what ``make course`` calls), Part I unless ``--part`` says otherwise.
+"""Run the course without a browser: ``python -m tools.run_course`` (what ``make course`` calls),
+Part I unless ``--part`` says otherwise.
 
-Executes the notebooks in order, one progress line each, and leaves in ``outputs/<profile>/``: ``notebooks/`` (the executed copies,
-as ``.ipynb`` and ``.html``), ``index.html`` that links them, and ``summary.json``. The notebooks themselves are not changed.
-It stops at the first notebook that fails, because the later ones would take its place from what the course ships and show numbers
-that are not this run's.
+Executes the notebooks in order, one progress line each, and leaves in ``outputs/<profile>/``:
+``notebooks/`` (the executed copies, as ``.ipynb`` and ``.html``), ``index.html`` that links them,
+and ``summary.json``. The notebooks themselves are not changed. It stops at the first notebook that
+fails, because the later ones would take its place from what the course ships and show numbers that
+are not this run's.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ NO_PLACE |= dict.fromkeys(
 
 @dataclass
 class Result:
-    """How one notebook went: its file, how long it took, and the error that stopped it (``None`` when it ran through)."""
+    """How one notebook went: its file, how long it took, and the error that stopped it (``None``
+    when it ran through).
+    """
 
     notebook: Path
     seconds: float
@@ -49,11 +53,13 @@ class Result:
 def find_notebooks(
     folder: Path | None = None, only: list[str] | None = None, part: str = "all"
 ) -> list[Path]:
-    """The course's notebooks in order: from ``folder``, else from ``notebooks/`` beside the package or in the current folder.
+    """The course's notebooks in order: from ``folder``, else from ``notebooks/`` beside the package
+    or in the current folder.
 
-    ``part`` is "1" (with the appendices), "2" or "all". ``only``, which takes no notice of it, keeps those whose name starts with one of
-    the given numbers, such as ``["00", "04"]``. Raises ``FileNotFoundError`` when there are none, ``ValueError`` when a number in
-    ``only`` fits no notebook.
+    ``part`` is "1" (with the appendices), "2" or "all". ``only``, which takes no notice of it,
+    keeps those whose name starts with one of the given numbers, such as ``["00", "04"]``. Raises
+    ``FileNotFoundError`` when there are none, ``ValueError`` when a number in ``only`` fits no
+    notebook.
     """
     beside_package = Path(__file__).resolve().parent.parent / "notebooks"
     candidates = [folder] if folder else [beside_package, Path.cwd() / "notebooks", Path.cwd()]
@@ -76,7 +82,9 @@ def find_notebooks(
 
 
 def kernel_manager_class():
-    """A kernel manager that always starts the interpreter which runs this script, whatever "python3" kernel is installed."""
+    """A kernel manager that always starts the interpreter which runs this script, whatever
+    "python3" kernel is installed.
+    """
     from ipykernel.kernelspec import get_kernel_dict
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
@@ -84,15 +92,16 @@ def kernel_manager_class():
     class ThisInterpreter(AsyncKernelManager):
         @property
         def kernel_spec(self) -> KernelSpec:
-            return KernelSpec(
-                **get_kernel_dict(extra_arguments=["--log-level=40"])
-            )  # its notices would break the progress lines
+            # its notices would break the progress lines
+            return KernelSpec(**get_kernel_dict(extra_arguments=["--log-level=40"]))
 
     return ThisInterpreter
 
 
 def describe_error(notebook, error: Exception) -> str:
-    """One line for a failed notebook: which cell (counted from 1 among code cells), how it starts, and the error."""
+    """One line for a failed notebook: which cell (counted from 1 among code cells), how it starts,
+    and the error.
+    """
     code_cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for i, cell in enumerate(code_cells, start=1):
         for output in cell.get("outputs", []):
@@ -103,9 +112,11 @@ def describe_error(notebook, error: Exception) -> str:
 
 
 def execute(notebook_file: Path, output_dir: Path) -> Result:
-    """Execute one notebook where it lies and save the copy, whole or not, in ``output_dir / "notebooks"`` as ``.ipynb`` and ``.html``.
+    """Execute one notebook where it lies and save the copy, whole or not, in ``output_dir /
+    "notebooks"`` as ``.ipynb`` and ``.html``.
 
-    The kernel gets ``$VDR_OUTPUTS`` as an absolute path, since it runs in another folder than this script.
+    The kernel gets ``$VDR_OUTPUTS`` as an absolute path, since it runs in another folder than this
+    script.
     """
     import nbformat
     from nbclient import NotebookClient
@@ -140,7 +151,9 @@ def execute(notebook_file: Path, output_dir: Path) -> Result:
 
 
 def read_json(file: Path) -> dict:
-    """The content of a JSON file, or ``{}`` when it is not there or damaged: this run writes it anew."""
+    """The content of a JSON file, or ``{}`` when it is not there or damaged: this run writes it
+    anew.
+    """
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -148,9 +161,11 @@ def read_json(file: Path) -> dict:
 
 
 def summarise(profile, results: list[Result], keep_earlier: bool) -> dict:
-    """What ``summary.json`` holds; with ``keep_earlier`` the minutes of notebooks that an earlier run executed are kept.
+    """What ``summary.json`` holds; with ``keep_earlier`` the minutes of notebooks that an earlier
+    run executed are kept.
 
-    The scores come from what notebooks 03 and 05 keep for these settings; they are left out when a notebook failed.
+    The scores come from what notebooks 03 and 05 keep for these settings; they are left out when a
+    notebook failed.
     """
     failed = {result.notebook.stem: result.error for result in results if result.error}
     minutes = (
@@ -183,7 +198,9 @@ def print_report(profile, summary: dict, index: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0, 1 when a notebook failed, 2 when there was nothing to run or no place to write."""
+    """Run the command; returns the exit status: 0, 1 when a notebook failed, 2 when there was
+    nothing to run or no place to write.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m tools.run_course", description="Run the course's notebooks in order."
     )
@@ -235,7 +252,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(profile, notebooks: list[Path], store: bool, keep_earlier: bool) -> int:
-    """Run ``notebooks`` with a line each; returns 0, or 1 when one failed. A disk that cannot be written raises its ``OSError``."""
+    """Run ``notebooks`` with a line each; returns 0, or 1 when one failed. A disk that cannot be
+    written raises its ``OSError``.
+    """
     (profile.output_dir / "notebooks").mkdir(parents=True, exist_ok=True)
     (profile.output_dir / "notebooks" / ".writable").write_bytes(bytes(2**20))
     (profile.output_dir / "notebooks" / ".writable").unlink()

@@ -1,4 +1,6 @@
-"""The web pages that a headless run leaves behind (``run_course``): one per executed notebook, and an index that links them."""
+"""The web pages that a headless run leaves behind (``run_course``): one per executed notebook, and
+an index that links them.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,14 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 STILL = (
     "A control stands here when the notebook runs; the outputs beside it show the same without it."
 )
-WRAPPED = "<style>.highlight pre {white-space: pre-wrap; overflow-wrap: anywhere}</style>"  # long lines of code are not cut off
+# long lines of code are not cut off
+WRAPPED = "<style>.highlight pre {white-space: pre-wrap; overflow-wrap: anywhere}</style>"
 
 
 def without_controls(notebook):
-    """A copy of the notebook for readers without a kernel: a widget's output is one sentence instead of its internal state."""
+    """A copy of the notebook for readers without a kernel: a widget's output is one sentence
+    instead of its internal state.
+    """
     notebook = copy.deepcopy(notebook)
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
@@ -25,7 +30,9 @@ def without_controls(notebook):
 
 
 def image_descriptions(notebook) -> dict[str, str]:
-    """``{base64 data: alt text}`` of the notebook's PNG outputs, as its figures store them in the output's metadata."""
+    """``{base64 data: alt text}`` of the notebook's PNG outputs, as its figures store them in the
+    output's metadata.
+    """
     descriptions = {}
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
@@ -36,12 +43,15 @@ def image_descriptions(notebook) -> dict[str, str]:
 
 
 def write_html(notebook, source_folder: Path, target: Path) -> None:
-    """Convert an executed notebook to one HTML file that carries its pictures and their alt text, which nbconvert drops."""
+    """Convert an executed notebook to one HTML file that carries its pictures and their alt text,
+    which nbconvert drops.
+    """
     from bs4 import BeautifulSoup
     from nbconvert import HTMLExporter
 
     resources = {"metadata": {"path": str(source_folder), "name": target.stem}}
-    # outputs carry their pictures by themselves; embed_images would close every <details> above its answer
+    # outputs carry their pictures by themselves; embed_images would close every <details> above its
+    # answer
     page, _ = HTMLExporter().from_notebook_node(without_controls(notebook), resources=resources)
     descriptions = image_descriptions(notebook)
     if descriptions:
@@ -54,7 +64,9 @@ def write_html(notebook, source_folder: Path, target: Path) -> None:
 
 
 def store_outputs(executed: Path, target: Path) -> None:
-    """Write an executed notebook over its source, without what differs from run to run or keeps a code host from showing it."""
+    """Write an executed notebook over its source, without what differs from run to run or keeps a
+    code host from showing it.
+    """
     import nbformat
 
     notebook = without_controls(nbformat.read(executed, as_version=4))
@@ -65,7 +77,9 @@ def store_outputs(executed: Path, target: Path) -> None:
 
 
 def score_rows(summary: dict) -> list[tuple[str, str, str]]:
-    """``(dimension, base, fine-tuned)`` as text, widest dimension first; a score that is missing is a dash."""
+    """``(dimension, base, fine-tuned)`` as text, widest dimension first; a score that is missing is
+    a dash.
+    """
     base, finetuned = summary["ndcg_at_10"]["base"], summary["ndcg_at_10"]["finetuned"]
     dimensions = sorted({*base, *finetuned}, key=int, reverse=True)
     return [

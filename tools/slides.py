@@ -1,11 +1,14 @@
-"""Slides of notebooks, for the wall: ``python -m tools.slides 03 04`` writes ``outputs/slides/03_finetune.slides.html``.
+"""Slides of notebooks, for the wall: ``python -m tools.slides 03 04`` writes
+``outputs/slides/03_finetune.slides.html``.
 
-nbconvert makes them, with reveal.js, from the notebook and its stored outputs; nothing is written by hand. A heading begins a slide, code a
-slide below it, and a figure or table one more; a few lines of code without output go on with what stands before. The setup cell is left
-out, and folded solutions become notes for the speaker (press S). What is taller than the screen scrolls.
+nbconvert makes them, with reveal.js, from the notebook and its stored outputs; nothing is written
+by hand. A heading begins a slide, code a slide below it, and a figure or table one more; a few
+lines of code without output go on with what stands before. The setup cell is left out, and folded
+solutions become notes for the speaker (press S). What is taller than the screen scrolls.
 
-A browser fetches reveal.js, and nothing else, from where nbconvert takes it. For a room without network, fetch it once
-(``npm pack reveal.js@4.0.2``), unpack it and name the folder: ``--reveal package`` writes it into the pages.
+A browser fetches reveal.js, and nothing else, from where nbconvert takes it. For a room without
+network, fetch it once (``npm pack reveal.js@4.0.2``), unpack it and name the folder: ``--reveal
+package`` writes it into the pages.
 """
 
 from __future__ import annotations
@@ -26,7 +29,8 @@ STYLES, SCRIPTS = (
     ("dist/reveal.css", "dist/theme/white.css"),
     ("dist/reveal.js", "plugin/notes/notes.js"),
 )
-# nbconvert's page, without require.js, jQuery, Mermaid and MathJax: no notebook of the course needs them
+# nbconvert's page, without require.js, jQuery, Mermaid and MathJax: no notebook of the course needs
+# them
 TEMPLATE = """\
 {%- extends 'index.html.j2' -%}
 {%- block html_head_js -%}{%- endblock -%}
@@ -53,7 +57,9 @@ Reveal.initialize({width: 1280, height: 720, margin: 0.04, controls: true, progr
 
 
 def slide_type(number: int, cell) -> str:
-    """What reveal.js makes of a cell: "slide", "subslide", "-" (goes on), "notes" or "skip"; ``number`` counts cells from 0."""
+    """What reveal.js makes of a cell: "slide", "subslide", "-" (goes on), "notes" or "skip";
+    ``number`` counts cells from 0.
+    """
     if cell.cell_type == "markdown":
         if cell.source.startswith("<details>"):
             return "notes"
@@ -69,7 +75,9 @@ def is_shown(output) -> bool:
 
 
 def parts_of(cell) -> list:
-    """Copies of a cell for one slide each: a text is cut where a heading stands inside, code from each figure or table that it shows."""
+    """Copies of a cell for one slide each: a text is cut where a heading stands inside, code from
+    each figure or table that it shows.
+    """
     parts = [copy.deepcopy(cell)]
     if cell.cell_type == "markdown" and not cell.source.startswith("<details>"):
         before, *after = re.split(r"\n(?=## )", cell.source)
@@ -106,11 +114,12 @@ def as_slides(notebook):
 
 
 def written_in(page: str, reveal: Path) -> str:
-    """The page with reveal.js inside, from the folder that a package of it unpacks to. Raises ``FileNotFoundError`` for another folder."""
+    """The page with reveal.js inside, from the folder that a package of it unpacks to. Raises
+    ``FileNotFoundError`` for another folder.
+    """
     for name in STYLES:
-        style = re.sub(
-            r"@import[^;]+;", "", (reveal / name).read_text(encoding="utf-8")
-        )  # fonts: the machine has its own
+        # fonts: the machine has its own
+        style = re.sub(r"@import[^;]+;", "", (reveal / name).read_text(encoding="utf-8"))
         page = re.sub(
             rf'<link[^>]+{name}"[^>]*>', lambda _, style=style: f"<style>{style}</style>", page
         )
@@ -152,7 +161,9 @@ def as_page(notebook, reveal: Path | None = None) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns 0, or 2 for a number that fits no notebook or a folder without reveal.js."""
+    """Run the command; returns 0, or 2 for a number that fits no notebook or a folder without
+    reveal.js.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m tools.slides", description=__doc__.partition("\n")[0]
     )

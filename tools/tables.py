@@ -59,7 +59,9 @@ def headline_table() -> str:
 
 
 def tiny_table() -> str:
-    """NDCG@10 by dimension of base, notebook 03's own run and the seeds, and what is kept at the fewest dimensions."""
+    """NDCG@10 by dimension of base, notebook 03's own run and the seeds, and what is kept at the
+    fewest dimensions.
+    """
     seeds, own = measured("tiny_seeds"), measured("tiny_run")["ndcg_at_10"]["finetuned"]
     base, runs = seeds["base_ndcg_at_10"], [run["ndcg_at_10"] for run in seeds["runs"]]
     widest, *_, narrowest = base
@@ -79,7 +81,9 @@ def tiny_table() -> str:
 
 
 def choices_table() -> str:
-    """NDCG@10 at the most and at the fewest dimensions, and seconds of training, for each choice."""
+    """NDCG@10 at the most and at the fewest dimensions, and seconds of training, for each
+    choice.
+    """
     choices = measured("choices")["choices"]
     widest, *_, narrowest = next(iter(choices.values()))["ndcg_at_10"]
     rows = [
@@ -95,7 +99,9 @@ def choices_table() -> str:
 
 
 def recipes_table() -> str:
-    """Seconds of each part in the published recipe and in the course's, and how many times faster it is."""
+    """Seconds of each part in the published recipe and in the course's, and how many times faster
+    it is.
+    """
     rows = [
         [
             part["part"],
@@ -115,7 +121,9 @@ TABLES = {
 
 
 def between_marks(text: str, name: str, content: str) -> str:
-    """``text`` with ``content`` between the marks of ``name``. Raises ``ValueError`` where the two marks do not stand once each."""
+    """``text`` with ``content`` between the marks of ``name``. Raises ``ValueError`` where the two
+    marks do not stand once each.
+    """
     start, end = f"<!-- {name}: start -->\n", f"\n<!-- {name}: end -->"
     if text.count(start) != 1 or text.count(end) != 1:
         raise ValueError(f"needs {start.strip()!r} and {end.strip()!r} once each, around its table")
@@ -124,14 +132,18 @@ def between_marks(text: str, name: str, content: str) -> str:
 
 
 def with_tables(file: Path, text: str) -> str:
-    """The ``text`` of a file with its tables written anew. Raises ``ValueError`` for one without its two marks."""
+    """The ``text`` of a file with its tables written anew. Raises ``ValueError`` for one without
+    its two marks.
+    """
     for name, table in TABLES[file].items():
         text = between_marks(text, name, table())
     return text
 
 
 def curve_of_notebook_05() -> bytes:
-    """The PNG that notebook 05 stores of its truncation curve. Raises ``ValueError`` where it stores none."""
+    """The PNG that notebook 05 stores of its truncation curve. Raises ``ValueError`` where it
+    stores none.
+    """
     cells = json.loads((ROOT / "notebooks" / "05_truncate.ipynb").read_text(encoding="utf-8"))[
         "cells"
     ]

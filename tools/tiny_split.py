@@ -1,7 +1,7 @@
 """Store which rows notebook 02 chose on ``tiny``: ``python -m tools.tiny_split`` after it has run.
 
-A reader who opens notebook 03, 04, 05 or 06 first gets the splits from ``assets/tiny_split.json``; a
-test holds the two together.
+A reader who opens notebook 03, 04, 05 or 06 first gets the splits from ``assets/tiny_split.json``;
+a test holds the two together.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""One cache: a folder ``<stage>-<key of its settings>`` with a manifest, written whole or not at all.
+"""One cache: a folder ``<stage>-<key of its settings>`` with a manifest, written whole or not at
+all.
 
-A changed setting is another key and so another folder: nothing that was made with other settings can be read by mistake, and
-nothing has to be compared or refused. ``python -m tools.outputs`` lists the folders with their settings and sizes.
+A changed setting is another key and so another folder: nothing that was made with other settings
+can be read by mistake, and nothing has to be compared or refused. ``python -m tools.outputs`` lists
+the folders with their settings and sizes.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ def atomic_write(file: Path, content: bytes | str) -> None:
 
 
 def partial_of(path: Path) -> Path:
-    """What this process writes before it takes the name ``path``: ``<name>.<process id>.partial``."""
+    """What this process writes before it takes the name ``path``: ``<name>.<process
+    id>.partial``.
+    """
     return path.with_name(f"{path.name}.{os.getpid()}.partial")
 
 
@@ -53,7 +57,8 @@ def cached(
     make: Callable[[Path], object],
     notes: dict | None = None,
 ) -> Path:
-    """The folder of ``stage`` with these settings; ``make(folder)`` fills it unless it is there, whole.
+    """The folder of ``stage`` with these settings; ``make(folder)`` fills it unless it is there,
+    whole.
 
     ``make`` writes into a folder beside it, which takes the name at the end; a damaged folder is
     named and made anew. ``notes``: more for the manifest that is not part of the key. Two processes
@@ -90,7 +95,9 @@ def replace_folder(
 
 
 def take_place(partial: Path, folder: Path) -> None:
-    """Rename ``partial`` to ``folder``; what was there, a folder or a file, is moved aside and deleted."""
+    """Rename ``partial`` to ``folder``; what was there, a folder or a file, is moved aside and
+    deleted.
+    """
     replaced = partial_of(folder.with_name(f"{folder.name}.replaced"))
     if folder.exists():
         folder.rename(replaced)
@@ -122,7 +129,8 @@ def read_json(file: Path) -> dict | None:
 
 
 def damage(folder: Path) -> str:
-    """What is wrong with a cached folder, such as ``train.jsonl has 5 bytes, expected 80``; else ``""``.
+    """What is wrong with a cached folder, such as ``train.jsonl has 5 bytes, expected 80``; else
+    ``""``.
 
     Sizes are compared, not contents: what was overwritten by as many other bytes is not noticed.
     """

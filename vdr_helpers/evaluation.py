@@ -39,11 +39,13 @@ ENCODED_AT_ONCE = 500  # pages between two lines of progress
 
 
 def retrieval_inputs(eval_dataset) -> tuple[dict, dict, dict, dict]:
-    """``(queries, corpus, relevant_docs, hard_negatives)`` of an eval split; the first three are what ``InformationRetrievalEvaluator`` takes.
+    """``(queries, corpus, relevant_docs, hard_negatives)`` of an eval split; the first three are
+    what ``InformationRetrievalEvaluator`` takes.
 
-    As notebook 03 builds them. ``queries``: ``{"q0": text}``; ``corpus``: ``{"q0-positive": page, "q0-negative_0": page, ...}``;
-    ``relevant_docs``: ``{"q0": {"q0-positive"}}``; ``hard_negatives``: ``{"q0": {"q0-negative_0", ...}}``. Raises ``ValueError`` for an
-    empty split, an empty query or a split without ``negative_0``.
+    As notebook 03 builds them. ``queries``: ``{"q0": text}``; ``corpus``: ``{"q0-positive": page,
+    "q0-negative_0": page, ...}``; ``relevant_docs``: ``{"q0": {"q0-positive"}}``;
+    ``hard_negatives``: ``{"q0": {"q0-negative_0", ...}}``. Raises ``ValueError`` for an empty
+    split, an empty query or a split without ``negative_0``.
     """
     names = [name for name in eval_dataset.column_names if name.startswith("negative_")]
     if not names:
@@ -107,10 +109,11 @@ def paired_test(first, second):
 
 
 def embedding_settings(model, queries: list[str], pages: list[str]) -> dict:
-    """Everything that decides the embeddings: the model as it is in memory, the texts, and the content of every page file.
+    """Everything that decides the embeddings: the model as it is in memory, the texts, and the
+    content of every page file.
 
-    The model counts by its weights and compute dtype, modules, prompts, how text becomes tokens, and how large a page may be;
-    where it lay does not count.
+    The model counts by its weights and compute dtype, modules, prompts, how text becomes tokens,
+    and how large a page may be; where it lay does not count.
     """
     network = model[0].auto_model
     configs = [network.config, *getattr(network, "peft_config", {}).values()]
@@ -132,7 +135,9 @@ def embedding_settings(model, queries: list[str], pages: list[str]) -> dict:
 
 
 def deciding(config: dict) -> dict:
-    """A model's configuration without what decides no embedding: names of folders, and dimensions that a server may offer."""
+    """A model's configuration without what decides no embedding: names of folders, and dimensions
+    that a server may offer.
+    """
     return {
         name: value
         for name, value in config.items()
@@ -150,11 +155,13 @@ def files_hash(files: list[str]) -> str:
 
 
 def embed_once(model, queries: list[str], pages: list[str], profile: Profile):
-    """``(query_embeddings, page_embeddings)``: float32 tensors of shape (queries, dimensions) and (pages, dimensions) on the CPU.
+    """``(query_embeddings, page_embeddings)``: float32 tensors of shape (queries, dimensions) and
+    (pages, dimensions) on the CPU.
 
-    ``pages``: paths of image files. Embeddings are encoded once, at the model's full width, and kept; what is returned is cut to its
-    ``truncate_dim``, as the library cuts. They are found again only for the same model, texts and pages (:func:`embedding_settings`).
-    While pages are encoded, a line of progress is printed for every 500.
+    ``pages``: paths of image files. Embeddings are encoded once, at the model's full width, and
+    kept; what is returned is cut to its ``truncate_dim``, as the library cuts. They are found again
+    only for the same model, texts and pages (:func:`embedding_settings`). While pages are encoded,
+    a line of progress is printed for every 500.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -176,7 +183,9 @@ def embed_once(model, queries: list[str], pages: list[str], profile: Profile):
 
 
 def encode_all(model, queries: list[str], pages: list[str], profile: Profile, file: Path) -> None:
-    """Encode queries and pages and write both as one safetensors file, with a line of progress for every 500 pages."""
+    """Encode queries and pages and write both as one safetensors file, with a line of progress for
+    every 500 pages.
+    """
     import torch
     from safetensors.torch import save_file
 
@@ -199,7 +208,9 @@ def encode_all(model, queries: list[str], pages: list[str], profile: Profile, fi
 
 
 def check_band(name: str, value: float, low: float, high: float, hint: str) -> None:
-    """Print whether a measured value lies where this experiment usually ends, or what to look at if it does not; it never stops a notebook."""
+    """Print whether a measured value lies where this experiment usually ends, or what to look at if
+    it does not; it never stops a notebook.
+    """
     if low <= value <= high:
         print(f"[in band] {name} is between {low:g} and {high:g}")
     else:
@@ -224,7 +235,8 @@ def save_results(profile: Profile, name: str, results: dict) -> None:
 
 
 def load_results(profile: Profile, name: str) -> dict | None:
-    """What :func:`save_results` kept under ``name`` for the base, splits and tuned model at hand, or ``None``.
+    """What :func:`save_results` kept under ``name`` for the base, splits and tuned model at hand,
+    or ``None``.
 
     A damaged file is named and counts as nothing.
     """

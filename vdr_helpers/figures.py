@@ -1,4 +1,6 @@
-"""One drawing style for the whole course, alt text on every figure, and the figures that several notebooks share."""
+"""One drawing style for the whole course, alt text on every figure, and the figures that several
+notebooks share.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +9,15 @@ import io
 import math
 from collections.abc import Sequence
 
+# accent, neutral, and the dashed grey of published figures
 TUNED, BASE, PUBLISHED = (
     "#0b6e8a",
     "#8a8f98",
     "#5f6368",
-)  # accent, neutral, and the dashed grey of published figures
+)
 POSITIVE, NEGATIVE = "#1a7f37", "#b35900"
-LINES = [  # colour, marker and line of the curves in one figure: tuned, base, and what stands beside them
+# colour, marker and line of the curves in one figure: tuned, base, and what stands beside them
+LINES = [
     (TUNED, "o", "-"), (BASE, "s", "-"), ("#b35900", "^", ":"), ("#6a3d9a", "D", "-."), ("#202124", "v", "--"),
 ]  # fmt: skip
 WIDTH = 7.2  # inches: the text column, 720 pixels of a page
@@ -30,7 +34,8 @@ BESIDE = [
 
 
 def new_figure(rows: int = 1, columns: int = 1, height: float = 3.2, **options):
-    """``(figure, axes)`` in the course's style, ``WIDTH`` inches wide; ``options`` go to ``Figure.subplots``.
+    """``(figure, axes)`` in the course's style, ``WIDTH`` inches wide; ``options`` go to
+    ``Figure.subplots``.
 
     Built without pyplot, so that nothing is drawn twice and no global setting changes.
     """
@@ -46,7 +51,9 @@ def new_figure(rows: int = 1, columns: int = 1, height: float = 3.2, **options):
 
 
 def to_png(figure) -> bytes:
-    """The figure as PNG bytes with a palette of 128 colours, less than a third of the size that full colours take."""
+    """The figure as PNG bytes with a palette of 128 colours, less than a third of the size that
+    full colours take.
+    """
     from PIL import Image
 
     drawn, buffer = io.BytesIO(), io.BytesIO()
@@ -58,7 +65,9 @@ def to_png(figure) -> bytes:
 
 
 def show(figure, alt: str) -> None:
-    """Display a figure with ``alt``, one or two sentences that tell its finding to a reader who cannot see it."""
+    """Display a figure with ``alt``, one or two sentences that tell its finding to a reader who
+    cannot see it.
+    """
     from IPython.display import display
 
     data = {"image/png": base64.b64encode(to_png(figure)).decode(), "text/plain": "<figure>"}
@@ -66,10 +75,12 @@ def show(figure, alt: str) -> None:
 
 
 def label_points(axis, labels: list[tuple[str, list, str]]) -> None:
-    """Write each ``(text, points, colour)`` beside one of its ``points`` (data coordinates), where it covers nothing.
+    """Write each ``(text, points, colour)`` beside one of its ``points`` (data coordinates), where
+    it covers nothing.
 
-    It keeps clear of every line and marker in ``axis``, of its frame and of the labels before it, and stays on its point's side of
-    them, so call it last. The first free place wins; where there is none, the least covered.
+    It keeps clear of every line and marker in ``axis``, of its frame and of the labels before it,
+    and stays on its point's side of them, so call it last. The first free place wins; where there
+    is none, the least covered.
     """
     import numpy
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -128,7 +139,8 @@ def label_points(axis, labels: list[tuple[str, list, str]]) -> None:
 def page_grid(rows: Sequence[tuple], heading: str = "", height: float = 3.0):
     """Rows of pages (PIL images or paths), each told by label and frame colour.
 
-    ``rows``: ``(pages, titles, labels)`` each. A label's first line is the page's kind: ``"positive"``, ``"hard negative"`` or another.
+    ``rows``: ``(pages, titles, labels)`` each. A label's first line is the page's kind:
+    ``"positive"``, ``"hard negative"`` or another.
     """
     from PIL import Image
 
@@ -167,15 +179,19 @@ def page_row(
     heading: str = "",
     height: float = 3.0,
 ):
-    """One row of :func:`page_grid`. Raises ``ValueError`` if the three sequences differ in length or are empty."""
+    """One row of :func:`page_grid`. Raises ``ValueError`` if the three sequences differ in length
+    or are empty.
+    """
     return page_grid([(pages, titles, kinds)], heading, height)
 
 
 def ranking(similarities, pages: Sequence, kinds: Sequence[str], heading: str = "", best: int = 5):
-    """The ``best`` pages of one query side by side, and after them the right one where it stands further back, each with its rank.
+    """The ``best`` pages of one query side by side, and after them the right one where it stands
+    further back, each with its rank.
 
-    ``similarities``: tensor of shape (pages,), or ``{"base": tensor, "tuned": ...}`` for a row per model, with a page's rank by the other
-    models under it; ``kinds``: for each of ``pages`` how it is labelled, ``"positive"`` for the right one.
+    ``similarities``: tensor of shape (pages,), or ``{"base": tensor, "tuned": ...}`` for a row per
+    model, with a page's rank by the other models under it; ``kinds``: for each of ``pages`` how it
+    is labelled, ``"positive"`` for the right one.
     """
     by_model = similarities if isinstance(similarities, dict) else {"rank": similarities}
     orders, rows = (
@@ -201,7 +217,9 @@ def ranking(similarities, pages: Sequence, kinds: Sequence[str], heading: str = 
 def read_log(
     log_history: list[dict], dim: int | None = None
 ) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
-    """``(losses, scores)`` as ``(step, value)`` pairs from ``trainer.state.log_history``; scores are NDCG@10, full width or ``dim``."""
+    """``(losses, scores)`` as ``(step, value)`` pairs from ``trainer.state.log_history``; scores
+    are NDCG@10, full width or ``dim``.
+    """
     score = f"_cosine-{dim}d_ndcg@10" if dim else "_cosine_ndcg@10"
     losses = [(entry["step"], entry["loss"]) for entry in log_history if "loss" in entry]
     return losses, [
@@ -247,9 +265,9 @@ def training_curve(log_history: list[dict], dim: int | None = None):
 def truncation_curve(panels: dict, bands: dict | None = None):
     """NDCG@10 against the number of dimensions, a panel for each title (notebook 05).
 
-    ``panels``: ``{title: {curve: {width: score}}}``; a title that starts with "published" makes dashed
-    grey lines. ``bands``: ``{curve: {width: (low, high)}}``, shaded in the other panels. "tuned" and
-    "base" look alike in every figure.
+    ``panels``: ``{title: {curve: {width: score}}}``; a title that starts with "published" makes
+    dashed grey lines. ``bands``: ``{curve: {width: (low, high)}}``, shaded in the other panels.
+    "tuned" and "base" look alike in every figure.
     """
     figure, axes = new_figure(1, len(panels), height=3.6, squeeze=False, sharey=True)
     for axis, (title, curves) in zip(axes[0], panels.items(), strict=True):

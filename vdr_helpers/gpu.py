@@ -86,7 +86,9 @@ def compute_dtype(capability: Iterable[int]) -> str:
 
 
 def read_receipts(outputs: Path | None = None) -> list[dict]:
-    """The shipped receipts, then those in ``outputs``. Raises ``ValueError`` for a file that is not one."""
+    """The shipped receipts, then those in ``outputs``. Raises ``ValueError`` for a file that is not
+    one.
+    """
     found = []
     folders = [assets_folder()] + ([outputs] if outputs else [])
     for folder in folders:

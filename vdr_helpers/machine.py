@@ -1,4 +1,5 @@
-"""The setup cell of every notebook: the profile, fitted to the machine at hand, and the doctor of notebook 00.
+"""The setup cell of every notebook: the profile, fitted to the machine at hand, and the doctor of
+notebook 00.
 
 What fits which GPU is looked up in :mod:`vdr_helpers.gpu`.
 """
@@ -19,14 +20,18 @@ from vdr_helpers.gpu import BYTES, GIB, fit_to_gpu, present_gpu, use_first_gpu
 from vdr_helpers.profiles import Profile, assets_folder, load_profile
 from vdr_helpers.published import read_asset
 
-PNG_SHARE = 0.35  # assumed share of its raw size that a page keeps as PNG; notebook 02 estimates again from the first pages
+# assumed share of its raw size that a page keeps as PNG; notebook 02 estimates again from the first
+# pages
+PNG_SHARE = 0.35
 PACKAGE = "vdr-course"
 
 
 def start(name: str | None = None) -> Profile:
-    """The profile ``name`` (else ``$VDR_PROFILE``, else ``tiny``), fitted to this machine; prints why, and where the notebook runs.
+    """The profile ``name`` (else ``$VDR_PROFILE``, else ``tiny``), fitted to this machine; prints
+    why, and where the notebook runs.
 
-    Raises what :func:`vdr_helpers.profiles.load_profile` and :func:`vdr_helpers.gpu.use_first_gpu` raise.
+    Raises what :func:`vdr_helpers.profiles.load_profile` and :func:`vdr_helpers.gpu.use_first_gpu`
+    raise.
     """
     check_loaded_packages()
     quiet_progress_bars()
@@ -45,7 +50,9 @@ def start(name: str | None = None) -> Profile:
 
 
 def check_loaded_packages() -> None:
-    """Raise ``RuntimeError`` where a package was replaced after this kernel had loaded it, as an install on Colab can do."""
+    """Raise ``RuntimeError`` where a package was replaced after this kernel had loaded it, as an
+    install on Colab can do.
+    """
     for package in ("numpy", "torch", "torchvision", "transformers", "sentence-transformers"):
         loaded = getattr(sys.modules.get(package.replace("-", "_")), "__version__", None)
         installed = importlib.metadata.version(package)
@@ -57,7 +64,9 @@ def check_loaded_packages() -> None:
 
 
 def quiet_progress_bars() -> None:
-    """Turn off progress bars, which as widgets leave pages that a code host cannot show, but not those of downloads, which take minutes."""
+    """Turn off progress bars, which as widgets leave pages that a code host cannot show, but not
+    those of downloads, which take minutes.
+    """
     import datasets
     from huggingface_hub.utils import enable_progress_bars
     from transformers.utils.logging import disable_progress_bar
@@ -71,7 +80,9 @@ def quiet_progress_bars() -> None:
 
 
 def with_random_weights(profile: Profile) -> Profile:
-    """The profile with the folder of its random weights, built on first use (2B: 4.3 GB); others come back as they are."""
+    """The profile with the folder of its random weights, built on first use (2B: 4.3 GB); others
+    come back as they are.
+    """
     if not profile.random_weights:
         return profile
     from tiny_vdr.model import SIZES, save_random_model
@@ -92,7 +103,9 @@ def with_random_weights(profile: Profile) -> Profile:
 
 
 def disk_needs(profile: Profile) -> dict[str, float]:
-    """What the notebooks leave on the disk at most, in GiB by kind. The dataset itself is read over the network and not kept."""
+    """What the notebooks leave on the disk at most, in GiB by kind. The dataset itself is read over
+    the network and not kept.
+    """
     model = read_asset("gpu_memory.json")["models"][str(profile.matryoshka_dims[0])]
     whole = model["parameters"] * BYTES[profile.model_kwargs["dtype"]]
     trained = model["lora_parameters"] * 4 if profile.adapters else whole
@@ -121,7 +134,9 @@ def disk_needs(profile: Profile) -> dict[str, float]:
 
 
 def check_disk(profile: Profile, folder: Path) -> str | None:
-    """``None`` if ``folder`` can be written and has the room that all notebooks need; what this profile has there already counts."""
+    """``None`` if ``folder`` can be written and has the room that all notebooks need; what this
+    profile has there already counts.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -145,9 +160,11 @@ def check_disk(profile: Profile, folder: Path) -> str | None:
 
 
 def check_packages() -> dict[str, str | None]:
-    """What ``pyproject.toml`` asks for, read from the installed course's metadata: a problem per package, or one line for all.
+    """What ``pyproject.toml`` asks for, read from the installed course's metadata: a problem per
+    package, or one line for all.
 
-    ``pip check`` would do it as well, but names every other package of the machine too, and not every environment has pip.
+    ``pip check`` would do it as well, but names every other package of the machine too, and not
+    every environment has pip.
     """
     from packaging.requirements import Requirement
     from transformers.utils.versions import require_version
@@ -173,7 +190,9 @@ def check_packages() -> dict[str, str | None]:
 
 
 def check_torchvision() -> str | None:
-    """Import torchvision and call one of its compiled operators: a build that does not match torch fails here, not in the middle."""
+    """Import torchvision and call one of its compiled operators: a build that does not match torch
+    fails here, not in the middle.
+    """
     try:
         import torch
         import torchvision

@@ -1,4 +1,6 @@
-"""The model card that Sentence Transformers writes: filled when notebook 03 saves its model, read and completed in notebook 06."""
+"""The model card that Sentence Transformers writes: filled when notebook 03 saves its model, read
+and completed in notebook 06.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,12 @@ ASSETS = r"(?<=['\"])assets/"  # how the library's card names a picture that lie
 
 
 def fill(model, trainer, base: dict, dataset: dict) -> None:
-    """Give the library's model card pages instead of paths, names with commits, and the whole training log.
+    """Give the library's model card pages instead of paths, names with commits, and the whole
+    training log.
 
-    Left alone it prints paths of this machine as samples, asks the hub for a repository named like the base's folder, leaves out
-    the steps before a resume, and calls the time until saving training time. ``base`` and ``dataset``: ``{"name", "revision"}`` of
+    Left alone it prints paths of this machine as samples, asks the hub for a repository named like
+    the base's folder, leaves out the steps before a resume, and calls the time until saving
+    training time. ``base`` and ``dataset``: ``{"name", "revision"}`` of
     :func:`~vdr_helpers.splits.resolve_revision`; one that is not on the hub gets no link.
     """
     card = model.model_card_data
@@ -43,7 +47,9 @@ def is_commit(revision: str | None) -> bool:
 
 
 def opened_pages(dataset):
-    """The dataset with its columns of page files as pictures, which are opened where a row is read."""
+    """The dataset with its columns of page files as pictures, which are opened where a row is
+    read.
+    """
     from datasets import Image
 
     for name in dataset.column_names:
@@ -53,9 +59,11 @@ def opened_pages(dataset):
 
 
 def whole_log(card_log: list[dict], log_history: list[dict]) -> list[dict]:
-    """The card's log rows with those that the trainer logged before a resume, in the order of their steps.
+    """The card's log rows with those that the trainer logged before a resume, in the order of their
+    steps.
 
-    ``card_log``: rows with ``Epoch``, ``Step`` and columns of the library; step -1 stands before or after the training.
+    ``card_log``: rows with ``Epoch``, ``Step`` and columns of the library; step -1 stands before or
+    after the training.
     """
     known = {row["Step"] for row in card_log}
     earlier: dict[int, dict] = {}
@@ -76,7 +84,8 @@ def whole_log(card_log: list[dict], log_history: list[dict]) -> list[dict]:
 
 
 def licence_of(model: str) -> str | None:
-    """A base model's licence as the hub writes it, ``apache-2.0`` or ``mit``; ``None`` where it is another one or not known here.
+    """A base model's licence as the hub writes it, ``apache-2.0`` or ``mit``; ``None`` where it is
+    another one or not known here.
 
     Known are the models of ``assets/models.json`` and the shipped base.
     """
@@ -86,7 +95,9 @@ def licence_of(model: str) -> str | None:
 
 
 def sections(text: str) -> list[str]:
-    """The headings of a card that a reader sees, ``#`` signs included; what stands in a comment is left out."""
+    """The headings of a card that a reader sees, ``#`` signs included; what stands in a comment is
+    left out.
+    """
     visible = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     return re.findall(r"^##+ .*$", visible, re.MULTILINE)
 
@@ -97,7 +108,9 @@ def facts(text: str) -> dict[str, str]:
 
 
 def published_facts(published: dict) -> dict[str, str]:
-    """The published card's description under the names of :func:`facts`; ``published``: what ``published()`` returns."""
+    """The published card's description under the names of :func:`facts`; ``published``: what
+    ``published()`` returns.
+    """
     card, settings = published["card"], published["hyperparameters"]
     dims = ", ".join(str(dim) for dim in settings["matryoshka_dims"])
     return {
@@ -114,7 +127,9 @@ def published_facts(published: dict) -> dict[str, str]:
 
 
 def set_facts(text: str, values: dict[str, str]) -> str:
-    """The card's text with these values in its description; the library comments a line out where it knows none."""
+    """The card's text with these values in its description; the library comments a line out where
+    it knows none.
+    """
     for name, value in values.items():
         line = rf"^(<!-- )?- \*\*{re.escape(name)}:\*\*.*$"
         text = re.sub(line, lambda _, new=f"- **{name}:** {value}": new, text, flags=re.MULTILINE)
@@ -127,7 +142,8 @@ def set_title(text: str, title: str) -> str:
 
 
 def set_usage(text: str, repository: str, width: int, similarities) -> str:
-    """The usage example with the repository's name and addresses, and with the shapes and similarities that a user gets.
+    """The usage example with the repository's name and addresses, and with the shapes and
+    similarities that a user gets.
 
     ``similarities``: a tensor of shape (1, pages), of embeddings with ``width`` dimensions.
     """
@@ -148,7 +164,9 @@ def set_usage(text: str, repository: str, width: int, similarities) -> str:
 
 
 def set_evaluation(text: str, own: str) -> str:
-    """The card's text with ``own`` in the place of its section ``## Evaluation``, in front of ``## Training Details``."""
+    """The card's text with ``own`` in the place of its section ``## Evaluation``, in front of ``##
+    Training Details``.
+    """
     before, heading, training = text.partition("## Training Details")
     before = before.partition("## Evaluation")[0]
     return f"{before}{own.strip()}\n\n{heading}{training}"

@@ -1,4 +1,6 @@
-"""Tuned models: where notebook 03 keeps them, where later notebooks find them, and what they were made from."""
+"""Tuned models: where notebook 03 keeps them, where later notebooks find them, and what they were
+made from.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +29,12 @@ TRAINING = (
 
 
 def use_matrix_product(model) -> bool:
-    """Let the patch convolution of a Qwen-VL ``SentenceTransformer`` run as one matrix product; returns whether it has such a layer.
+    """Let the patch convolution of a Qwen-VL ``SentenceTransformer`` run as one matrix product;
+    returns whether it has such a layer.
 
-    Each patch meets a kernel of its own size, so that every output is one dot product: same weights, same result up to rounding, faster on
-    CPUs (appendix a1). A convolution that an adapter is wrapped around is left to it, now and if it is wrapped later.
+    Each patch meets a kernel of its own size, so that every output is one dot product: same
+    weights, same result up to rounding, faster on CPUs (appendix a1). A convolution that an adapter
+    is wrapped around is left to it, now and if it is wrapped later.
     """
     from torch.nn import Conv3d, functional
 
@@ -46,21 +50,20 @@ def use_matrix_product(model) -> bool:
     def forward(self, pixel_values):
         if type(self.proj) is not Conv3d:
             return by_convolution(self, pixel_values)
-        weight = (
-            self.proj.weight
-        )  # (out, channels, frames, 16, 16); pixel_values: (patches, channels x frames x 256)
+        # (out, channels, frames, 16, 16); pixel_values: (patches, channels x frames x 256)
+        weight = self.proj.weight
         return functional.linear(
             pixel_values.to(weight.dtype), weight.reshape(weight.shape[0], -1), self.proj.bias
         )
 
-    layer.forward = MethodType(
-        forward, layer
-    )  # bound, so that a deep copy of the model uses its own weights
+    # bound, so that a deep copy of the model uses its own weights
+    layer.forward = MethodType(forward, layer)
     return True
 
 
 def model_key(source: str | Path) -> str:
-    """16 digits for a saved model's weights and settings; read in pieces, whatever the size of the weights.
+    """16 digits for a saved model's weights and settings; read in pieces, whatever the size of the
+    weights.
 
     ``source``: a folder, or the id of a model on the hub, which counts by its name.
     """
@@ -78,9 +81,11 @@ def model_key(source: str | Path) -> str:
 
 
 def weights_hash(model, leave_out: str | None = None) -> str:
-    """16 digits for the names, dtypes, shapes and values of a model's weights as they are in memory.
+    """16 digits for the names, dtypes, shapes and values of a model's weights as they are in
+    memory.
 
-    ``leave_out``: weights whose name contains this do not count, such as LoRA's, which start at random.
+    ``leave_out``: weights whose name contains this do not count, such as LoRA's, which start at
+    random.
     """
     import torch
 
@@ -114,11 +119,12 @@ def tuned_folder(profile: Profile) -> Path:
 
 
 def save_tuned(profile: Profile, model, trainer) -> Path:
-    """Save notebook 03's tuned model, whole or not at all, and remove its checkpoints; returns the folder.
+    """Save notebook 03's tuned model, whole or not at all, and remove its checkpoints; returns the
+    folder.
 
-    The manifest says what it was made from, and what the trainer really did. The library writes its model card, ``README.md`` with
-    pictures in ``assets/``, beside the weights; notebook 06 completes it. A model that was trained before with the same profile
-    settings is replaced.
+    The manifest says what it was made from, and what the trainer really did. The library writes its
+    model card, ``README.md`` with pictures in ``assets/``, beside the weights; notebook 06
+    completes it. A model that was trained before with the same profile settings is replaced.
     """
 
     def write(folder: Path) -> None:
@@ -136,15 +142,16 @@ def save_tuned(profile: Profile, model, trainer) -> Path:
     notes["dataset"] = manifest.get("dataset") or resolve_revision(profile, "dataset")
     folder = replace_folder(tuned_folder(profile), tuned_settings(profile), write, notes)
     checkpoints = Path(trainer.args.output_dir)
-    if checkpoints.name.startswith(
-        "checkpoints-"
-    ):  # the run is over: the next one starts from the base again
+    # the run is over: the next one starts from the base again
+    if checkpoints.name.startswith("checkpoints-"):
         shutil.rmtree(checkpoints, ignore_errors=True)
     return folder
 
 
 def train_seconds(log_history: list[dict]) -> float | None:
-    """Seconds that the trainer reports at its end, evaluations included; ``None`` where it did not end."""
+    """Seconds that the trainer reports at its end, evaluations included; ``None`` where it did not
+    end.
+    """
     ends = [entry["train_runtime"] for entry in log_history if "train_runtime" in entry]
     return ends[-1] if ends else None
 
@@ -173,10 +180,12 @@ def training_facts(profile: Profile, model, trainer) -> dict[str, str]:
 
 
 def merge_adapters(model, source: str, profile: Profile):
-    """The model with LoRA's matrices added to the base's weights; one without adapters comes back as it is.
+    """The model with LoRA's matrices added to the base's weights; one without adapters comes back
+    as it is.
 
-    ``source``: the folder or hub id that it was loaded from. Saved unmerged, adapters name the place of their base on this machine,
-    and whoever loads them needs that base. For a moment both models are in memory.
+    ``source``: the folder or hub id that it was loaded from. Saved unmerged, adapters name the
+    place of their base on this machine, and whoever loads them needs that base. For a moment both
+    models are in memory.
     """
     from sentence_transformers import SentenceTransformer
 
@@ -206,8 +215,9 @@ def is_named(profile: Profile) -> bool:
 def finetuned_model(profile: Profile) -> tuple[str, str]:
     """``(path or hub id, where it came from)`` of the tuned model that the later notebooks take.
 
-    The one that ``VDR_FINETUNED`` names, else your own from notebook 03 with these settings, else the shipped one. Raises ``ValueError``
-    that says what is damaged, or that the shipped one has another base.
+    The one that ``VDR_FINETUNED`` names, else your own from notebook 03 with these settings, else
+    the shipped one. Raises ``ValueError`` that says what is damaged, or that the shipped one has
+    another base.
     """
     if is_named(profile):
         return profile.finetuned_model, "the one that VDR_FINETUNED names"
@@ -222,7 +232,9 @@ def finetuned_model(profile: Profile) -> tuple[str, str]:
 
 
 def origin_of_shipped(profile: Profile) -> str:
-    """Where the tuned model is from for a reader who has not run notebook 03, and whether it was made with other settings."""
+    """Where the tuned model is from for a reader who has not run notebook 03, and whether it was
+    made with other settings.
+    """
     origin = "the shipped one (you have not run notebook 03)"
     manifest = read_manifest(profile.finetuned_model)
     if manifest is None:  # a model on the hub has none

@@ -1,4 +1,6 @@
-"""The text of eval pages for appendix 5: pages at their own size, texts that are read once and kept."""
+"""The text of eval pages for appendix 5: pages at their own size, texts that are read once and
+kept.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ KEY_DIGITS = 16  # of a page's fingerprint, under which its text is stored
 
 
 def source_pages(profile: Profile, largest_fetch: float = 2e9) -> dict[str, bytes]:
-    """``{"q0-positive": image file, "q0-negative_0": ...}`` of the eval pages as the source has them.
+    """``{"q0-positive": image file, "q0-negative_0": ...}`` of the eval pages as the source has
+    them.
 
     Empty, with a printed reason, where more than ``largest_fetch`` bytes would be fetched, or where
     nobody noted which rows of the source the eval pages are.

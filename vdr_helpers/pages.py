@@ -1,4 +1,6 @@
-"""Pages as the model sees them: opened safely, presized, and kept once as files named by their content (notebook 02)."""
+"""Pages as the model sees them: opened safely, presized, and kept once as files named by their
+content (notebook 02).
+"""
 
 from __future__ import annotations
 
@@ -17,30 +19,24 @@ from vdr_helpers.cache import atomic_write
 from vdr_helpers.source import HOW_TO_SAVE, Source, check_image_columns
 
 READERS = 3  # row groups that are read at once, if they are small
-BYTES_AT_ONCE = (
-    256 * 2**20
-)  # stored bytes of the row groups that are read at once; a larger one is read alone
+# stored bytes of the row groups that are read at once; a larger one is read alone
+BYTES_AT_ONCE = 256 * 2**20
 PROGRESS_PAGES = 1000
 FEWEST_BAD_PAGES = 10  # if that many were read and none opens, the dataset is not what was expected
 LARGEST_PAGE = (
     50_000_000  # pixels; a larger image in a dataset is a mistake or a decompression bomb
 )
-PAGE_FORMATS = (
-    "PNG",
-    "JPEG",
-    "WEBP",
-    "TIFF",
-    "BMP",
-    "GIF",
-)  # Pillow knows more; some of them start other programs
+# Pillow knows more; some of them start other programs
+PAGE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 
 
 def open_page(data: bytes):
     """The decoded RGB page, upright and on white.
 
-    Raises ``ValueError`` with the reason, and nothing else, whatever the bytes are. The size is checked before the pixels are unpacked,
-    and only :data:`PAGE_FORMATS` are tried. A camera's note of how the page was held (EXIF) is followed, as ``datasets.Image`` does;
-    what is transparent becomes white, as in the model's own image processor.
+    Raises ``ValueError`` with the reason, and nothing else, whatever the bytes are. The size is
+    checked before the pixels are unpacked, and only :data:`PAGE_FORMATS` are tried. A camera's note
+    of how the page was held (EXIF) is followed, as ``datasets.Image`` does; what is transparent
+    becomes white, as in the model's own image processor.
     """
     from PIL import Image
 
@@ -55,7 +51,9 @@ def open_page(data: bytes):
 
 
 def as_rgb(image):
-    """A PIL image of any mode as an upright RGB page on white; 16-bit and float grey levels are scaled to 8 bits."""
+    """A PIL image of any mode as an upright RGB page on white; 16-bit and float grey levels are
+    scaled to 8 bits.
+    """
     import numpy
     from PIL import Image, ImageOps
 
@@ -75,16 +73,20 @@ def as_rgb(image):
 
 
 def fingerprint(page) -> str:
-    """SHA-1 of an RGB page's size and pixels, 40 hexadecimal digits: the name of its file, and so its only identity."""
+    """SHA-1 of an RGB page's size and pixels, 40 hexadecimal digits: the name of its file, and so
+    its only identity.
+    """
     return hashlib.sha1(str(page.size).encode() + page.tobytes(), usedforsecurity=False).hexdigest()
 
 
 def presize(image, processor):
-    """The page at the size that the processor would make of it, so that its own resize becomes the identity.
+    """The page at the size that the processor would make of it, so that its own resize becomes the
+    identity.
 
-    ``image``: a PIL page of any size; ``processor``: the model's. Returns an RGB PIL page. The processor's ``pixel_values`` are
-    bit-identical before and after (notebook 02), and every later read decodes a small page. Raises ``ValueError`` for a page that is
-    more than 200 times as long as wide.
+    ``image``: a PIL page of any size; ``processor``: the model's. Returns an RGB PIL page. The
+    processor's ``pixel_values`` are bit-identical before and after (notebook 02), and every later
+    read decodes a small page. Raises ``ValueError`` for a page that is more than 200 times as long
+    as wide.
     """
     from torchvision.transforms.v2 import functional
     from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
@@ -101,7 +103,9 @@ def presize(image, processor):
     if height * width > settings.size["longest_edge"] or max(height, width) > 200 * min(
         height, width
     ):
-        return image  # so thin that no size in multiples of 32 fits: the processor's resize would not be the identity on it
+        # so thin that no size in multiples of 32 fits: the processor's resize would not be the
+        # identity on it
+        return image
     pixels = functional.pil_to_tensor(image)
     resized = functional.resize(
         pixels, [height, width], interpolation=functional.InterpolationMode.BICUBIC, antialias=True
@@ -110,7 +114,8 @@ def presize(image, processor):
 
 
 def read_page(image: dict | None, processor) -> tuple[str | None, bytes | str]:
-    """``(fingerprint, PNG bytes)`` of the presized page of an undecoded image, or ``(None, why it was skipped)``.
+    """``(fingerprint, PNG bytes)`` of the presized page of an undecoded image, or ``(None, why it
+    was skipped)``.
 
     ``image``: ``{"bytes", "path"}`` as ``datasets.Image(decode=False)`` gives it.
     """
@@ -129,8 +134,9 @@ def read_page(image: dict | None, processor) -> tuple[str | None, bytes | str]:
 class PageStore:
     """A folder of presized pages, each once, in a file named by its fingerprint.
 
-    ``fingerprints``: ``{source row: fingerprint of its page, None where it does not open}``; ``problems``: why those do not. A page counts
-    by its line in ``index.jsonl``, which is written after its file: a kill leaves no half page that counts.
+    ``fingerprints``: ``{source row: fingerprint of its page, None where it does not open}``;
+    ``problems``: why those do not. A page counts by its line in ``index.jsonl``, which is written
+    after its file: a kill leaves no half page that counts.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -145,9 +151,8 @@ class PageStore:
         index = self.folder / "index.jsonl"
         lines = index.read_bytes().split(b"\n") if index.exists() else []
         for line in lines:
-            with suppress(
-                ValueError, TypeError
-            ):  # empty, or cut by a kill: its page is fetched again
+            # empty, or cut by a kill: its page is fetched again
+            with suppress(ValueError, TypeError):
                 row, name, size_or_problem = json.loads(line)
                 if isinstance(row, int) and isinstance(name, str | None):
                     self._note(row, name, size_or_problem)
@@ -165,12 +170,16 @@ class PageStore:
             del self.fingerprints[row]
 
     def path(self, row: int) -> str | None:
-        """The PNG file of a source row's page; ``None`` where it does not open. ``KeyError`` if it was not fetched."""
+        """The PNG file of a source row's page; ``None`` where it does not open. ``KeyError`` if it
+        was not fetched.
+        """
         name = self.fingerprints[row]
         return None if name is None else str(self.folder / f"{name}.png")
 
     def add(self, row: int, fingerprint: str | None, content: bytes | str) -> None:
-        """Keep a row's page: its fingerprint and PNG bytes, or ``None`` and the reason why it was skipped."""
+        """Keep a row's page: its fingerprint and PNG bytes, or ``None`` and the reason why it was
+        skipped.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.lock:
             if fingerprint is None:
@@ -180,9 +189,8 @@ class PageStore:
                 if fingerprint not in self.sizes:
                     atomic_write(self.folder / f"{fingerprint}.png", content)
             with (self.folder / "index.jsonl").open("a", encoding="utf-8") as index:
-                index.write(
-                    "\n" + json.dumps(entry)
-                )  # the new line first: after half a line of a killed run, this one is whole
+                # the new line first: after half a line of a killed run, this one is whole
+                index.write("\n" + json.dumps(entry))
             self._note(*entry)
 
     def _note(self, row: int, fingerprint: str | None, size_or_problem: int | str) -> None:
@@ -194,7 +202,8 @@ class PageStore:
 
 
 def show_progress(before: int, done: int, total: int, every: int, what: str = "pages") -> None:
-    """Print ``[####----] 1,000 of 2,000 pages`` for each multiple of ``every`` in ``before`` < multiple <= ``done``.
+    """Print ``[####----] 1,000 of 2,000 pages`` for each multiple of ``every`` in ``before`` <
+    multiple <= ``done``.
 
     ``tqdm``'s moving bar would leave other text in a stored notebook in every run.
     """
@@ -206,11 +215,13 @@ def show_progress(before: int, done: int, total: int, every: int, what: str = "p
 def fetch_pages(
     source: Source, rows: Iterable[int], store: PageStore, processor, column: str = "image"
 ) -> None:
-    """Fetch these source rows' pages, presize them and keep them in ``store``; what it holds is not fetched again.
+    """Fetch these source rows' pages, presize them and keep them in ``store``; what it holds is not
+    fetched again.
 
-    A line of progress is printed every 1,000 pages. After the first row group the size of the rest is estimated from the pages at hand,
-    and ``OSError`` stops the run if the disk is too small for it. A page that does not open is kept as such and listed in ``problems``.
-    Raises ``ValueError`` for a column that does not hold images, and ``IndexError`` for a row that the source has not.
+    A line of progress is printed every 1,000 pages. After the first row group the size of the rest
+    is estimated from the pages at hand, and ``OSError`` stops the run if the disk is too small for
+    it. A page that does not open is kept as such and listed in ``problems``. Raises ``ValueError``
+    for a column that does not hold images, and ``IndexError`` for a row that the source has not.
     """
     check_image_columns(source, [column])
     wanted = set(rows)
@@ -222,7 +233,9 @@ def fetch_pages(
     threads = READERS if READERS * largest <= BYTES_AT_ONCE else 1
 
     def fetch_group(group_and_rows: tuple[int, list[int]]) -> int:
-        """Read, presize and keep one row group's pages, some at a time so that a large group fits in memory."""
+        """Read, presize and keep one row group's pages, some at a time so that a large group fits
+        in memory.
+        """
         group, rows_here = group_and_rows
         first = 0
         for records in source.read_pieces(group, rows_here, [column]):
@@ -236,10 +249,8 @@ def fetch_pages(
         ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as presizers,
         ThreadPoolExecutor(threads) as readers,
     ):
-        for some in (
-            groups[:1],
-            groups[1:],
-        ):  # from the first one's pages the size of the rest is estimated
+        # from the first one's pages the size of the rest is estimated
+        for some in (groups[:1], groups[1:]):
             check_room(store, total - done)
             for count in readers.map(fetch_group, some):
                 show_progress(done, done + count, total, PROGRESS_PAGES)
@@ -249,9 +260,10 @@ def fetch_pages(
 def fetch_chosen(choose: Callable, source: Source, store: PageStore, processor):
     """What ``choose(fingerprint_of)`` returns once every page that it looks at has been fetched.
 
-    ``fingerprint_of(row)`` is a page's fingerprint, ``None`` where it does not open. One that was not fetched yet counts as good and
-    unlike all others; it is fetched, and the choice is made again, until it rests on fetched pages alone (notebook 02). Raises
-    ``ValueError`` with the first page's reason where many pages were fetched and none opens, and what :func:`fetch_pages` raises.
+    ``fingerprint_of(row)`` is a page's fingerprint, ``None`` where it does not open. One that was
+    not fetched yet counts as good and unlike all others; it is fetched, and the choice is made
+    again, until it rests on fetched pages alone (notebook 02). Raises ``ValueError`` with the first
+    page's reason where many pages were fetched and none opens, and what :func:`fetch_pages` raises.
     """
     while True:
         unknown: set[int] = set()
@@ -275,7 +287,9 @@ def fetch_chosen(choose: Callable, source: Source, store: PageStore, processor):
 
 
 def check_room(store: PageStore, pages: int) -> None:
-    """``OSError`` unless the disk has room for so many more pages of the mean size of those that the store holds."""
+    """``OSError`` unless the disk has room for so many more pages of the mean size of those that
+    the store holds.
+    """
     if not store.sizes:
         return
     needed = pages * sum(store.sizes.values()) / len(store.sizes)

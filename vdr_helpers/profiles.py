@@ -1,7 +1,8 @@
-"""What differs between ``tiny``, ``full`` and ``rehearsal``, as data, and what the environment changes.
+"""What differs between ``tiny``, ``full`` and ``rehearsal``, as data, and what the environment
+changes.
 
-The profiles are tables of ``assets/profiles.toml``. The environment is read here and nowhere else, once, when ``start()`` calls
-:func:`load_profile`; what it returns holds plain values and paths:
+The profiles are tables of ``assets/profiles.toml``. The environment is read here and nowhere else,
+once, when ``start()`` calls :func:`load_profile`; what it returns holds plain values and paths:
 
 - ``VDR_PROFILE`` names a profile; without it, ``tiny``.
 - ``VDR_OUTPUTS`` is the folder for everything that you make; ``~`` and ``$HOME`` are expanded, and a relative path starts in the clone.
@@ -45,16 +46,19 @@ HUB_ID = re.compile(r"(?P<name>\w[\w.-]*(/\w[\w.-]*)?)(@(?P<revision>[\w./-]+))?
 
 
 def assets_folder() -> Path:
-    """The shipped assets: inside the package when installed from a wheel, beside it in a checkout."""
+    """The shipped assets: inside the package when installed from a wheel, beside it in a
+    checkout.
+    """
     inside = PACKAGE / "assets"
     return inside if inside.is_dir() else PACKAGE.parent / "assets"
 
 
 def outputs_folder() -> Path:
-    """``$VDR_OUTPUTS``, else ``outputs``: in the checkout, or in the current folder where there is none; absolute.
+    """``$VDR_OUTPUTS``, else ``outputs``: in the checkout, or in the current folder where there is
+    none; absolute.
 
-    A kernel runs in ``notebooks/`` and a command in the folder above: both mean the same folder by a relative path. Raises
-    ``ValueError`` for a home or an environment variable that is not there.
+    A kernel runs in ``notebooks/`` and a command in the folder above: both mean the same folder by
+    a relative path. Raises ``ValueError`` for a home or an environment variable that is not there.
     """
     path = expanded(os.environ.get(OUTPUTS_VARIABLE, "").strip() or "outputs")
     if path.startswith("~") or re.search(r"\$\w|\$\{", path):
@@ -68,7 +72,9 @@ def outputs_folder() -> Path:
 
 
 def expanded(path: str) -> str:
-    """``path`` with ``~`` and ``$HOME`` replaced; a home or a variable that is not there stays as it is."""
+    """``path`` with ``~`` and ``$HOME`` replaced; a home or a variable that is not there stays as
+    it is.
+    """
     return os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111  Path.expanduser raises
 
 
@@ -81,7 +87,9 @@ def shipped(name: str) -> str:
 
 @dataclass(frozen=True)
 class Profile:
-    """One way of running the course. Field names follow Sentence Transformers' own argument names where there is one."""
+    """One way of running the course. Field names follow Sentence Transformers' own argument names
+    where there is one.
+    """
 
     name: str
     model_name: str  # a hub id, or a folder under assets/ when it starts with "assets/"
@@ -107,7 +115,8 @@ class Profile:
     seed: int = 42
     outputs: Path = Path("outputs")  # set by load_profile
     attention: str = "sdpa"
-    split: str = "notebook 02"  # or "published": as the dataset's publisher split it (python -m tools.prepare)
+    # or "published": as the dataset's publisher split it (python -m tools.prepare)
+    split: str = "notebook 02"
     model_kwargs: dict = field(default_factory=dict)
     bands: dict = field(default_factory=dict)  # (low, high) per checkpoint of notebooks 03 to 05
     mini_batch_num_tokens: int | None = (
@@ -123,16 +132,16 @@ class Profile:
     fitted_to_gpu: bool = (
         False  # compute dtype, attention and token budget are chosen by vdr_helpers.gpu
     )
-    late_interaction: dict = field(
-        default_factory=dict
-    )  # training arguments in which notebook 10 differs from this profile
+    # training arguments in which notebook 10 differs from this profile
+    late_interaction: dict = field(default_factory=dict)
     negatives_per_train_row: int = (
         1  # hard negatives kept per training row; the loss reads the first
     )
     benchmark_tasks: tuple[
         str, ...
     ] = ()  # public tasks of MTEB that notebook 06 scores too; their pages are downloaded
-    distinct_eval_pages: bool = False  # drop eval rows that share a page with train or each other; the published split keeps them
+    # drop eval rows that share a page with train or each other; the published split keeps them
+    distinct_eval_pages: bool = False
     model_revision: str | None = (
         None  # a commit, tag or branch of the hub; None takes the default branch
     )
@@ -145,7 +154,8 @@ class Profile:
     finetuned_folder: str | None = None
     dataset_folder: str | None = None
     reranker_name: str | None = (
-        None  # a CrossEncoder to start from in notebook 09; None: one made of the base's own modules
+        # a CrossEncoder to start from in notebook 09; None: one made of the base's own modules
+        None
     )
     reranker_revision: str | None = None
     reranker_folder: str | None = None  # goes before the name
@@ -166,17 +176,23 @@ class Profile:
 
     @property
     def output_dir(self) -> Path:
-        """``<outputs>/<profile>``: pages, splits, models, embeddings and results of this profile."""
+        """``<outputs>/<profile>``: pages, splits, models, embeddings and results of this
+        profile.
+        """
         return self.outputs / self.name
 
     @property
     def processor_kwargs(self) -> dict:
-        """The page's pixel budget, as the processor of Qwen3-VL wants it since transformers 5: pixels per page."""
+        """The page's pixel budget, as the processor of Qwen3-VL wants it since transformers 5:
+        pixels per page.
+        """
         return {"size": {"shortest_edge": MIN_PIXELS, "longest_edge": self.max_pixels}}
 
     @property
     def base_model(self) -> str:
-        """What ``SentenceTransformer(...)`` is given: the hub id (with ``model_revision``), or a folder's path."""
+        """What ``SentenceTransformer(...)`` is given: the hub id (with ``model_revision``), or a
+        folder's path.
+        """
         return self.model_folder or shipped(self.model_name)
 
     @property
@@ -232,7 +248,8 @@ class Profile:
 def read_profiles(file: Path) -> dict[str, Profile]:
     """The profiles of a TOML file by name, a table each.
 
-    ``like`` names the table whose settings this one shares, ``without`` those of them that it does not have.
+    ``like`` names the table whose settings this one shares, ``without`` those of them that it does
+    not have.
     """
     tables: dict[str, dict] = {}
     for name, table in tomllib.loads(file.read_text(encoding="utf-8")).items():
@@ -251,14 +268,13 @@ PROFILES = read_profiles(assets_folder() / "profiles.toml")
 
 
 def read_variable(variable: str, text: str) -> dict[str, str | None]:
-    """``name``, ``revision`` and ``folder`` of one variable; a folder's name has no path in it, so that it can be published.
+    """``name``, ``revision`` and ``folder`` of one variable; a folder's name has no path in it, so
+    that it can be published.
 
     Raises ``ValueError`` for what is neither an existing folder nor a hub id.
     """
-    for base in (
-        Path.cwd(),
-        PACKAGE.parent,
-    ):  # a kernel runs in notebooks/, the reader's shell often in the folder above
+    # a kernel runs in notebooks/, the reader's shell often in the folder above
+    for base in (Path.cwd(), PACKAGE.parent):
         folder = base / expanded(text)
         if folder.is_dir():
             return {
@@ -279,10 +295,12 @@ def read_variable(variable: str, text: str) -> dict[str, str | None]:
 
 
 def load_profile(name: str | None = None) -> Profile:
-    """The profile called ``name``, or the one in ``$VDR_PROFILE``, or ``tiny``, with what the environment asks for.
+    """The profile called ``name``, or the one in ``$VDR_PROFILE``, or ``tiny``, with what the
+    environment asks for.
 
-    Nothing is built, read or downloaded; ``Profile.deviations`` says what a change means for the scores. Raises ``ValueError`` that
-    lists the known names, and for a variable that cannot be used.
+    Nothing is built, read or downloaded; ``Profile.deviations`` says what a change means for the
+    scores. Raises ``ValueError`` that lists the known names, and for a variable that cannot be
+    used.
     """
     name = name or os.environ.get("VDR_PROFILE") or "tiny"
     if name not in PROFILES:
@@ -335,7 +353,9 @@ def documents_settings() -> dict:
 
 
 def rows_settings(profile: Profile) -> dict:
-    """What ``VDR_ROWS`` changes; fewer than two rows of either kind cannot be split, ranked or averaged."""
+    """What ``VDR_ROWS`` changes; fewer than two rows of either kind cannot be split, ranked or
+    averaged.
+    """
     rows = os.environ.get("VDR_ROWS")
     if not rows:
         return {}

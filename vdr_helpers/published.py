@@ -1,4 +1,5 @@
-"""The published experiment's figures and this project's own stored measurements, two things that are never mixed.
+"""The published experiment's figures and this project's own stored measurements, two things that
+are never mixed.
 
 ``assets/published.json`` (its ``source`` field names the model card) and ``assets/measured/``.
 """
@@ -13,22 +14,28 @@ from vdr_helpers.profiles import assets_folder
 
 @cache
 def read_asset(name: str) -> dict:
-    """A JSON file under ``assets/``, such as ``models.json``, which says how the twenty models load (``python -m tools.registry``)."""
+    """A JSON file under ``assets/``, such as ``models.json``, which says how the twenty models load
+    (``python -m tools.registry``).
+    """
     return json.loads((assets_folder() / name).read_text(encoding="utf-8"))
 
 
 def published() -> dict:
-    """The model card whole, under the names of its parts, such as ``architecture``, ``usage``, ``models`` (20) or ``training_log``.
+    """The model card whole, under the names of its parts, such as ``architecture``, ``usage``,
+    ``models`` (20) or ``training_log``.
 
-    ``tests/test_published.py`` names the notebook that shows each part beside what was measured here.
+    ``tests/test_published.py`` names the notebook that shows each part beside what was measured
+    here.
     """
     return read_asset("published.json")
 
 
 def measured(name: str) -> dict:
-    """What this project measured once and keeps: ``assets/measured/<name>.json``; its ``what`` says on which profile and seeds.
+    """What this project measured once and keeps: ``assets/measured/<name>.json``; its ``what`` says
+    on which profile and seeds.
 
-    ``python -m benchmarks.choices`` and ``python -m benchmarks.tiny_seeds`` write those of their names. Scores are NDCG@10 by dimension;
-    JSON makes the dimensions strings. Raises ``FileNotFoundError`` for another name.
+    ``python -m benchmarks.choices`` and ``python -m benchmarks.tiny_seeds`` write those of their
+    names. Scores are NDCG@10 by dimension; JSON makes the dimensions strings. Raises
+    ``FileNotFoundError`` for another name.
     """
     return read_asset(f"measured/{name}.json")

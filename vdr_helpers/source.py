@@ -1,10 +1,13 @@
-"""Read a dataset's parquet files piece by piece: some columns of every row, then the row groups that hold chosen rows (notebook 02).
+"""Read a dataset's parquet files piece by piece: some columns of every row, then the row groups
+that hold chosen rows (notebook 02).
 
-A parquet file ends with a footer that says where each **row group** (a block of rows) and each column of it lies. So the small columns
-can be read without the pages, and a page without the rest of its file: on a disk, or from the hub by range requests.
+A parquet file ends with a footer that says where each **row group** (a block of rows) and each
+column of it lies. So the small columns can be read without the pages, and a page without the rest
+of its file: on a disk, or from the hub by range requests.
 
-``pyarrow.dataset`` has fragments of row groups as well. It opens a file of the hub with the usual read-ahead, which fetches megabytes of
-pages beside each small column, and does not name a damaged file; hence :class:`Source`, on ``pyarrow.parquet``.
+``pyarrow.dataset`` has fragments of row groups as well. It opens a file of the hub with the usual
+read-ahead, which fetches megabytes of pages beside each small column, and does not name a damaged
+file; hence :class:`Source`, on ``pyarrow.parquet``.
 """
 
 from __future__ import annotations
@@ -24,9 +27,8 @@ from vdr_helpers.profiles import Profile
 
 COLUMNS = ("id", "query", "image", "negatives", "language")
 PIECE_BYTES = 32 * 2**20  # stored bytes of a row group that are unpacked at once
-BUFFER_BYTES = (
-    8 * 2**20
-)  # stored bytes that are asked for at once: few requests over a network, little memory
+# stored bytes that are asked for at once: few requests over a network, little memory
+BUFFER_BYTES = 8 * 2**20
 # to_parquet alone would keep the paths of image files, not the files.
 HOW_TO_SAVE = (
     'dataset.cast_column("image", datasets.Image()).with_format("arrow")'
@@ -36,7 +38,9 @@ THREADS = 8  # readers of files at once; over a network the waiting counts, not 
 
 
 def check_columns(dataset, expected: Iterable[str] = COLUMNS) -> None:
-    """Raise ``ValueError`` naming the columns that are missing; a dataset with other names would fail much later otherwise."""
+    """Raise ``ValueError`` naming the columns that are missing; a dataset with other names would
+    fail much later otherwise.
+    """
     missing = [name for name in expected if name not in dataset.column_names]
     if missing:
         raise ValueError(
@@ -46,7 +50,9 @@ def check_columns(dataset, expected: Iterable[str] = COLUMNS) -> None:
 
 
 def check_image_columns(source: Source, columns: Iterable[str]) -> None:
-    """Raise ``ValueError`` naming a column of ``source`` that is not stored as ``datasets.Image`` stores images."""
+    """Raise ``ValueError`` naming a column of ``source`` that is not stored as ``datasets.Image``
+    stores images.
+    """
     schema = source.footers[0].schema.to_arrow_schema()
     for name in columns:
         found = schema.field(name).type
@@ -57,7 +63,9 @@ def check_image_columns(source: Source, columns: Iterable[str]) -> None:
 
 
 class RowGroup(NamedTuple):
-    """Which file, which of its row groups, the source row that it starts with, and how many rows it has."""
+    """Which file, which of its row groups, the source row that it starts with, and how many rows it
+    has.
+    """
 
     shard: int
     number: int
@@ -66,10 +74,12 @@ class RowGroup(NamedTuple):
 
 
 class Source:
-    """The parquet files of one split, in order; rows are numbered from 0 over all of them, as ``load_dataset`` numbers them.
+    """The parquet files of one split, in order; rows are numbered from 0 over all of them, as
+    ``load_dataset`` numbers them.
 
-    ``shards``: local paths or ``fsspec`` addresses such as ``hf://datasets/owner/name@commit/en/train-00000-of-00001.parquet``.
-    Opening reads the footers only. Raises ``ValueError`` for a file that is damaged.
+    ``shards``: local paths or ``fsspec`` addresses such as
+    ``hf://datasets/owner/name@commit/en/train-00000-of-00001.parquet``. Opening reads the footers
+    only. Raises ``ValueError`` for a file that is damaged.
     """
 
     def __init__(self, shards: Iterable[str], path: str = "") -> None:
@@ -93,7 +103,9 @@ class Source:
     def bytes_of(
         self, columns: Iterable[str] | None = None, groups: Iterable[int] | None = None
     ) -> int:
-        """Stored bytes of ``columns`` of these row groups (indices into ``groups``), from the footers; ``None``: of all of them."""
+        """Stored bytes of ``columns`` of these row groups (indices into ``groups``), from the
+        footers; ``None``: of all of them.
+        """
         names, size = set(self.column_names if columns is None else columns), 0
         for block in self.groups if groups is None else [self.groups[i] for i in groups]:
             stored = self.footers[block.shard].row_group(block.number)
@@ -106,7 +118,9 @@ class Source:
         return size
 
     def groups_of(self, rows: Iterable[int]) -> dict[int, list[int]]:
-        """``{row group: [source rows in it]}`` in order. Raises ``IndexError`` for a row that is not there."""
+        """``{row group: [source rows in it]}`` in order. Raises ``IndexError`` for a row that is
+        not there.
+        """
         starts, found = [group.first_row for group in self.groups], {}
         for row in sorted(set(rows)):
             if not 0 <= row < self.num_rows:
@@ -115,7 +129,9 @@ class Source:
         return found
 
     def read_columns(self, columns: Iterable[str]):
-        """These columns of every row as a ``datasets.Dataset``; pages stay where they are. ``ValueError`` names a missing column."""
+        """These columns of every row as a ``datasets.Dataset``; pages stay where they are.
+        ``ValueError`` names a missing column.
+        """
         from datasets import Dataset
 
         names = list(columns)
@@ -132,7 +148,9 @@ class Source:
         return Dataset(pyarrow.concat_tables(tables).replace_schema_metadata(None))
 
     def read_rows(self, rows: Iterable[int], columns: Iterable[str]) -> Iterator[dict]:
-        """Chosen source rows as dictionaries in rising order; an image is ``{"bytes", "path"}``, not decoded."""
+        """Chosen source rows as dictionaries in rising order; an image is ``{"bytes", "path"}``,
+        not decoded.
+        """
         for group, wanted in self.groups_of(rows).items():
             for piece in self.read_pieces(group, wanted, columns):
                 yield from piece
@@ -140,7 +158,9 @@ class Source:
     def read_pieces(
         self, group: int, rows: Iterable[int], columns: Iterable[str]
     ) -> Iterator[list[dict]]:
-        """:meth:`read_rows` of one row group, some at a time: it can hold a gigabyte of pages, of which only a piece is in memory."""
+        """:meth:`read_rows` of one row group, some at a time: it can hold a gigabyte of pages, of
+        which only a piece is in memory.
+        """
         block, names = self.groups[group], list(columns)
         check_columns(self, names)
         wanted = sorted({row - block.first_row for row in rows})
@@ -159,23 +179,25 @@ class Source:
                 first += len(batch)
                 if not wanted or first > wanted[-1]:
                     break
-        pyarrow.default_memory_pool().release_unused()  # else the memory of one row group after the other would be kept
+        # else the memory of one row group after the other would be kept
+        pyarrow.default_memory_pool().release_unused()
 
 
 @contextmanager
 def open_parquet(path: str, **settings) -> Iterator[pyarrow.parquet.ParquetFile]:
-    """A parquet file of which only the bytes asked for are fetched; ``settings`` are those of ``ParquetFile``.
+    """A parquet file of which only the bytes asked for are fetched; ``settings`` are those of
+    ``ParquetFile``.
 
-    The usual read-ahead would fetch megabytes of pages beside a column. ``ValueError`` names a damaged file, as pyarrow's error does not.
+    The usual read-ahead would fetch megabytes of pages beside a column. ``ValueError`` names a
+    damaged file, as pyarrow's error does not.
     """
     filesystem, address = url_to_fs(path)
     try:
         with filesystem.open(address, "rb", cache_type="none") as file:
             yield pyarrow.parquet.ParquetFile(file, **settings)
     except (pyarrow.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and (
-            type(error) is not OSError or error.errno
-        ):  # the disk's or the network's own word
+        # the disk's or the network's own word
+        if isinstance(error, OSError) and (type(error) is not OSError or error.errno):
             raise
         name, why = path.rsplit("/", 1)[-1], " ".join(str(error).split())
         raise ValueError(
@@ -191,7 +213,9 @@ def corpus_settings(profile: Profile) -> dict:
 
 
 def source_path(profile: Profile) -> str:
-    """What ``load_dataset`` is given: a hub id, or a folder; a generated dataset is drawn on first use (a minute)."""
+    """What ``load_dataset`` is given: a hub id, or a folder; a generated dataset is drawn on first
+    use (a minute).
+    """
     if profile.corpus is None:
         return profile.dataset_folder or profile.dataset_name
     from tiny_vdr.corpus import build_source
@@ -203,9 +227,11 @@ def source_path(profile: Profile) -> str:
 
 
 def open_source(profile: Profile) -> Source:
-    """The files of the profile's dataset, opened but not read; its ``path`` is what ``load_dataset`` is given.
+    """The files of the profile's dataset, opened but not read; its ``path`` is what
+    ``load_dataset`` is given.
 
-    Raises what :func:`open_files` raises, and ``ValueError`` for a column that is missing or holds no images.
+    Raises what :func:`open_files` raises, and ``ValueError`` for a column that is missing or holds
+    no images.
     """
     source = open_files(source_path(profile), profile.dataset_config, profile.dataset_revision)
     check_columns(source)
@@ -214,10 +240,12 @@ def open_source(profile: Profile) -> Source:
 
 
 def open_files(path: str, config: str, revision: str | None = None) -> Source:
-    """The files that ``load_dataset(path, config, revision=revision, split="train")`` would download, not downloaded.
+    """The files that ``load_dataset(path, config, revision=revision, split="train")`` would
+    download, not downloaded.
 
-    ``path``: a folder or a hub id. Raises ``ValueError`` for an unknown ``config``, or when the split is not made of parquet files;
-    ``datasets`` raises ``ConnectionError`` or ``DatasetNotFoundError`` when the hub does not answer with it.
+    ``path``: a folder or a hub id. Raises ``ValueError`` for an unknown ``config``, or when the
+    split is not made of parquet files; ``datasets`` raises ``ConnectionError`` or
+    ``DatasetNotFoundError`` when the hub does not answer with it.
     """
     from datasets import load_dataset_builder
 

@@ -1,7 +1,8 @@
-"""The splits ``train``, ``eval`` and ``full``: small tables of queries and page files, made by notebook 02 and read by later ones.
+"""The splits ``train``, ``eval`` and ``full``: small tables of queries and page files, made by
+notebook 02 and read by later ones.
 
-``assets/tiny_split.json`` keeps the rows that notebook 02 chooses on ``tiny``, so that a reader who opens a later notebook first
-gets the same splits; ``python -m tools.tiny_split`` writes it.
+``assets/tiny_split.json`` keeps the rows that notebook 02 chooses on ``tiny``, so that a reader who
+opens a later notebook first gets the same splits; ``python -m tools.tiny_split`` writes it.
 """
 
 from __future__ import annotations
@@ -25,21 +26,19 @@ from vdr_helpers.pages import PageStore, fetch_pages
 from vdr_helpers.profiles import MIN_PIXELS, Profile, assets_folder
 from vdr_helpers.source import Source, corpus_settings, open_source
 
-SPLIT_NEGATIVES = {
-    "train": 1,
-    "eval": 4,
-    "full": 4,
-}  # hard negatives per row of each split, as published
+# hard negatives per row of each split, as published
+SPLIT_NEGATIVES = {"train": 1, "eval": 4, "full": 4}
 PUBLISHED = "published"  # profile.split of a dataset that its publisher split
-FOOTER = (
-    2**16
-)  # bytes at the end of a parquet file: where each column lies, how long it is, its extremes
+# bytes at the end of a parquet file: where each column lies, how long it is, its extremes
+FOOTER = 2**16
 # What decides which rows are chosen; the stored choice belongs to these.
 CHOICE = ("dataset", "train_rows", "eval_rows", "negatives_per_train_row", "distinct_eval_pages")
 
 
 def page_store(profile: Profile, source: Source, processor, column: str = "image") -> PageStore:
-    """The pages of this source's column at this size; another source, size or column has another folder."""
+    """The pages of this source's column at this size; another source, size or column has another
+    folder.
+    """
     image = processor.image_processor
     settings = {
         "files": settings_key(
@@ -58,12 +57,16 @@ def page_store(profile: Profile, source: Source, processor, column: str = "image
 
 
 def shard_identity(source: Source, shard: int) -> list:
-    """A parquet file's name and footer, which says where every column lies, how long it is, and its extremes."""
+    """A parquet file's name and footer, which says where every column lies, how long it is, and its
+    extremes.
+    """
     return [source.shards[shard].rsplit("/", 1)[-1], source.footers[shard].to_dict()]
 
 
 def dataset_settings(profile: Profile) -> dict:
-    """Which source: its name, config and revision; for a folder of yours, a hash of its files' names, sizes and footers."""
+    """Which source: its name, config and revision; for a folder of yours, a hash of its files'
+    names, sizes and footers.
+    """
     settings = {
         "name": profile.dataset_name,
         "config": profile.dataset_config,
@@ -88,7 +91,9 @@ def folder_hash(folder: Path) -> str:
 
 
 def split_settings(profile: Profile) -> dict:
-    """What decides the splits: the source, how many rows, which negatives, and the size that pages are presized to."""
+    """What decides the splits: the source, how many rows, which negatives, and the size that pages
+    are presized to.
+    """
     settings = {"dataset": dataset_settings(profile), "split": profile.split}
     settings |= {name: getattr(profile, name) for name in CHOICE[1:]}
     settings["pixels"] = {"smallest": MIN_PIXELS, "largest": profile.max_pixels}
@@ -104,10 +109,11 @@ def splits_folder(profile: Profile) -> Path:
 def save_splits(
     profile: Profile, splits: dict, rows: dict | None = None, dataset: dict | None = None
 ) -> Path:
-    """Keep ``{"train": Dataset, "eval": ..., "full": ...}`` as tables of queries and page files (notebook 02); returns their folder.
+    """Keep ``{"train": Dataset, "eval": ..., "full": ...}`` as tables of queries and page files
+    (notebook 02); returns their folder.
 
-    ``rows``: ``{"train": [[source row, its negatives' rows...]], "eval": ...}``, kept beside them; ``dataset``: its name and commit for
-    the model card, :func:`resolve_revision`'s if left out.
+    ``rows``: ``{"train": [[source row, its negatives' rows...]], "eval": ...}``, kept beside them;
+    ``dataset``: its name and commit for the model card, :func:`resolve_revision`'s if left out.
     """
 
     def relative(name: str, value: str | None) -> str | None:
@@ -128,11 +134,13 @@ def save_splits(
 
 
 def load_split(profile: Profile, split: str):
-    """``(dataset, where it came from)``: ``train``, ``eval`` or ``full`` with columns query, image, negative_0 ...
+    """``(dataset, where it came from)``: ``train``, ``eval`` or ``full`` with columns query, image,
+    negative_0 ...
 
-    Pages are paths of PNG files, ``None`` where a row of ``full`` has fewer negatives. Where the splits of these settings are not there,
-    ``tiny`` as it is shipped gets them from the stored choice of rows (a minute). Else raises ``FileNotFoundError`` when there are none,
-    ``ValueError`` that names what is damaged, and ``ValueError`` for another split.
+    Pages are paths of PNG files, ``None`` where a row of ``full`` has fewer negatives. Where the
+    splits of these settings are not there, ``tiny`` as it is shipped gets them from the stored
+    choice of rows (a minute). Else raises ``FileNotFoundError`` when there are none, ``ValueError``
+    that names what is damaged, and ``ValueError`` for another split.
     """
     if split not in SPLIT_NEGATIVES:
         raise ValueError(f"split must be 'train', 'eval' or 'full', not {split!r}")
@@ -211,7 +219,9 @@ def pages_folders(folder: Path) -> set[str]:
 
 
 def missing_pages(profile: Profile, folder: Path) -> str:
-    """Which of the splits' pages are gone or damaged, such as ``2 of 340 pages are damaged or gone``; else ``""``."""
+    """Which of the splits' pages are gone or damaged, such as ``2 of 340 pages are damaged or
+    gone``; else ``""``.
+    """
     wanted, there = page_files(folder), set()
     for name in pages_folders(folder):
         there |= {f"{name}/{page}.png" for page in PageStore(profile.output_dir / name).sizes}
@@ -227,7 +237,9 @@ def origin_of(profile: Profile, folder: Path) -> str:
 
 
 def stored_choice(profile: Profile) -> dict | None:
-    """``{"train": [[source row, its negatives' rows...]], "eval": ...}`` as shipped, if the profile asks for what was stored."""
+    """``{"train": [[source row, its negatives' rows...]], "eval": ...}`` as shipped, if the profile
+    asks for what was stored.
+    """
     if profile.corpus or profile.split == PUBLISHED:
         return None
     stored = json.loads((assets_folder() / "tiny_split.json").read_text(encoding="utf-8"))
@@ -258,7 +270,8 @@ def build_chosen(profile: Profile, chosen: dict[str, list[list[int]]]) -> None:
 
 
 def build_splits(rows: dict[str, list[tuple[str, list]]]) -> dict:
-    """``{"train": Dataset, "eval": ..., "full": ...}`` with columns query, image, negative_0, ..., as notebook 02 builds them.
+    """``{"train": Dataset, "eval": ..., "full": ...}`` with columns query, image, negative_0, ...,
+    as notebook 02 builds them.
 
     ``rows``: for ``train`` and ``eval``, each row's query and its page files, the positive's first.
     """
@@ -276,7 +289,8 @@ def build_splits(rows: dict[str, list[tuple[str, list]]]) -> dict:
 
 
 def chosen_rows(profile: Profile, split: str) -> list[list[int]] | None:
-    """``[[source row, its negatives' rows...], ...]`` of ``train`` or ``eval``, as notebook 02 chose them.
+    """``[[source row, its negatives' rows...], ...]`` of ``train`` or ``eval``, as notebook 02
+    chose them.
 
     ``None`` for a split by its publisher, and where nobody noted them.
     """
@@ -287,7 +301,8 @@ def chosen_rows(profile: Profile, split: str) -> list[list[int]] | None:
 
 
 def resolve_revision(profile: Profile, role: str) -> dict[str, str]:
-    """``{"name", "revision"}`` of the profile's ``model`` or ``dataset``: the commit on the hub, or where it comes from.
+    """``{"name", "revision"}`` of the profile's ``model`` or ``dataset``: the commit on the hub, or
+    where it comes from.
 
     Never raises: where the hub cannot be asked, ``revision`` says so.
     """

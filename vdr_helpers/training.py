@@ -1,4 +1,6 @@
-"""What notebook 03 trains with beside Sentence Transformers' own parts; appendix a1 derives what makes it faster."""
+"""What notebook 03 trains with beside Sentence Transformers' own parts; appendix a1 derives what
+makes it faster.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,11 @@ from transformers import TrainerCallback
 
 from vdr_helpers import figures
 from vdr_helpers.cache import MANIFEST, atomic_write, settings_key
+
+# notebook 03 has it from here
 from vdr_helpers.models import (
     use_matrix_product as use_matrix_product,
-)  # notebook 03 has it from here
+)
 from vdr_helpers.models import weights_hash
 
 # Training arguments that change what is shown, kept or waited for, but no number of the result.
@@ -26,16 +30,15 @@ NOT_THE_RESULT = (
     "output_dir", "run_name", "report_to", "project", "disable_tqdm", "push_to_hub", "do_eval", "use_cpu",
     "logging_", "log_", "eval_", "save_", "hub_", "dataloader_", "per_device_eval_", "trackio_",
 )  # fmt: skip
-MINI_BATCHES = (
-    "mini_batch_size",
-    "mini_batch_num_tokens",
-)  # how a batch is cut: the gradient does not depend on it
+# how a batch is cut: the gradient does not depend on it
+MINI_BATCHES = ("mini_batch_size", "mini_batch_num_tokens")
 
 
 def add_adapters(model, adapters: Sequence[dict]) -> None:
     """Add LoRA with these arguments of ``peft.LoraConfig`` and keep its matrices in 32 bits.
 
-    PyTorch's gradient scaler, which saves small 16-bit gradients from vanishing, refuses anything less.
+    PyTorch's gradient scaler, which saves small 16-bit gradients from vanishing, refuses anything
+    less.
     """
     from peft import LoraConfig
 
@@ -47,11 +50,14 @@ def add_adapters(model, adapters: Sequence[dict]) -> None:
 
 
 def cosine_at(dims: Sequence[int]) -> dict[str, Callable]:
-    """``score_functions`` with which one ``InformationRetrievalEvaluator`` scores the first numbers of its vectors at several widths.
+    """``score_functions`` with which one ``InformationRetrievalEvaluator`` scores the first numbers
+    of its vectors at several widths.
 
-    Queries and pages are encoded once for all of them. The first of ``dims`` must be the largest: it keeps the name ``"cosine"``, which
-    ``main_score_function`` is given; the others are called ``"cosine-<dim>d"``, as in ``"<name>_cosine-8d_ndcg@10"``. Raises
-    ``ValueError`` when the dimensions are empty or not in falling order, and, when it scores, for one that is wider than the vectors.
+    Queries and pages are encoded once for all of them. The first of ``dims`` must be the largest:
+    it keeps the name ``"cosine"``, which ``main_score_function`` is given; the others are called
+    ``"cosine-<dim>d"``, as in ``"<name>_cosine-8d_ndcg@10"``. Raises ``ValueError`` when the
+    dimensions are empty or not in falling order, and, when it scores, for one that is wider than
+    the vectors.
     """
     if not dims or list(dims) != sorted(set(dims), reverse=True):
         raise ValueError(f"dims must be different numbers, the largest first; got {list(dims)}")
@@ -69,10 +75,11 @@ def cosine_at(dims: Sequence[int]) -> dict[str, Callable]:
 
 
 class LiveCurve(TrainerCallback):
-    """The training curve, redrawn at every evaluation, above a line that says how far the run is and how long it will take.
+    """The training curve, redrawn at every evaluation, above a line that says how far the run is
+    and how long it will take.
 
-    Display ``curve.widget``, or ``curve.message`` for the line alone, then train. ``dim``: a second, shorter width whose NDCG@10 is
-    drawn beside the full one.
+    Display ``curve.widget``, or ``curve.message`` for the line alone, then train. ``dim``: a
+    second, shorter width whose NDCG@10 is drawn beside the full one.
     """
 
     def __init__(self, dim: int | None = None) -> None:
@@ -101,7 +108,9 @@ class LiveCurve(TrainerCallback):
         )
 
     def show(self, log_history: list[dict]) -> None:
-        """Display the whole curve as a figure, with alt text that tells its first and last values."""
+        """Display the whole curve as a figure, with alt text that tells its first and last
+        values.
+        """
         losses, scores = figures.read_log(log_history)
         validation = [entry["eval_loss"] for entry in log_history if "eval_loss" in entry]
         told = [f"Training loss goes from {losses[0][1]:.1f} to {losses[-1][1]:.1f}"]
@@ -120,7 +129,9 @@ class LiveCurve(TrainerCallback):
 
 
 def run_settings(trainer) -> dict:
-    """Everything that decides what a training run ends in, read from the trainer that is about to start."""
+    """Everything that decides what a training run ends in, read from the trainer that is about to
+    start.
+    """
     losses = [
         part for part in (trainer.loss, getattr(trainer.loss, "loss", None)) if part is not None
     ]
@@ -145,10 +156,12 @@ def loss_settings(loss) -> dict:
 
 
 def resume_point(trainer, root: str | Path) -> str | None:
-    """Give the trainer a checkpoint folder of its own, and return its newest whole checkpoint, or ``None``.
+    """Give the trainer a checkpoint folder of its own, and return its newest whole checkpoint, or
+    ``None``.
 
-    For ``trainer.train(resume_from_checkpoint=...)``. The folder ``root/checkpoints-<key>`` belongs to this run alone
-    (:func:`run_settings`), so that a changed run never resumes another one's checkpoints.
+    For ``trainer.train(resume_from_checkpoint=...)``. The folder ``root/checkpoints-<key>`` belongs
+    to this run alone (:func:`run_settings`), so that a changed run never resumes another one's
+    checkpoints.
     """
     settings = run_settings(trainer)
     folder = Path(root) / f"checkpoints-{settings_key(settings)}"
@@ -163,8 +176,8 @@ def resume_point(trainer, root: str | Path) -> str | None:
 def last_checkpoint(folder: str | Path) -> str | None:
     """The newest whole checkpoint in ``folder``, or ``None``.
 
-    ``get_last_checkpoint`` of ``transformers`` takes a half-written one for whole. The Trainer writes ``trainer_state.json`` last, so one
-    where it can be read is whole.
+    ``get_last_checkpoint`` of ``transformers`` takes a half-written one for whole. The Trainer
+    writes ``trainer_state.json`` last, so one where it can be read is whole.
     """
     whole = {}
     for state in Path(folder).glob("checkpoint-*/trainer_state.json"):

@@ -1,8 +1,10 @@
-"""Small ipywidgets for looking around; each stands beside a static figure or table that shows the same thing without a kernel.
+"""Small ipywidgets for looking around; each stands beside a static figure or table that shows the
+same thing without a kernel.
 
-All of them are worked with the keyboard: Tab reaches a control, arrows move a slider, Enter searches. A sentence under the controls says
-what the picture shows, since a widget's picture cannot carry alt text. ``ipywidgets.interact`` would replace the picture by a new output
-at every change, which flickers and which no screen reader tells.
+All of them are worked with the keyboard: Tab reaches a control, arrows move a slider, Enter
+searches. A sentence under the controls says what the picture shows, since a widget's picture cannot
+carry alt text. ``ipywidgets.interact`` would replace the picture by a new output at every change,
+which flickers and which no screen reader tells.
 """
 
 from __future__ import annotations
@@ -19,11 +21,13 @@ def _status(text: str) -> str:
 
 
 def live_box(answer: Callable, *controls, buttons: dict[str, Callable] | None = None):
-    """``controls`` above what ``answer(*their values)`` returns, a figure and a sentence, asked anew whenever one of them changes.
+    """``controls`` above what ``answer(*their values)`` returns, a figure and a sentence, asked
+    anew whenever one of them changes.
 
-    ``buttons``: ``{label: function(*values)}``. A pressed one's sentence takes the place of the sentence above, its figure stands below
-    until a control changes. ``None`` for a figure leaves the pictures as they are. What a function raises later is said as the sentence,
-    because a callback's error is shown to nobody.
+    ``buttons``: ``{label: function(*values)}``. A pressed one's sentence takes the place of the
+    sentence above, its figure stands below until a control changes. ``None`` for a figure leaves
+    the pictures as they are. What a function raises later is said as the sentence, because a
+    callback's error is shown to nobody.
     """
     import ipywidgets
 
@@ -64,9 +68,11 @@ def live_box(answer: Callable, *controls, buttons: dict[str, Callable] | None = 
 
 
 def search_box(search: Callable[[str], tuple[object, str]], query: str):
-    """A text field above what ``search(query)`` returns: a figure of the result and a sentence about it.
+    """A text field above what ``search(query)`` returns: a figure of the result and a sentence
+    about it.
 
-    Enter searches, and so does leaving the field, which is all that pressing the button does. An empty query asks for words.
+    Enter searches, and so does leaving the field, which is all that pressing the button does. An
+    empty query asks for words.
     """
     import ipywidgets
 

@@ -2,8 +2,9 @@
 [--remove]``.
 
 Every cached folder is named ``<stage>-<key of its settings>``. One is in use when the profile, as
-the environment sets it now, leads to that key, or when it was made from splits that are.
-``--remove`` deletes the others: they cost time to make again, and nothing else. It keeps
+the environment sets it now, leads to that key, or when it was made from splits that are. What the
+profile uses without any variable is kept too. ``--remove`` deletes the others: they cost time to
+make again, and nothing else. It keeps
 checkpoints, from which an interrupted training run goes on, results, which are small, what a
 running process may be making, links, and every folder that is not one of the cache. Delete those by
 hand.
@@ -15,11 +16,12 @@ import argparse
 import re
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from vdr_helpers.cache import MANIFEST, damage, read_manifest, settings_key, stage_folder
 from vdr_helpers.models import tuned_folder
-from vdr_helpers.profiles import Profile, load_profile
+from vdr_helpers.profiles import PROFILES, Profile, load_profile
 from vdr_helpers.source import corpus_settings
 from vdr_helpers.splits import pages_folders, split_settings, splits_folder
 
@@ -114,6 +116,19 @@ def is_used(folder: Path, used: set[str], profile: Profile) -> bool:
     return manifest.get("splits") in used or trained_on_these
 
 
+def state_of_each(folders: list[Path], profile: Profile, default: Profile) -> dict[Path, str]:
+    """``in use`` by these settings, ``default`` where only the profile without variables uses the
+    folder, or ``not in use``.
+    """
+    by = {"in use": profile, "default": default}
+    used = {state: used_folders(settings) for state, settings in by.items()}
+    states = {}
+    for folder in folders:
+        found = [state for state in by if is_used(folder, used[state], by[state])]
+        states[folder] = found[0] if found else "not in use"
+    return states
+
+
 def remove(folder: Path) -> str:
     """Delete a folder; returns ``removed``, or why it could not be deleted."""
     try:
@@ -132,14 +147,14 @@ def main(arguments: list[str] | None = None) -> None:
         "--remove", action="store_true", help="delete what these settings do not use"
     )
     is_removing = parser.parse_args(arguments).remove
-    profile = load_profile()
-    used, unused_bytes = used_folders(profile), 0
+    profile, unused_bytes = load_profile(), 0
+    default = replace(PROFILES[profile.name], outputs=profile.outputs)
     # First all answers, then the removal: it must not change what is in use.
-    in_use = {folder: is_used(folder, used, profile) for folder in cached_folders(profile)}
-    for folder in in_use:
-        size, origin, state = size_of(folder), made_from(folder), "in use"
-        if not in_use[folder]:
-            state = remove(folder) if is_removing else "not in use"
+    states = state_of_each(cached_folders(profile), profile, default)
+    for folder, state in states.items():
+        size, origin = size_of(folder), made_from(folder)
+        if state == "not in use":
+            state = remove(folder) if is_removing else state
             unused_bytes += 0 if folder.exists() == is_removing else size
         print(f"{state:<11} {size / 1e6:8.1f} MB  {folder.name:<28} {origin}")
     said = "removed" if is_removing else "not used by these settings; add --remove to delete it"

@@ -16,11 +16,12 @@ from transformers import AutoProcessor
 
 from vdr_helpers.pages import fetch_pages
 from vdr_helpers.profiles import Profile, load_profile
-from vdr_helpers.source import HOW_TO_SAVE, check_columns, open_files
+from vdr_helpers.source import HOW_TO_SAVE, check_columns, is_text, open_files
 from vdr_helpers.splits import (
     PUBLISHED,
     SPLIT_NEGATIVES,
     build_splits,
+    load_split,
     page_store,
     resolve_revision,
     save_splits,
@@ -47,7 +48,7 @@ def prepare_published(profile: Profile, name: str | None = None) -> Counter:
 
     ``name``: a hub id or a folder with the configs ``train`` and ``eval``, each with columns query,
     image, negative_0 ... negative_3. Of ``train`` only the positive and the first negative are
-    fetched. A row whose query is blank or whose page does not open is dropped and counted. Raises
+    fetched. A row whose query is no text, or whose page does not open, is dropped and counted. Raises
     ``ValueError`` where the profile has no such dataset, a column is missing, or a split would be
     empty.
     """
@@ -74,8 +75,8 @@ def prepare_published(profile: Profile, name: str | None = None) -> Counter:
 
 
 def is_usable(query: str | None, pages: list[str | None]) -> bool:
-    """Whether a row has a query that is not blank, and only pages that open."""
-    return bool(query and query.strip()) and None not in pages
+    """Whether a row has a query that is text, and only pages that open."""
+    return is_text(query) and None not in pages
 
 
 def published_dataset(profile: Profile, name: str) -> dict[str, str]:
@@ -92,9 +93,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "name", nargs="?", help="a hub id or a folder; the profile's own if left out"
     )
-    profile = replace(load_profile(), split=PUBLISHED)
-    for kind, count in prepare_published(profile, parser.parse_args(arguments).name).most_common():
+    name = parser.parse_args(arguments).name
+    try:
+        profile = replace(load_profile(), split=PUBLISHED)
+        dropped = prepare_published(profile, name)
+    except (ValueError, OSError) as error:  # a hub that does not answer is an OSError too
+        raise SystemExit(f"tools.prepare: {error}") from error
+    for kind, count in dropped.most_common():
         print(f"{count:>6}  {kind}")
+    for split in ("train", "eval"):
+        print(f"{split}: {len(load_split(profile, split)[0]):,} rows")
     print("train, eval and full are kept: set VDR_SPLIT=published to use them in the notebooks")
 
 

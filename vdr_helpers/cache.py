@@ -32,6 +32,18 @@ def atomic_write(file: Path, content: bytes | str) -> None:
         partial.unlink(missing_ok=True)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder under the outputs, and those above it, unless it is there.
+
+    Raises ``OSError`` that says what to do where it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        what_to_do = "make room there, or set VDR_OUTPUTS to a folder that you can write to"
+        raise OSError(error.errno, f"{error.strerror}: {what_to_do}", str(folder)) from error
+
+
 def partial_of(path: Path) -> Path:
     """What this process writes before it takes the name ``path``: ``<name>.<process
     id>.partial``.
@@ -83,7 +95,7 @@ def replace_folder(
     """
     partial = partial_of(folder)
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    make_folder(partial)
     try:
         make(partial)
         manifest = {"settings": settings, **(notes or {}), "files": file_sizes(partial)}

@@ -17,6 +17,7 @@ from scipy import stats
 from vdr_helpers.cache import (
     atomic_write,
     cached,
+    make_folder,
     read_json,
     read_manifest,
     replace_folder,
@@ -32,6 +33,7 @@ from vdr_helpers.models import (
 )
 from vdr_helpers.pages import show_progress
 from vdr_helpers.profiles import Profile, assets_folder
+from vdr_helpers.source import is_text
 from vdr_helpers.splits import split_settings, splits_folder
 
 CONTROL = "measured/without_matryoshka.safetensors"  # under assets/, for notebook 05
@@ -44,26 +46,44 @@ def retrieval_inputs(eval_dataset) -> tuple[dict, dict, dict, dict]:
 
     As notebook 03 builds them. ``queries``: ``{"q0": text}``; ``corpus``: ``{"q0-positive": page,
     "q0-negative_0": page, ...}``; ``relevant_docs``: ``{"q0": {"q0-positive"}}``;
-    ``hard_negatives``: ``{"q0": {"q0-negative_0", ...}}``. Raises ``ValueError`` for an empty
-    split, an empty query or a split without ``negative_0``.
+    ``hard_negatives``: ``{"q0": {"q0-negative_0", ...}}``. Rows with the same query are one query
+    with several right pages, and none of these is its negative. Raises ``ValueError`` for an empty
+    split, a query that is no text, or a split without ``negative_0``.
     """
     names = [name for name in eval_dataset.column_names if name.startswith("negative_")]
     if not names:
         raise ValueError("this split has no column negative_0: pass the eval split of notebook 02")
     if len(eval_dataset) == 0:
         raise ValueError("the eval split is empty: run notebook 02 with eval_rows of at least 1")
+    right_pages, id_of_query = {}, {}
+    for i, row in enumerate(eval_dataset):
+        check_query(row["query"], i)
+        right_pages.setdefault(row["query"], []).append(row["image"])
     queries, corpus, relevant_docs, hard_negatives = {}, {}, {}, {}
     for i, row in enumerate(eval_dataset):
-        if not row["query"] or not row["query"].strip():
-            raise ValueError(
-                f"row {i} has an empty query: filter it out, an empty query matches nothing"
-            )
-        queries[f"q{i}"], relevant_docs[f"q{i}"] = row["query"], {f"q{i}-positive"}
+        query_id = id_of_query.setdefault(row["query"], f"q{i}")
+        queries[query_id] = row["query"]
         corpus[f"q{i}-positive"] = row["image"]
-        negatives = {f"q{i}-{name}": row[name] for name in names}
+        relevant_docs.setdefault(query_id, set()).add(f"q{i}-positive")
+        wrong = [name for name in names if row[name] not in right_pages[row["query"]]]
+        negatives = {f"q{i}-{name}": row[name] for name in wrong}
         corpus |= negatives
-        hard_negatives[f"q{i}"] = set(negatives)
+        hard_negatives.setdefault(query_id, set()).update(negatives)
     return queries, corpus, relevant_docs, hard_negatives
+
+
+def check_query(query: str | None, row: int) -> None:
+    """Raise ``ValueError`` naming the row of a query that is blank, an address or a file."""
+    if is_text(query):
+        return
+    if not isinstance(query, str) or not query.strip():
+        raise ValueError(
+            f"row {row} has an empty query: filter it out, an empty query matches nothing"
+        )
+    raise ValueError(
+        f"row {row} has an address or a file as its query, {query!r}: filter it out, the library "
+        "would open it as an image"
+    )
 
 
 def ranks(similarities, right_pages, equal_in_front=False):
@@ -83,6 +103,21 @@ def ndcg_at_10(rank):
     """NDCG@10 of each query from the rank of its one right page; `rank` may be an array."""
     rank = numpy.asarray(rank)
     return (rank <= 10) / numpy.log2(1 + rank)
+
+
+def ndcg_per_query(similarities, corpus, relevant_docs):
+    """NDCG@10 of each query that may have several right pages, as the library's evaluator has it.
+
+    `similarities`: a tensor of shape (queries, pages), in the order of `relevant_docs` and
+    `corpus`; returns an array of shape (queries,).
+    """
+    page_ids, scores = list(corpus), []
+    best_ten = similarities.topk(min(10, len(page_ids)), dim=1).indices.tolist()
+    for places, right in zip(best_ten, relevant_docs.values(), strict=True):
+        found_at = [rank for rank, page in enumerate(places, start=1) if page_ids[page] in right]
+        at_best = range(1, len(right) + 1)
+        scores.append(ndcg_at_10(found_at).sum() / ndcg_at_10(at_best).sum())
+    return numpy.array(scores)
 
 
 def interval(values):
@@ -230,7 +265,7 @@ def results_folder(profile: Profile) -> Path:
 def save_results(profile: Profile, name: str, results: dict) -> None:
     """Keep ``results`` as ``<name>.json`` of the base, splits and tuned model at hand."""
     folder = results_folder(profile)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     atomic_write(folder / f"{name}.json", json.dumps(results, indent=1) + "\n")
 
 

@@ -22,7 +22,6 @@ READERS = 3  # row groups that are read at once, if they are small
 # stored bytes of the row groups that are read at once; a larger one is read alone
 BYTES_AT_ONCE = 256 * 2**20
 PROGRESS_PAGES = 1000
-FEWEST_BAD_PAGES = 10  # if that many were read and none opens, the dataset is not what was expected
 LARGEST_PAGE = (
     50_000_000  # pixels; a larger image in a dataset is a mistake or a decompression bomb
 )
@@ -30,10 +29,14 @@ LARGEST_PAGE = (
 PAGE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 
 
+class PageError(ValueError):
+    """Why an image cannot be a page, in words of this course."""
+
+
 def open_page(data: bytes):
     """The decoded RGB page, upright and on white.
 
-    Raises ``ValueError`` with the reason, and nothing else, whatever the bytes are. The size is
+    Raises :class:`PageError` with the reason, and nothing else, whatever the bytes are. The size is
     checked before the pixels are unpacked, and only :data:`PAGE_FORMATS` are tried. A camera's note
     of how the page was held (EXIF) is followed, as ``datasets.Image`` does; what is transparent
     becomes white, as in the model's own image processor.
@@ -45,27 +48,29 @@ def open_page(data: bytes):
             width, height = image.size
             if width * height <= LARGEST_PAGE:
                 return as_rgb(image)
-    except Exception as error:  # a damaged file can raise nearly anything inside a decoder, and must not stop the run
-        raise ValueError(f"does not open ({type(error).__name__})") from error
-    raise ValueError(f"has {width} x {height} pixels, the limit is {LARGEST_PAGE:,}")
+    except PageError:
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything inside a decoder
+        raise PageError(f"does not open ({type(error).__name__})") from error
+    raise PageError(f"has {width} x {height} pixels, the limit is {LARGEST_PAGE:,}")
 
 
 def as_rgb(image):
     """A PIL image of any mode as an upright RGB page on white; 16-bit and float grey levels are
-    scaled to 8 bits.
+    scaled to 8 bits. Raises :class:`PageError` for levels that are none.
     """
     import numpy
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":  # convert("RGB") would clip these at 255
+    if image.mode.startswith(("I", "F")):  # convert("RGB") would clip these at 255
         levels = numpy.asarray(image, dtype=numpy.float64)
-        if not numpy.isfinite(levels).all():
-            raise ValueError("holds levels that are not finite")
-        # Integers up to 65,535, or floats from 0 to 1 or to 255, as scanners and numpy write them.
-        brightest = levels.max()
-        white = 65_535 if brightest > 255 else 255 if brightest > 1 or image.mode != "F" else 1
-        image = Image.fromarray((levels.clip(0, white) * (255 / white)).round().astype(numpy.uint8))
+        low, high = levels.min(), levels.max()
+        if not 0 <= low <= high <= 65_535:
+            raise PageError(f"has grey levels from {low:g} to {high:g}, expected 0 to 65,535")
+        # as scanners and numpy write them: up to 65,535, up to 255, or from 0 to 1
+        white = 65_535 if high > 255 else 255 if high > 1 or image.mode != "F" else 1
+        image = Image.fromarray((levels * (255 / white)).round().astype(numpy.uint8))
     if not image.has_transparency_data:
         return image.convert("RGB")
     paper = Image.new("RGBA", image.size, "white")
@@ -263,7 +268,8 @@ def fetch_chosen(choose: Callable, source: Source, store: PageStore, processor):
     ``fingerprint_of(row)`` is a page's fingerprint, ``None`` where it does not open. One that was
     not fetched yet counts as good and unlike all others; it is fetched, and the choice is made
     again, until it rests on fetched pages alone (notebook 02). Raises ``ValueError`` with the first
-    page's reason where many pages were fetched and none opens, and what :func:`fetch_pages` raises.
+    page's reason where none of the pages that were fetched opens, and what :func:`fetch_pages`
+    raises.
     """
     while True:
         unknown: set[int] = set()
@@ -278,11 +284,12 @@ def fetch_chosen(choose: Callable, source: Source, store: PageStore, processor):
         if not unknown:
             return chosen
         fetch_pages(source, unknown, store, processor)
-        if len(store.problems) >= FEWEST_BAD_PAGES and not store.sizes:
+        if not any(store.fingerprints.values()):
             row = min(store.problems)
             raise ValueError(
-                f"none of the {len(store.problems):,} pages that were read opens; that of row {row} {store.problems[row]}. "
-                f"The images themselves must be in the dataset: save them with {HOW_TO_SAVE}"
+                f"none of the {len(store.problems):,} pages that were read opens; that of row "
+                f"{row} {store.problems[row]}. The images themselves must be in the dataset: save "
+                f"them with {HOW_TO_SAVE}"
             )
 
 

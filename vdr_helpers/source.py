@@ -12,6 +12,7 @@ file; hence :class:`Source`, on ``pyarrow.parquet``.
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +48,16 @@ def check_columns(dataset, expected: Iterable[str] = COLUMNS) -> None:
             f"the dataset has no column {', '.join(missing)}; it has {', '.join(dataset.column_names)}. "
             "Rename yours with dataset.rename_column(old, new)."
         )
+
+
+def is_text(query) -> bool:
+    """Whether a query is text for the model: not missing, not blank, and neither an address nor the
+    name of a file, which Sentence Transformers would fetch or open as an image.
+    """
+    if not isinstance(query, str) or not query.strip():
+        return False
+    address = query.startswith(("http://", "https://", "data:")) and " " not in query.strip()
+    return not address and not os.path.isfile(query)  # noqa: PTH113  Path raises for a long text
 
 
 def check_image_columns(source: Source, columns: Iterable[str]) -> None:

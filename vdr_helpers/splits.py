@@ -17,6 +17,7 @@ from vdr_helpers.cache import (
     MANIFEST,
     atomic_write,
     damage,
+    make_folder,
     read_manifest,
     replace_folder,
     settings_key,
@@ -24,7 +25,7 @@ from vdr_helpers.cache import (
 )
 from vdr_helpers.pages import PageStore, fetch_pages
 from vdr_helpers.profiles import MIN_PIXELS, Profile, assets_folder
-from vdr_helpers.source import Source, corpus_settings, open_source
+from vdr_helpers.source import Source, corpus_settings, is_text, open_source
 
 # hard negatives per row of each split, as published
 SPLIT_NEGATIVES = {"train": 1, "eval": 4, "full": 4}
@@ -49,10 +50,10 @@ def page_store(profile: Profile, source: Source, processor, column: str = "image
         "column": column,
     }
     folder = stage_folder(profile.output_dir, "pages", settings)
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic_write(
-        folder / MANIFEST, json.dumps({"settings": settings, "files": {}}, indent=1) + "\n"
-    )
+    if read_manifest(folder) is None:
+        make_folder(folder)
+        manifest = json.dumps({"settings": settings, "files": {}}, indent=1) + "\n"
+        atomic_write(folder / MANIFEST, manifest)
     return PageStore(folder)
 
 
@@ -114,7 +115,10 @@ def save_splits(
 
     ``rows``: ``{"train": [[source row, its negatives' rows...]], "eval": ...}``, kept beside them;
     ``dataset``: its name and commit for the model card, :func:`resolve_revision`'s if left out.
+    Raises ``ValueError`` for an empty split, and for a query that is blank, an address or a file.
     """
+    for name, split in splits.items():
+        check_queries(name, list(split["query"]))
 
     def relative(name: str, value: str | None) -> str | None:
         if name == "query" or value is None:
@@ -131,6 +135,18 @@ def save_splits(
 
     notes = {"dataset": dataset or resolve_revision(profile, "dataset")}
     return replace_folder(splits_folder(profile), split_settings(profile), write, notes)
+
+
+def check_queries(split: str, queries: list[str]) -> None:
+    """Raise ``ValueError`` where a split is empty or a query would be opened as an image."""
+    if not queries:
+        raise ValueError(f"{split} is empty: no row of the dataset can be used for it")
+    for number, query in enumerate(queries):
+        if not is_text(query):
+            raise ValueError(
+                f"row {number} of {split} has {query!r} as its query: blank, an address or a file. "
+                "Leave such rows out, the library would open an address or a file as an image"
+            )
 
 
 def load_split(profile: Profile, split: str):

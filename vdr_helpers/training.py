@@ -5,6 +5,7 @@ makes it faster.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -32,6 +33,10 @@ NOT_THE_RESULT = (
 )  # fmt: skip
 # how a batch is cut: the gradient does not depend on it
 MINI_BATCHES = ("mini_batch_size", "mini_batch_num_tokens")
+
+
+# the end of a page's path: the folder of a PageStore, the SHA-1 of size and pixels
+PAGE_FILE = re.compile(r"[/\\]pages-[0-9a-f]{10}[/\\][0-9a-f]{40}\.png$")
 
 
 def add_adapters(model, adapters: Sequence[dict]) -> None:
@@ -142,10 +147,22 @@ def run_settings(trainer) -> dict:
             name: value for name, value in arguments.items() if not name.startswith(NOT_THE_RESULT)
         },
         "losses": [loss_settings(loss) for loss in losses],
-        "rows": settings_key({"rows": trainer.train_dataset.to_dict()}),
+        "rows": settings_key({"rows": rows_by_content(trainer.train_dataset)}),
         "start": weights_hash(trainer.model, leave_out="lora_"),
         "trained weights": [name for name, weight in weights if weight.requires_grad],
     }
+
+
+def rows_by_content(dataset) -> dict:
+    """The columns of a dataset, with a page of the course by the name of its file: that is a hash
+    of its pixels, and stays the same where the outputs are moved.
+    """
+
+    def by_name(value):
+        is_page = isinstance(value, str) and PAGE_FILE.search(value)
+        return Path(value).name if is_page else value
+
+    return {name: [by_name(value) for value in dataset[name]] for name in dataset.column_names}
 
 
 def loss_settings(loss) -> dict:

@@ -23,7 +23,7 @@ import hashlib
 import io
 import json
 import os
-import shutil
+import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -47,19 +47,18 @@ LARGEST_PAGE = 50_000_000  # pixels; a larger picture is a mistake or a decompre
 def to_rgb(image):
     """An upright RGB picture on white; 16-bit and float greys, which Pillow clips, are scaled."""
     image = ImageOps.exif_transpose(image)
-    if image.has_transparency_data:
-        paper = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
-    if not image.mode.startswith(("I", "F")):
+    if image.mode.startswith(("I", "F")):
+        levels = numpy.asarray(image, dtype="float64")
+        low, high = levels.min(), levels.max()
+        if not 0 <= low <= high <= 65_535:
+            raise ValueError(f"has grey levels from {low:g} to {high:g}, expected 0 to 65,535")
+        # as scanners and numpy write them: up to 65,535, up to 255, or from 0 to 1
+        white = 65_535 if high > 255 else 255 if high > 1 or image.mode != "F" else 1
+        image = Image.fromarray((levels * (255 / white)).round().astype("uint8"))
+    if not image.has_transparency_data:
         return image.convert("RGB")
-    levels = numpy.asarray(image, dtype="float32")
-    low, high = float(levels.min()), float(levels.max())
-    if not 0 <= low <= high <= 65_535:
-        raise ValueError(f"has grey levels from {low:g} to {high:g}, expected 0 to 65,535 at most")
-    top = 65_535 if image.mode.startswith("I;16") or high > 255 else 255
-    if image.mode == "F" and high <= 1:
-        top = 1
-    return Image.fromarray((levels / top * 255).round().astype("uint8")).convert("RGB")
+    paper = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
 
 
 def open_page(value, folder):
@@ -146,13 +145,13 @@ def is_text(query):
 
 
 def is_wanted(row, language):
-    return is_text(row["query"]) and language in (row["language"], "any")
+    return is_text(row["query"]) and language in (row.get("language"), "any")
 
 
-def choose_negatives(row, count, avoided, row_of_id, key_of, skipped):
-    """The first `count` usable hard negatives of a row, as numbers of rows."""
-    own = key_of(row_of_id[row["id"]])
-    chosen, seen = [], {own}
+def choose_negatives(row, count, avoided, right, row_of_id, key_of, skipped):
+    """The first `count` usable hard negatives of a row, as numbers of rows; `right`: the keys of
+    all pages that answer its query."""
+    chosen, seen = [], set()
     for negative in row["negatives"] or ():
         number = row_of_id.get(negative)
         if len(chosen) == count:
@@ -161,8 +160,8 @@ def choose_negatives(row, count, avoided, row_of_id, key_of, skipped):
             skipped["negative id resolves to nothing"] += 1
         elif key_of(number) is None:
             skipped["negative image does not open"] += 1
-        elif key_of(number) == own:
-            skipped["negative is a copy of its own positive"] += 1
+        elif key_of(number) in right:
+            skipped["negative is a right page of its query"] += 1
         elif key_of(number) in avoided:
             skipped["page already used"] += 1
         elif key_of(number) not in seen:
@@ -174,6 +173,9 @@ def choose_negatives(row, count, avoided, row_of_id, key_of, skipped):
 def choose_rows(texts, key_of, args, skipped):
     """The first usable rows train, the next evaluate: {split: [[row, its negatives...], ...]}."""
     row_of_id = {row["id"]: number for number, row in enumerate(texts)}
+    rows_of_query = {}  # a query of several rows has several right pages
+    for number, row in enumerate(texts):
+        rows_of_query.setdefault(row["query"], []).append(number)
     chosen, taken = {"train": [], "eval": []}, set()
     asked = (n for n, row in enumerate(texts) if is_wanted(row, args.language))
     for split, rows, count in (("train", args.train_rows, 1), ("eval", args.eval_rows, 4)):
@@ -182,12 +184,14 @@ def choose_rows(texts, key_of, args, skipped):
             if key_of(number) is None:
                 skipped["positive image does not open"] += 1
                 continue
-            negatives = choose_negatives(texts[number], count, avoided, row_of_id, key_of, skipped)
-            if len(negatives) < count or key_of(number) in avoided:
+            row = texts[number]
+            right = {key_of(other) for other in rows_of_query[row["query"]]}
+            negatives = choose_negatives(row, count, avoided, right, row_of_id, key_of, skipped)
+            if len(negatives) < count or right & avoided:
                 skipped[f"{split} row without enough usable pages"] += 1
                 continue
             chosen[split].append([number, *negatives])
-            taken |= {key_of(page) for page in chosen[split][-1]}
+            taken |= right | {key_of(page) for page in negatives}
             if len(chosen[split]) == rows:
                 break
     return chosen
@@ -195,7 +199,7 @@ def choose_rows(texts, key_of, args, skipped):
 
 def rows_of_source(args, source, write, skipped):
     """{split: [(query, [key of its page, keys of its negatives...]), ...]} of a raw dataset."""
-    texts = source.select_columns(["id", "query", "negatives", "language"]).to_list()
+    texts = source.remove_columns("image").to_list()
     found, unknown = {}, set()
 
     def key_of(number):  # a page that was not read yet counts as good and unlike all others
@@ -239,7 +243,8 @@ def load_columns(args, config, columns):
     if missing:
         raise ValueError(
             f"{args.dataset} has no column {', '.join(missing)}; found "
-            f"{', '.join(source.column_names)}: rename yours with dataset.rename_column(old, new)"
+            f"{', '.join(source.column_names)}: rename yours with dataset.rename_column(old, new); "
+            "without a column language, set --language any"
         )
     return source.select_columns(columns)
 
@@ -255,10 +260,11 @@ def load_sources(args):
             sources[split] = source.select(range(min(count, len(source))))
         return sources
     config = args.config if args.config in configs or configs != ["default"] else "default"
-    source = load_columns(args, config, ["id", "query", "image", "negatives", "language"])
-    texts = source.select_columns(["query", "language"])
+    language = [] if args.language == "any" else ["language"]
+    source = load_columns(args, config, ["id", "query", "image", "negatives", *language])
+    texts = source.select_columns(["query", *language])
     if not any(is_wanted(row, args.language) for row in texts):
-        found = dict(Counter(row["language"] for row in texts if is_text(row["query"])))
+        found = dict(Counter(row.get("language") for row in texts if is_text(row["query"])))
         raise ValueError(
             f"no query has the language {args.language!r}: set --language; found {found}"
         )
@@ -322,24 +328,8 @@ def write_split(file, rows):
     file.write_text("".join(lines), encoding="utf-8")
 
 
-def main():
-    args = read_arguments()
-    if args.data.exists():
-        raise ValueError(f"{args.data} is there already: name another folder with --data")
-    local = folder(args.dataset) if folder(args.dataset).is_dir() else None
-    settings = {name: value for name, value in vars(args).items() if name != "data"}
-    settings |= {"dataset": local.resolve().name if local else args.dataset, "hub": not local}
-    if Path(args.base_model).is_dir():
-        settings["base_model"] = Path(args.base_model).name  # no path of this machine
-    args.dataset = str(local or args.dataset)
-    size = {"shortest_edge": args.min_pixels, "longest_edge": args.max_pixels}
-    processor = AutoProcessor.from_pretrained(
-        args.base_model, revision=args.base_revision, size=size
-    )
-    sources, skipped = load_sources(args), Counter()
-    partial = args.data.with_name(args.data.name + ".partial")  # renamed when it is whole
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "pages").mkdir(parents=True)
+def write_splits(args, sources, skipped, processor, local, partial):
+    """Write pages and tables into a new folder; returns the number of rows of each split."""
 
     def write(cell):
         return write_page(cell, local or Path(), processor, partial / "pages")
@@ -360,13 +350,36 @@ def main():
     for split, rows in splits.items():
         write_split(partial / f"{split}.jsonl", rows)
         print(f"{split}: {len(rows)} rows")
-    manifest = json.dumps({"settings": settings, "rows": found}, indent=1)
-    (partial / "manifest.json").write_text(manifest, encoding="utf-8")
-    partial.rename(args.data)
+    return found
+
+
+def main():
+    args = read_arguments()
+    if args.data.exists():
+        raise ValueError(f"{args.data} is there already: name another folder with --data")
+    local = folder(args.dataset) if folder(args.dataset).is_dir() else None
+    settings = {name: value for name, value in vars(args).items() if name != "data"}
+    settings |= {"dataset": local.resolve().name if local else args.dataset, "hub": not local}
+    if Path(args.base_model).is_dir():
+        settings["base_model"] = Path(args.base_model).name  # no path of this machine
+    args.dataset = str(local or args.dataset)
+    size = {"shortest_edge": args.min_pixels, "longest_edge": args.max_pixels}
+    processor = AutoProcessor.from_pretrained(
+        args.base_model, revision=args.base_revision, size=size
+    )
+    sources, skipped = load_sources(args), Counter()
+    args.data.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=args.data.parent, prefix=f"{args.data.name}-") as beside:
+        partial = Path(beside, "data")  # takes the name --data when it is whole
+        (partial / "pages").mkdir(parents=True)
+        found = write_splits(args, sources, skipped, processor, local, partial)
+        manifest = json.dumps({"settings": settings, "rows": found}, indent=1)
+        (partial / "manifest.json").write_text(manifest, encoding="utf-8")
+        partial.rename(args.data)
 
 
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:  # a hub that does not answer is an OSError too
         raise SystemExit(f"prepare.py: {error}") from error

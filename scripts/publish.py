@@ -19,6 +19,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -210,22 +211,19 @@ def files_of_card(source, revision):
     return Path(snapshot_download(source, revision=revision, allow_patterns=wanted))
 
 
-def save(model, args, results, widest):
-    """Write the model and its card into the folder --output, whole or not at all."""
+def save(model, args, results, widest, folder):
+    """Write the model and its card into a new folder."""
     tuned = files_of_card(args.finetuned, args.finetuned_revision)
     has_card = (tuned / "README.md").exists()
-    partial = args.output.with_name(args.output.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
     model = merge_adapters(model, args)
-    model.save_pretrained(str(partial), create_model_card=not has_card)
-    readme = tuned / "README.md" if has_card else partial / "README.md"
+    model.save_pretrained(str(folder), create_model_card=not has_card)
+    readme = tuned / "README.md" if has_card else folder / "README.md"
     card = readme.read_text(encoding="utf-8")
     section = scores_section(args.truncate_dim, *results)
     card = finish_card(card, section, args.truncate_dim, widest, args.upload_to or PLACEHOLDER)
-    (partial / "README.md").write_text(card, encoding="utf-8")
+    (folder / "README.md").write_text(card, encoding="utf-8")
     if (tuned / "assets").is_dir():
-        shutil.copytree(tuned / "assets", partial / "assets")
-    partial.rename(args.output)
+        shutil.copytree(tuned / "assets", folder / "assets")
 
 
 def main():
@@ -239,7 +237,10 @@ def main():
     if args.truncate_dim > widest:
         raise ValueError(f"--truncate-dim {args.truncate_dim}, the model has {widest} dimensions")
     results = [load_results(args.results, name, key) for name in ("evaluation", "truncation")]
-    save(model, args, results, widest)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=args.output.parent) as beside:
+        save(model, args, results, widest, Path(beside, "model"))
+        Path(beside, "model").rename(args.output)  # whole or not at all
     shown = len(list(args.output.glob("assets/*")))
     print(f"saved in {args.output}; pages of your data in the card: {shown}")
     found = private_details(args.output)
@@ -262,5 +263,5 @@ def main():
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(f"publish.py: {error}") from error

@@ -15,6 +15,7 @@ import json
 import math
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from sentence_transformers import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
+from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 from sentence_transformers.sentence_transformer.losses import (
     CachedMultipleNegativesRankingLoss,
@@ -43,11 +45,17 @@ def read_settings(data):
     return json.loads((data / "manifest.json").read_text(encoding="utf-8"))["settings"]
 
 
+def is_text(query):
+    """Whether a query is text: not blank, and not what the library would open or fetch."""
+    address = query.startswith(("http://", "https://", "data:")) and " " not in query.strip()
+    return bool(query.strip()) and not address and not os.path.isfile(query)
+
+
 def read_split(data, split):
     """The rows of a split as a Dataset of texts and paths; ValueError names what is amiss."""
     rows = [json.loads(line) for line in (data / f"{split}.jsonl").open(encoding="utf-8")]
     for number, row in enumerate(rows, start=1):
-        if not row["query"].strip() or os.path.isfile(row["query"]):
+        if not is_text(row["query"]):
             raise ValueError(f"line {number} of {split}.jsonl has no text as its query")
         for name in row.keys() - {"query"}:
             page = (data / "pages" / row[name]).resolve()
@@ -60,28 +68,57 @@ def read_split(data, split):
 
 
 def retrieval_inputs(rows):
-    """Queries, corpus and relevant pages; a page of several rows stands once in the corpus."""
-    queries, corpus, relevant_docs = {}, {}, {}
-    for i, row in enumerate(rows):
-        queries[f"q{i}"] = row.pop("query")
-        relevant_docs[f"q{i}"] = {Path(row["image"]).name}
+    """Queries, corpus and relevant pages: a page, and a query, of several rows stands once."""
+    right_pages, corpus = {}, {}
+    for row in rows:
+        right_pages.setdefault(row.pop("query"), set()).add(Path(row["image"]).name)
         corpus |= {Path(page).name: page for page in row.values()}
+    queries = {f"q{i}": query for i, query in enumerate(right_pages)}
+    relevant_docs = {f"q{i}": right for i, right in enumerate(right_pages.values())}
     return queries, corpus, relevant_docs
+
+
+def right_pages_apart(dataset, **settings):
+    """The library's batches without duplicates, where a row counts with all right pages of its
+    query: one that answers it in another row is then no negative in its batch either."""
+    right = {}
+    for row in dataset.select_columns(["query", "image"]):
+        right.setdefault(row["query"], []).append(row["image"])
+    for i in range(max(map(len, right.values()))):
+        rows = zip(dataset["query"], dataset["image"], strict=True)
+        column = [right[query][i] if i < len(right[query]) else page for query, page in rows]
+        dataset = dataset.add_column(f"right page {i}", column)
+    return NoDuplicatesBatchSampler(dataset, **settings)
+
+
+def rows_per_step(rows, options):
+    """The batch size asked for; else 64, or fewer where that makes too few steps, but 8 at least:
+    the other pages of a batch are its negatives."""
+    if options.per_device_train_batch_size:
+        return options.per_device_train_batch_size
+    return max(8, min(64, math.floor(rows * options.num_train_epochs / options.min_steps)))
 
 
 def check_steps(rows, args, minimum):
     """ValueError where so few steps would be made that the model hardly changes."""
     batch = args.train_batch_size * args.world_size
     steps = math.ceil(math.ceil(rows / batch) * args.num_train_epochs)
+    print(f"{rows} rows in batches of {batch}: {steps} steps")
     if steps < minimum:
-        smaller = max(2, math.floor(rows * args.num_train_epochs / minimum))
         epochs = math.ceil(minimum / math.ceil(rows / batch))
         raise ValueError(
             f"{rows} rows in batches of {batch} make {steps} steps, expected at least {minimum}: "
-            f"fewer leave the model almost as it was. Add rows, or set "
-            f"--per-device-train-batch-size {smaller} or --num-train-epochs {epochs}, "
+            f"fewer leave the model almost as it was. Add rows, or set --num-train-epochs {epochs}, "
             f"or go on all the same with --min-steps {steps}"
         )
+
+
+def newest_checkpoint(folder):
+    """The newest checkpoint that is whole: the trainer writes trainer_state.json last."""
+    whole = [file.parent for file in folder.glob("checkpoint-*/trainer_state.json")]
+    if not whole:
+        raise ValueError(f"{folder} holds no whole checkpoint: start without --resume")
+    return str(max(whole, key=lambda checkpoint: int(checkpoint.name.split("-")[1])))
 
 
 def describe(trainer, settings, examples):
@@ -143,7 +180,7 @@ def read_arguments():
     dims = [2048, 1536, 1024, 512, 256, 128, 64]
     option("--matryoshka-dims", type=positive, nargs="+", default=dims, help="default: 2048 ... 64")
     option("--num-train-epochs", type=float, default=1, help="default: 1")
-    option("--per-device-train-batch-size", type=positive, default=64, help="rows; default: 64")
+    option("--per-device-train-batch-size", type=positive, help="default: 64, fewer for few rows")
     option("--learning-rate", type=float, default=2e-5, help="default: 2e-5")
     option("--warmup-steps", type=float, default=0.1, help="below 1, a share; default: 0.1")
     option("--seed", type=int, default=42, help="default: 42")
@@ -166,18 +203,21 @@ def read_arguments():
     return args
 
 
-def training_arguments(options, checkpoints):
+def training_arguments(options, checkpoints, train_dataset):
+    batch_size = rows_per_step(len(train_dataset), options)
+    several = len(set(train_dataset["query"])) < len(train_dataset)
     return SentenceTransformerTrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=options.num_train_epochs,
-        per_device_train_batch_size=options.per_device_train_batch_size,
-        per_device_eval_batch_size=options.per_device_train_batch_size,
+        per_device_train_batch_size=batch_size,
+        per_device_eval_batch_size=batch_size,
         learning_rate=options.learning_rate,
         warmup_steps=options.warmup_steps,
         bf16=options.bf16,
         fp16=options.fp16,
         seed=options.seed,
-        batch_sampler="no_duplicates",  # no page twice in a batch: it would be a false negative
+        # no page twice in a batch: it would be a false negative
+        batch_sampler=right_pages_apart if several else "no_duplicates",
         eval_strategy="steps",
         eval_steps=0.1,
         logging_steps=0.05,
@@ -226,11 +266,12 @@ def main():
         raise ValueError(f"{options.output} is there already: name another folder with --output")
     if checkpoints.exists() and not options.resume:
         raise ValueError(f"{checkpoints} holds a run that was stopped: add --resume, or delete it")
+    checkpoint = newest_checkpoint(checkpoints) if options.resume else None
     settings = read_settings(options.data)
     train_dataset = read_split(options.data, "train")
     eval_dataset = read_split(options.data, "eval")
     eval_dataset = eval_dataset.select(range(min(options.monitor_rows, len(eval_dataset))))
-    args = training_arguments(options, checkpoints)
+    args = training_arguments(options, checkpoints, train_dataset)
     check_steps(len(train_dataset), args, options.min_steps)
 
     model = load_model(options, settings)
@@ -244,8 +285,7 @@ def main():
     evaluator = InformationRetrievalEvaluator(
         queries, corpus, relevant_docs, batch_size=options.encode_batch_size, name="vdr-eval-hard"
     )
-    print(f"{len(train_dataset)} rows to train on, {len(queries)} queries and {len(corpus)} pages")
-
+    print(f"scored while training: {len(queries)} queries, each searches {len(corpus)} pages")
     ndcg = "vdr-eval-hard_cosine_ndcg@10"
     print(f"NDCG@10 before training: {evaluator(model)[ndcg]:.4f}")
 
@@ -260,12 +300,12 @@ def main():
     )
     examples = settings["hub"] if options.card_examples is None else options.card_examples
     describe(trainer, settings, examples)
-    trainer.train(resume_from_checkpoint=options.resume)
+    trainer.train(resume_from_checkpoint=checkpoint)
     print(f"NDCG@10 after {trainer.state.global_step} steps: {evaluator(model)[ndcg]:.4f}")
-    partial = options.output.with_name(options.output.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(str(partial))
-    partial.rename(options.output)  # whole or not at all
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=options.output.parent) as beside:
+        model.save_pretrained(str(Path(beside, "model")))
+        Path(beside, "model").rename(options.output)  # whole or not at all
     shutil.rmtree(checkpoints, ignore_errors=True)
     print(f"saved in {options.output}")
 
@@ -273,5 +313,5 @@ def main():
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(f"train.py: {error}") from error

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy
 import pandas
-import torch
 from scipy.stats import false_discovery_control, permutation_test
 from sentence_transformers import SentenceTransformer, util
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
@@ -29,22 +28,40 @@ DRAWS = 2000  # of the bootstrap
 LIMITS = (0.01, 0.03, 0.10)  # shares of NDCG@10 that one may be willing to lose
 
 
+def is_text(query):
+    """Whether a query is text: not blank, and not what the library would open or fetch."""
+    address = query.startswith(("http://", "https://", "data:")) and " " not in query.strip()
+    return bool(query.strip()) and not address and not os.path.isfile(query)
+
+
 def read_eval(data):
-    """(queries, corpus, relevant pages, settings); a page that several rows name counts once."""
+    """(queries, corpus, relevant pages, settings); the corpus holds each page once.
+
+    Rows with the same query are one query with several right pages. Where documents.py has noted
+    of which file each page is, all pages of the files that eval.jsonl names are searched.
+    """
     if not (data / "manifest.json").exists():
         raise ValueError(f"no manifest.json in {data}: run prepare.py or documents.py to its end")
     settings = json.loads((data / "manifest.json").read_text(encoding="utf-8"))["settings"]
-    queries, corpus, relevant_docs = {}, {}, {}
+    right_pages, pages = {}, {}
     for i, line in enumerate((data / "eval.jsonl").open(encoding="utf-8")):
         row = json.loads(line)
-        queries[f"q{i}"] = row.pop("query")
-        relevant_docs[f"q{i}"] = {row["image"]}
-        corpus |= {name: str(data / "pages" / name) for name in row.values()}
-        if not queries[f"q{i}"].strip() or os.path.isfile(queries[f"q{i}"]):
-            raise ValueError(f"line {i + 1} of eval.jsonl has no query, or a file's name as one")
+        query = row.pop("query")
+        if not is_text(query):
+            raise ValueError(f"line {i + 1} of eval.jsonl has no text as its query: {query!r}")
+        right_pages.setdefault(query, set()).add(row["image"])
+        pages |= dict.fromkeys(row.values())
+    if (data / "pages.jsonl").exists():
+        known = [json.loads(line) for line in (data / "pages.jsonl").open(encoding="utf-8")]
+        files = {page["file"] for page in known if page["image"] in pages}
+        pages |= {page["image"]: None for page in known if page["file"] in files}
+    queries = {f"q{i}": query for i, query in enumerate(right_pages)}
+    relevant_docs = {f"q{i}": right for i, right in enumerate(right_pages.values())}
+    corpus = {name: str(data / "pages" / name) for name in pages}
     missing = [name for name, path in corpus.items() if not Path(path).is_file()]
     if missing or not queries:
         raise ValueError(f"{data}: {len(queries)} queries; pages that are not there: {missing[:3]}")
+    print(f"{len(queries)} queries, each searches {len(corpus)} pages")
     return queries, corpus, relevant_docs, settings
 
 
@@ -67,11 +84,14 @@ def encode(model, queries, corpus, batch_size):
 
 
 def ndcg_per_query(query_embeddings, page_embeddings, right_pages):
-    """NDCG@10 of each query that has one right page: 1 / log2(1 + rank), and 0 below rank 10."""
+    """NDCG@10 of each query; `right_pages`: for each query, the columns of its right pages."""
     similarities = util.cos_sim(query_embeddings, page_embeddings)
-    own = similarities[range(len(right_pages)), right_pages][:, None]
-    ranks = (similarities > own).sum(dim=1) + 1
-    return torch.where(ranks <= 10, 1 / torch.log2(1 + ranks), 0.0).double().numpy()
+    best_ten = similarities.topk(min(10, similarities.shape[1])).indices.tolist()
+    gains, scores = 1 / numpy.log2(numpy.arange(2, 12)), []
+    for places, right in zip(best_ten, right_pages, strict=True):
+        found = [gain for gain, page in zip(gains, places, strict=False) if page in right]
+        scores.append(sum(found) / gains[: len(right)].sum())
+    return numpy.array(scores)
 
 
 def mean_difference(before, after, axis):
@@ -165,14 +185,13 @@ def read_arguments():
 def main():
     args = read_arguments()
     queries, corpus, relevant_docs, settings = read_eval(args.data)
-    print(f"{len(queries)} queries x {len(corpus)} pages")
     size = {"shortest_edge": settings["min_pixels"], "longest_edge": settings["max_pixels"]}
     sources = {
         "base": (args.base_model, args.base_revision),
         "finetuned": (args.finetuned, args.finetuned_revision),
     }
     columns = {name: column for column, name in enumerate(corpus)}
-    right_pages = [columns[page] for pages in relevant_docs.values() for page in pages]
+    right_pages = [{columns[page] for page in pages} for pages in relevant_docs.values()]
 
     metrics, scores = {}, {}
     for name, (source, revision) in sources.items():
@@ -216,5 +235,5 @@ def main():
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(f"truncate.py: {error}") from error

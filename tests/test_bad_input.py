@@ -18,10 +18,12 @@ import pyarrow.parquet
 import pytest
 from cells import prepare
 
+from tools import prepare as tools_prepare
 from vdr_helpers import machine
 from vdr_helpers.pages import PageStore, fetch_chosen
 from vdr_helpers.profiles import load_profile
-from vdr_helpers.source import HOW_TO_SAVE, open_source
+from vdr_helpers.source import HOW_TO_SAVE, is_text, open_source
+from vdr_helpers.splits import build_splits, page_store, save_splits
 
 USAGE = namedtuple("USAGE", "total used free")
 
@@ -275,6 +277,60 @@ def own_dataset(folder, images, image_type, config="en"):
     return dataclasses.replace(load_profile("tiny"), corpus=None, dataset_folder=str(folder))
 
 
+def test_a_query_that_the_library_would_open_is_no_text(tmp_path):
+    (tmp_path / "page.png").touch()
+    texts = ["Which pump?", "https://example.org is what?", "word " * 300, "a\0b", "page.pngs"]
+    assert all(is_text(text) for text in texts)
+    opened = ["https://example.org/a.png", "data:image/png;base64,AAAA", str(tmp_path / "page.png")]
+    assert not any(is_text(text) for text in [*opened, "", " \n", None, 7])
+
+
+@pytest.mark.parametrize("query", ["  ", "https://example.org/a.png", None])
+def test_a_split_with_a_query_that_is_no_text_is_not_kept(tmp_path, query):
+    page = str(tmp_path / "tiny" / "pages" / "page.png")
+    rows = {
+        "train": [("Which?", [page] * 2)],
+        "eval": [("Where?", [page] * 5), (query, [page] * 5)],
+    }
+    profile = dataclasses.replace(load_profile("tiny"), outputs=tmp_path)
+    with pytest.raises(ValueError, match=r"row 1 of eval has .* as its query"):
+        save_splits(profile, build_splits(rows), dataset={})
+    with pytest.raises(ValueError, match="eval is empty"):
+        save_splits(profile, build_splits(rows | {"eval": []}), dataset={})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_outputs_that_cannot_be_written_are_named_with_the_way_out(tmp_path, processor):
+    (tmp_path / "outputs").touch()
+    own = own_dataset(tmp_path / "own", [{"bytes": b"PNG", "path": None}], STORED)
+    profile = dataclasses.replace(own, outputs=tmp_path / "outputs")
+    with pytest.raises(OSError, match="set VDR_OUTPUTS to a folder that you can write to"):
+        page_store(profile, open_source(own), processor)
+
+
+def test_outputs_that_can_only_be_read_are_read(tmp_path, processor, monkeypatch):
+    own = own_dataset(tmp_path / "own", [{"bytes": b"PNG", "path": None}], STORED)
+    profile = dataclasses.replace(own, outputs=tmp_path / "outputs")
+    source = open_source(own)
+    made = page_store(profile, source, processor)
+
+    def refuse(*arguments, **settings):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    assert page_store(profile, source, processor).folder == made.folder
+
+
+def test_the_hub_that_does_not_answer_is_one_line(monkeypatch):
+    def unreachable(*arguments, **settings):
+        raise ConnectionError("Couldn't reach 'owner/name' on the Hub")
+
+    monkeypatch.setattr("tools.prepare.prepare_published", unreachable)
+    with pytest.raises(SystemExit, match=r"tools\.prepare: Couldn't reach 'owner/name'"):
+        tools_prepare.main(["owner/name"])
+
+
 @pytest.mark.parametrize(
     ("images", "image_type", "found"),
     [
@@ -299,6 +355,17 @@ def test_a_dataset_of_paths_is_told_before_all_of_it_is_read(tmp_path, processor
 
     with pytest.raises(ValueError, match=r"none of the 40 pages .* has no image, only a path"):
         fetch_chosen(choose, source, store, processor)
+
+
+def test_a_small_dataset_of_paths_is_told_too(tmp_path, processor):
+    profile = own_dataset(tmp_path / "own", [{"bytes": None, "path": "a.png"}] * 3, STORED)
+    with pytest.raises(ValueError, match=r"none of the 3 pages .* has no image, only a path"):
+        fetch_chosen(
+            lambda fingerprint_of: [fingerprint_of(row) for row in range(3)],
+            open_source(profile),
+            PageStore(tmp_path / "pages"),
+            processor,
+        )
 
 
 def test_how_to_save_images_puts_them_into_the_file(tmp_path):

@@ -23,7 +23,7 @@ from tools import outputs
 from vdr_helpers import evaluation, models, splits
 from vdr_helpers.cache import MANIFEST, cached, damage, read_manifest, replace_folder, stage_folder
 from vdr_helpers.pages import PageStore, open_page
-from vdr_helpers.profiles import load_profile
+from vdr_helpers.profiles import PROFILES, load_profile
 from vdr_helpers.source import open_files, open_source, source_path
 
 pytestmark = pytest.mark.slow
@@ -738,6 +738,15 @@ def removed(profile, monkeypatch):
     monkeypatch.setattr(outputs, "load_profile", lambda: profile)
     outputs.main(["--remove"])
     return before - {path.name for path in profile.output_dir.iterdir()}
+
+
+def test_what_the_default_settings_use_stays_under_other_variables(kept, monkeypatch, capsys):
+    default = dataclasses.replace(PROFILES["tiny"], outputs=kept.outputs)
+    mine, stale = save_model(default), save_model(dataclasses.replace(kept, train_rows=9))
+    (kept.output_dir / "ocr-0123456789").mkdir()  # texts that several settings share
+    assert removed(kept, monkeypatch) == {stale.name}
+    said = capsys.readouterr().out
+    assert any(line.startswith("default ") and mine.name in line for line in said.splitlines())
 
 
 def test_only_folders_of_the_cache_are_ever_removed(kept, tmp_path, monkeypatch):

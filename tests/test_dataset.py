@@ -101,6 +101,33 @@ def test_what_is_transparent_becomes_white_paper_as_the_model_sees_it(processor)
     assert open_page(as_bytes(palette)).getpixel((0, 0)) == (255, 255, 255)
 
 
+def ramp(kind, low, high):
+    return Image.fromarray(np.linspace(low, high, 64 * 64).reshape(64, 64).astype(kind))
+
+
+@pytest.mark.parametrize(
+    ("page", "kind", "expected"),
+    [
+        (ramp("uint16", 0, 65_535), "PNG", (0, 255)),
+        (ramp("uint16", 6_000, 59_000), "PNG", (23, 230)),
+        (ramp("uint16", 0, 255), "PNG", (0, 255)),  # 8-bit levels in 16 bits
+        (ramp("int32", 0, 65_535), "TIFF", (0, 255)),
+        (ramp("float32", 0, 1), "TIFF", (0, 255)),
+        (ramp("float32", 0, 255), "TIFF", (0, 255)),
+        (ramp("uint8", 0, 255).convert("LA"), "PNG", (0, 255)),
+    ],
+)
+def test_grey_levels_of_every_depth_keep_their_steps(page, kind, expected):
+    found = np.asarray(open_page(as_bytes(page, kind)).convert("L"), dtype=int)
+    assert abs(found - np.asarray(ramp("float32", *expected))).max() <= 1
+
+
+@pytest.mark.parametrize("levels", [(0, 1e6), (-5, 100), (np.nan, np.nan)])
+def test_grey_levels_that_are_none_are_named(levels):
+    with pytest.raises(ValueError, match=r"has grey levels from .*, expected 0 to 65,535"):
+        open_page(as_bytes(ramp("float32", *levels), "TIFF"))
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_photographed_page_stands_upright_as_datasets_reads_it(orientation):
     from datasets import Image as ImageFeature

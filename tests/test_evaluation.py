@@ -48,6 +48,46 @@ def test_retrieval_inputs_by_hand():
     }
 
 
+def test_rows_that_share_a_query_are_one_query_with_several_right_pages():
+    shared = eval_split(
+        query=["same", "other", "same"],
+        image=["P0", "P1", "P2"],
+        negative_0=["P2", "P0", "A2"],  # P2 answers the first row's query, P0 not the second's
+        negative_1=["B0", "B1", "B2"],
+    )
+    queries, corpus, relevant, hard_negatives = evaluation.retrieval_inputs(shared)
+    assert queries == {"q0": "same", "q1": "other"}
+    assert relevant == {"q0": {"q0-positive", "q2-positive"}, "q1": {"q1-positive"}}
+    assert hard_negatives["q0"] == {"q0-negative_1", "q2-negative_0", "q2-negative_1"}
+    assert hard_negatives["q1"] == {"q1-negative_0", "q1-negative_1"}
+    assert "q0-negative_0" not in corpus and corpus["q1-negative_0"] == "P0"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 12])
+def test_ndcg_with_several_right_pages_is_the_evaluators(count):
+    generator = torch.Generator().manual_seed(count)
+    names = ["first", "second", *(f"page {i}" for i in range(40))]
+    vectors = {name: torch.randn(8, generator=generator) for name in names}
+    corpus = {name: name for name in names[2:]}
+    relevant = {"q0": {f"page {3 * i}" for i in range(count)}, "q1": {"page 7"}}
+    model = KnownModel(vectors)
+    evaluator = InformationRetrievalEvaluator(
+        {"q0": "first", "q1": "second"}, corpus, relevant, name="x", write_csv=False
+    )
+    similarities = cos_sim(model.encode_query(names[:2]), model.encode_document(names[2:]))
+    found = evaluation.ndcg_per_query(similarities, corpus, relevant)
+    assert found.mean() == pytest.approx(evaluator(model)["x_cosine_ndcg@10"])
+    [rank] = evaluation.ranks(similarities[1:], [7]).tolist()
+    assert found[1] == pytest.approx(evaluation.ndcg_at_10(rank)), "one right page"
+
+
+def test_a_query_that_would_be_opened_as_an_image_is_refused_with_its_row(tmp_path):
+    (tmp_path / "page.png").touch()
+    for query in ("https://example.org/page.png", str(tmp_path / "page.png")):
+        with pytest.raises(ValueError, match="row 1 has an address or a file as its query"):
+            evaluation.retrieval_inputs(eval_split(query=["first", query]))
+
+
 def test_ranks_by_hand():
     similarities = torch.tensor([[0.9, 0.5, 0.5, 0.1], [0.2, 0.3, 0.3, 0.3]])
     assert evaluation.ranks(similarities, [0, 3]).tolist() == [1, 1]

@@ -13,6 +13,8 @@ import runpy
 import shutil
 import subprocess
 import sys
+import time
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,6 +32,8 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer, util
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 from transformers import AutoProcessor
+
+from vdr_helpers.evaluation import ndcg_per_query
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "scripts"
@@ -273,9 +277,7 @@ def test_grey_levels_of_every_depth_keep_their_steps(page, format, tmp_path):
 
 def test_a_float_page_of_other_levels_is_refused(tmp_path):
     ramp("float32", 1e6).save(tmp_path / "page.tiff")
-    with pytest.raises(
-        ValueError, match=r"grey levels from 0 to 1e\+06, expected 0 to 65,535 at most"
-    ):
+    with pytest.raises(ValueError, match=r"grey levels from 0 to 1e\+06, expected 0 to 65,535"):
         part("prepare", "open_page")("page.tiff", tmp_path)
 
 
@@ -408,7 +410,7 @@ def test_a_query_that_is_blank_or_an_address_is_no_query(tmp_path):
 
 def test_whether_a_query_is_text(tmp_path):
     (tmp_path / "page.png").touch()
-    for name in ("prepare", "documents"):
+    for name in ("prepare", "documents", "train", "evaluate", "truncate"):
         is_text = part(name, "is_text")
         texts = [
             "Which pump?",
@@ -449,6 +451,62 @@ def test_what_the_dataset_lacks_is_named(tmp_path):
         and "has no column id, query, negatives, language; found text, image" in done.said
     )
     assert not (tmp_path / "data").exists()
+
+
+def test_a_dataset_without_languages_is_read_when_asked(tmp_path):
+    small_source(tmp_path / "mine", colours())
+    table = pyarrow.parquet.read_table(tmp_path / "mine" / "train.parquet")
+    pyarrow.parquet.write_table(
+        table.drop_columns(["language"]).replace_schema_metadata(None),
+        tmp_path / "mine" / "train.parquet",
+    )
+    done = prepare_small(tmp_path)
+    assert done.status == 1 and "without a column language, set --language any" in done.said
+    assert prepare_small(tmp_path, "--language", "any").status == 0
+
+
+def test_pages_that_answer_one_query_are_not_its_negatives(tmp_path):
+    queries = ["Which?", "Which?", "What is it?", "Where?", "How?", "Who?"]
+    small_source(tmp_path / "mine", colours(), query=queries)
+    done = prepare_small(tmp_path, "--train-rows", 5)
+    assert done.status == 0 and "2 negative is a right page of its query" in done.said, done.said
+    rows = read_lines(tmp_path / "data" / "train.jsonl")
+    right = [row["image"] for row in rows if row["query"] == "Which?"]
+    assert len(right) == 2 and not {rows[0]["negative_0"], rows[1]["negative_0"]} & set(right)
+    assert rows[2]["negative_0"] == right[0], "a negative of another query"
+
+
+def test_a_query_of_train_is_not_evaluated_where_pages_are_kept_apart(tmp_path):
+    queries = ["Which?", "Where?", "Which?", "How?", "Who?", "When?"]
+    ids = [f"page-{i}" for i in range(6)]
+    negatives = [ids[5:], ids[5:], ids, ids, ids, ids]
+    small_source(tmp_path / "mine", colours(), query=queries, negatives=negatives)
+    choose = part("prepare", "choose_rows")
+    texts = Dataset.from_parquet(str(tmp_path / "mine" / "train.parquet")).remove_columns("image")
+    args = SimpleNamespace(train_rows=2, eval_rows=1, language="en", distinct_eval_pages=True)
+    skipped = Counter()
+    found = choose(texts.to_list(), lambda number: number, args, skipped)
+    assert [row[0] for row in found["train"]] == [0, 1] and found["eval"] == []
+    args.distinct_eval_pages = False
+    assert choose(texts.to_list(), lambda number: number, args, skipped)["eval"][0][0] == 2
+
+
+def test_the_hub_that_does_not_answer_is_one_line(tmp_path, monkeypatch):
+    def unreachable(*arguments, **settings):
+        raise ConnectionError("Couldn't reach 'owner/name' on the Hub")
+
+    monkeypatch.setattr("datasets.get_dataset_config_names", unreachable)
+    done = call("prepare", "--dataset", "owner/name", "--base-model", BASE, folder=tmp_path)
+    assert done.status == 1
+    assert done.said.endswith("prepare.py: Couldn't reach 'owner/name' on the Hub")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_the_reader_beside_the_data_stays(tmp_path):
+    (tmp_path / "data.partial").mkdir()
+    small_source(tmp_path / "mine", colours())
+    assert prepare_small(tmp_path).status == 0
+    assert {file.name for file in tmp_path.iterdir()} == {"data", "data.partial", "mine"}
 
 
 def test_a_folder_that_is_there_is_left_alone(made, tmp_path):
@@ -494,13 +552,88 @@ def test_a_dataset_that_is_split_already_keeps_its_split(tmp_path):
 
 
 def test_too_few_steps_are_refused_with_the_way_out(made):
-    done = call("train", "--data", "data", *TRAIN[:-2], "--output", "few", folder=made)
+    few = [*TRAIN[: TRAIN.index("--per-device-train-batch-size")], "--output", "few"]
+    done = call("train", "--data", "data", *few, folder=made)
     assert (
         done.status == 1
         and "24 rows in batches of 8 make 3 steps, expected at least 20" in done.said
     )
-    assert "--per-device-train-batch-size 2" in done.said and "--num-train-epochs 7" in done.said
+    assert "--num-train-epochs 7, or go on all the same with --min-steps 3" in done.said
     assert not (made / "few").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "arguments", "found"),
+    [
+        (10_000, [], 64),
+        (640, [], 32),  # twenty steps
+        (40, [], 8),
+        (40, ["--num-train-epochs", "16"], 32),
+        (40, ["--per-device-train-batch-size", "20"], 20),
+    ],
+)
+def test_a_batch_has_fewer_rows_where_there_are_few(rows, arguments, found, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    options = part("train", "read_arguments")()
+    assert part("train", "rows_per_step")(rows, options) == found
+
+
+def test_no_page_that_answers_a_query_is_its_negative_in_a_batch():
+    rows = [("same", "A", "n0"), ("same", "B", "n1"), ("other", "B", "n2"), ("third", "C", "A")]
+    rows += [(f"q{i}", f"P{i}", f"N{i}") for i in range(12)]
+    dataset = Dataset.from_list(
+        [dict(zip(("query", "image", "negative_0"), row, strict=True)) for row in rows]
+    )
+    right = {query: {page for other, page, _ in rows if other == query} for query, _, _ in rows}
+    apart = part("train", "right_pages_apart")
+    for seed in range(20):
+        batches = apart(
+            dataset,
+            batch_size=4,
+            drop_last=False,
+            generator=torch.Generator().manual_seed(seed),
+            seed=seed,
+        )
+        found = [[rows[i] for i in batch] for batch in batches]
+        assert sorted(row for batch in found for row in batch) == sorted(rows)
+        for batch in found:
+            for query, page, _ in batch:
+                pages = [other for row in batch for other in row[1:]]
+                assert [other for other in pages if other in right[query]] == [page]
+
+
+def test_only_a_whole_checkpoint_is_gone_on_with(tmp_path):
+    newest = part("train", "newest_checkpoint")
+    with pytest.raises(ValueError, match="holds no whole checkpoint: start without --resume"):
+        newest(tmp_path)
+    for step in (9, 10, 11):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    for step in (9, 10):
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").touch()
+    assert newest(tmp_path) == str(tmp_path / "checkpoint-10")
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(made, tmp_path):
+    arguments = ["--data", str(made / "data"), *TRAIN, *FLOAT]
+    command = [sys.executable, "-I", str(SCRIPTS / "train.py"), *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    run = subprocess.Popen(command, cwd=tmp_path, env=environment, **quiet)
+    while not list(tmp_path.glob("*/checkpoint-*/trainer_state.json")):
+        assert run.poll() is None, "it ended before it could be killed"
+        time.sleep(0.05)
+    run.kill()
+    run.wait()
+    assert not (tmp_path / "finetuned").exists()
+    done = call("train", *arguments, "--resume", folder=tmp_path)
+    assert done.status == 0 and "after 3 steps" in done.said, done.said
+    assert not (tmp_path / "finetuned-checkpoints").exists()
+    assert call("train", *arguments, "--output", "whole", folder=tmp_path).status == 0
+    resumed, whole = (
+        load_file(tmp_path / name / "model.safetensors") for name in ("finetuned", "whole")
+    )
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
 
 @pytest.mark.parametrize(("text", "found"), [("none", None), ("None", None), ("5600", 5600)])
@@ -708,6 +841,32 @@ def test_a_length_that_a_model_has_not_is_refused(made):
     assert done.status == 1 and "--dims starts with 512, base has 256 dimensions" in done.said
 
 
+def test_all_pages_of_the_evaluation_files_are_searched(copied):
+    rows = read_lines(copied / "data" / "eval.jsonl")[:2]
+    others = [file.name for file in (copied / "data" / "pages").iterdir()]
+    named = {name for row in rows for column, name in row.items() if column != "query"}
+    unnamed = sorted(set(others) - named)
+    pages = [("eval.pdf", rows[0]["image"]), ("eval.pdf", unnamed[0]), ("train.pdf", unnamed[1])]
+    (copied / "data" / "pages.jsonl").write_text(
+        "".join(json.dumps({"file": file, "image": image}) + "\n" for file, image in pages)
+    )
+    (copied / "data" / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name in ("evaluate", "truncate"):
+        _, corpus, _, _ = part(name, "read_eval")(copied / "data")
+        assert set(corpus) == named | {unnamed[0]}, "the mined pages, and the rest of eval.pdf"
+
+
+@pytest.mark.parametrize("name", ["evaluate", "truncate"])
+def test_ndcg_of_several_right_pages_is_that_of_the_notebooks(name):
+    generator = torch.Generator().manual_seed(0)
+    queries, pages = (torch.randn(rows, 8, generator=generator) for rows in (6, 30))
+    right = [set(range(i, 30, 30 // (i + 1))) for i in range(6)]
+    found = part(name, "ndcg_per_query")(queries, pages, right)
+    corpus = {column: None for column in range(30)}
+    expected = ndcg_per_query(util.cos_sim(queries, pages), corpus, dict(enumerate(right)))
+    assert found == pytest.approx(expected) and 0 < found.mean() < 1
+
+
 def test_a_page_of_several_rows_stands_once_in_the_corpus(copied):
     rows = read_lines(copied / "data" / "eval.jsonl")[:2]
     rows[1]["negative_0"] = rows[0]["image"]
@@ -716,6 +875,12 @@ def test_a_page_of_several_rows_stands_once_in_the_corpus(copied):
         queries, corpus, relevant, settings = part(name, "read_eval")(copied / "data")
         assert (len(queries), len(corpus)) == (2, 9) and relevant["q0"] == {rows[0]["image"]}
         assert settings["max_pixels"] == 40_000
+    rows[1]["query"] = rows[0]["query"]
+    (copied / "data" / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name in ("evaluate", "truncate"):
+        queries, corpus, relevant, _ = part(name, "read_eval")(copied / "data")
+        assert queries == {"q0": rows[0]["query"]} and len(corpus) == 9
+        assert relevant == {"q0": {rows[0]["image"], rows[1]["image"]}}
     Path(corpus[rows[0]["image"]]).unlink()
     with pytest.raises(ValueError, match="pages that are not there"):
         part("evaluate", "read_eval")(copied / "data")

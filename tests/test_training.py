@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from cells import edited_sources
+from datasets import Dataset
 from sentence_transformers.sentence_transformer.losses import (
     CachedMultipleNegativesRankingLoss,
     MatryoshkaLoss,
@@ -138,3 +139,17 @@ def test_the_cached_loss_has_the_gradient_of_the_plain_one(random_model, mini_ba
         model, MatryoshkaLoss(model, MultipleNegativesRankingLoss(model), [256]), pairs
     )
     assert ((single - plain).norm() / plain.norm()).item() > 0.1  # the comparison can fail
+
+
+def test_pages_that_moved_with_their_outputs_are_the_same_rows():
+    name = "0123456789abcdef0123456789abcdef01234567.png"
+
+    def rows(image):
+        columns = {"query": ["Which?"], "image": [image], "negative_0": ["/mine/scan.png"]}
+        return training.rows_by_content(Dataset.from_dict(columns))
+
+    here, there = (f"{root}/tiny/pages-0123456789/{name}" for root in ("/home/ada", "/mnt/disk"))
+    assert rows(here) == rows(there) == rows(here.replace("/", "\\"))
+    assert rows(here) != rows(here.replace(name, f"1{name[1:]}")), "another page"
+    assert rows(here)["negative_0"] == ["/mine/scan.png"], "a name that is no hash of the pixels"
+    assert rows("/one/a.png") != rows("/two/a.png")

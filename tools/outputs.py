@@ -4,10 +4,9 @@
 Every cached folder is named ``<stage>-<key of its settings>``. One is in use when the profile, as
 the environment sets it now, leads to that key, or when it was made from splits that are. What the
 profile uses without any variable is kept too. ``--remove`` deletes the others: they cost time to
-make again, and nothing else. It keeps
-checkpoints, from which an interrupted training run goes on, results, which are small, what a
-running process may be making, links, and every folder that is not one of the cache. Delete those by
-hand.
+make again, and nothing else. It keeps checkpoints, from which an interrupted training run goes on,
+results and texts of an OCR, which are small and serve several settings, what a running process may
+be making, links, and every folder that is not one of the cache. Delete those by hand.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ STAGES = (
     "ocr",
 )
 CACHED = re.compile(rf"({'|'.join(STAGES)})-[0-9a-f]{{10}}(?P<unfinished>\..*partial)?")
-KEPT = ("checkpoints-", "results-")
+KEPT = ("checkpoints-", "results-", "ocr-")
 DAY = 24 * 60 * 60  # seconds; an unfinished folder that is younger may be in the making
 
 

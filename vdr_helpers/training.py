@@ -160,7 +160,7 @@ def rows_by_content(dataset) -> dict:
 
     def by_name(value):
         is_page = isinstance(value, str) and PAGE_FILE.search(value)
-        return Path(value).name if is_page else value
+        return re.split(r"[/\\]", value)[-1] if is_page else value
 
     return {name: [by_name(value) for value in dataset[name]] for name in dataset.column_names}
 

@@ -185,7 +185,7 @@ def choose_rows(texts, key_of, args, skipped):
                 skipped["positive image does not open"] += 1
                 continue
             row = texts[number]
-            right = {key_of(other) for other in rows_of_query[row["query"]]}
+            right = {key_of(other) for other in rows_of_query[row["query"]]} - {None}
             negatives = choose_negatives(row, count, avoided, right, row_of_id, key_of, skipped)
             if len(negatives) < count or right & avoided:
                 skipped[f"{split} row without enough usable pages"] += 1

@@ -152,7 +152,7 @@ def phrases(row):
     for line in lines:
         if match := CAPTION.fullmatch(line) or TABLE_LINE.fullmatch(line):
             found.append(match[1])
-    found = [re.sub(r"^[A-Z]?[\d.]+\s+", "", phrase).strip() for phrase in found]
+    found = [re.sub(r"^(\d+|[A-Z]\.)[\d.]*\s+", "", phrase).strip() for phrase in found]
     title = row["title"].lower()
     return list(dict.fromkeys(x for x in found if x.lower() not in title and is_phrase(x)))
 

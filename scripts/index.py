@@ -90,19 +90,24 @@ def box_on_page(item):
 
 
 def is_damaged(picture):
-    """Whether a picture of a page cannot be decoded to its end."""
+    """Whether a picture of a page cannot be decoded to its end; fax and JBIG2 are not looked into."""
+    filters = picture.get_filters(skip_simple=True)
+    data = bytes(picture.get_data(decode_simple=True))
     try:
         picture.get_bitmap()
-        data = bytes(picture.get_data(decode_simple=True))
-        filters = picture.get_filters(skip_simple=True)
         if filters in (["DCTDecode"], ["JPXDecode"]):
             Image.open(io.BytesIO(data)).load()
-            return False
     except (pypdfium2.PdfiumError, OSError, ValueError):
         return True
+    if filters:
+        return False
+    if picture.get_filters() and data == bytes(picture.get_data()):
+        return True  # what cannot be unpacked is handed on as it is
     width, height = picture.get_px_size()
-    line = math.ceil(width * picture.get_metadata().bits_per_pixel / 8)
-    return not filters and len(data) < line * height
+    told = picture.get_metadata().bits_per_pixel  # 24 for 16 grey bits too, so others are tried
+    bits = [bits for bits in (1, 2, 4, 8, 16, 24, 32, 48, 64) if bits < told]
+    sizes = [math.ceil(width * some / 8) * height for some in (*bits, told)]
+    return len(data) < sizes[-1] and not any(size <= len(data) < size + 100 for size in sizes)
 
 
 def damaged_share(page):

@@ -44,6 +44,8 @@ def read_index(index):
         lines = (index / "pages.jsonl").read_text(encoding="utf-8").splitlines()
         rows = [json.loads(line) for line in lines]
         rows = [row | {"id": f"{row['file']}#{row['page']}"} for row in rows]
+        if not rows:
+            raise ValueError("no pages")
         size = [settings["pages"][name] for name in ("min_pixels", "max_pixels")]
         return {"folder": Path(settings["folder"]), "size": size}, rows
     except (OSError, ValueError, KeyError, TypeError) as error:

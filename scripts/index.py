@@ -21,6 +21,7 @@ import os
 import re
 import statistics
 import unicodedata
+import zipfile
 from collections import defaultdict
 from importlib.metadata import version
 from pathlib import Path
@@ -341,8 +342,8 @@ def write_whole(file, text):
     partial.replace(file)
 
 
-def read_picture(file, pages, ocr):
-    """What read_document finds, for a page picture that prepare.py has made."""
+def read_picture(file, processor, pages, ocr=None):
+    """What read_document finds, for a picture at the model's size that prepare.py has made."""
     picture = Image.open(file).convert("RGB")
     text = clean(ocr(picture)).strip() if ocr else ""
     row = {"page": 1, "image": save_picture(picture, pages), "text": text, "headings": []}
@@ -436,7 +437,7 @@ def load_model(settings):
             model.processor.image_processor.patch_size,
             model.processor.image_processor.merge_size,
         )
-    except OSError as error:
+    except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
             f"{chosen['source']} cannot be loaded: {reason} For text search leave out --model"
@@ -452,8 +453,12 @@ def read_vectors(index):
     """{image: vector} of the pages that are encoded already."""
     if not (index / "vectors.npz").exists():
         return {}
-    with numpy.load(index / "vectors.npz") as kept:
-        return dict(zip(kept["images"].tolist(), kept["vectors"], strict=True))
+    try:
+        with numpy.load(index / "vectors.npz") as kept:
+            return dict(zip(kept["images"].tolist(), kept["vectors"], strict=True))
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        print("vectors.npz is damaged: all pages are encoded again")
+        return {}
 
 
 def write_vectors(index, vectors):

@@ -17,6 +17,7 @@ import os
 import re
 import sys
 import unicodedata
+import zipfile
 from pathlib import Path
 
 import bm25s
@@ -53,7 +54,7 @@ def read_vectors(index, images):
         with numpy.load(index / "vectors.npz") as kept:
             column = {image: i for i, image in enumerate(kept["images"].tolist())}
             return kept["vectors"][[column[image] for image in images]]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(f"{index} has not all page vectors: run index.py again") from error
 
 

@@ -91,7 +91,7 @@ def box_on_page(item):
 
 
 def is_damaged(picture):
-    """Whether a picture of a page cannot be decoded to its end; fax and JBIG2 are not looked into."""
+    """Whether a picture of a page cannot be decoded to its end; not known of fax and JBIG2."""
     filters = picture.get_filters(skip_simple=True)
     data = bytes(picture.get_data(decode_simple=True))
     try:
@@ -267,8 +267,8 @@ BY_PROGRAMS = re.compile(
     r"^microsoft \w+ - |\.(docx?|pptx?|xlsx?|odt|indd|qxd|tex|dvi|pdf)$", re.IGNORECASE
 )
 NO_TITLE = re.compile(
-    r"((untitled|unbenannt|document|dokument|presentation|präsentation|powerpoint[- ]präsentation"
-    r"|powerpoint presentation|slide|folie|book|mappe|workbook|title|titel|no title|scan|print)"
+    r"((untitled|unbenannt|do[ck]ument|presentation|präsentation|powerpoint[- ]präsentation"
+    r"|powerpoint presentation|slide|folie|book|mappe|workbook|tit(el|le)|no title|scan|print)"
     r"[\s_-]*\d*|\W*)",
     re.IGNORECASE,
 )

@@ -1,16 +1,19 @@
-"""Make training data from a folder of PDF files: pages, queries, hard negatives, split by document.
+"""Make training data of an index: queries for its pages, hard negatives, a split by document.
 
-    python documents.py my_pdfs --data my_data --model owner/model
-    python documents.py my_pdfs --query-models                 # without a model that writes queries
+    python index.py my_pdfs --index index --max-pixels 360000
+    python documents.py --index index --data my_data --model owner/model
+    python documents.py --index index --query-models         # without a model that writes queries
 
-Queries come from questions.csv in the folder (columns file, page, query), from headings, captions
-and table lines of the text layer, and from vision-language models. All of them are listed in
-my_data/queries_to_check.csv: write "no" into the column keep, save, and run the same line again.
+Queries come from a table of questions that people asked (columns file, page, query), and two kinds
+are made: headings, captions and table lines of the text layer, and queries of vision-language
+models. All stand in my_data/queries_to_check.csv, with the way they were made: write "no" into the
+column keep, save, and run the same line again. A question with several right pages has a line for
+each. Evaluated are questions of people, if there are any, about files that are not trained on.
 
 Written is what prepare.py writes: pages/<key>.png, train.jsonl, eval.jsonl, manifest.json; beside
 them pages.jsonl, which page of which file each one is. A third of the files is for evaluation.
 
-Needs: pip install "sentence-transformers[image,train]" pandas pypdfium2
+Needs: pip install "sentence-transformers[image,train]" pandas
 """
 
 import argparse
@@ -20,166 +23,33 @@ import io
 import json
 import math
 import os
+import random
 import re
-import statistics
+import shutil
 import unicodedata
 from collections import Counter, defaultdict
 from pathlib import Path
 
 import pandas
-import pypdfium2
 from datasets import Dataset
-from pypdfium2.raw import FPDF_ERR_FORMAT, FPDF_ERR_PASSWORD, FPDF_PAGEOBJ_IMAGE
 from sentence_transformers import SentenceTransformer, util
 from sentence_transformers.util import mine_hard_negatives
-from torchvision.transforms.v2 import functional
 from transformers import AutoModelForImageTextToText, AutoProcessor
-from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
-
-LARGEST_PAGE = 50_000_000  # pixels of a picture inside a page, which is unpacked whole
 
 
-# One PDF file
-
-
-def presize(page, processor):
-    """The RGB page at the size that the processor would make of it: the model sees equal pixels."""
-    settings = processor.image_processor
-    height, width = smart_resize(
-        page.height,
-        page.width,
-        factor=settings.patch_size * settings.merge_size,
-        min_pixels=settings.size["shortest_edge"],
-        max_pixels=settings.size["longest_edge"],
-    )
-    if height * width > settings.size["longest_edge"]:
-        return page  # so thin that no size fits: the processor would shrink it a second time
-    bicubic = functional.InterpolationMode.BICUBIC
-    pixels = functional.pil_to_tensor(page)
-    pixels = functional.resize(pixels, [height, width], interpolation=bicubic, antialias=True)
-    return functional.to_pil_image(pixels)
-
-
-def draw_page(page, processor):
-    """A PDF page as the model sees it, upright. ValueError for one that cannot be drawn."""
-    width, height = page.get_size()  # points, 72 to the inch
-    if not 0 < max(width, height) <= 200 * min(width, height):
-        raise ValueError(f"measures {width:g} x {height:g} points: no page has this shape")
-    pictures = page.get_objects(filter=[FPDF_PAGEOBJ_IMAGE])
-    largest = max((math.prod(picture.get_px_size()) for picture in pictures), default=0)
-    if largest > LARGEST_PAGE:
-        raise ValueError(f"holds a picture of {largest:,} pixels, the limit is {LARGEST_PAGE:,}")
-    scale = math.sqrt(4 * processor.image_processor.size["longest_edge"] / (width * height))
-    return presize(page.render(scale=scale).to_pil().convert("RGB"), processor)
-
-
-def clean(text):
-    """Text without halves of surrogate pairs, which no file and no tokenizer takes."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def read_text(page):
-    """(the text layer of a page, its lines in large type); a scan has none."""
-    layer = page.get_textpage()
-    boxes = [layer.get_rect(i) for i in range(layer.count_rects())]  # left, bottom, right, top
-    if not boxes:
-        return "", []
-    usual = statistics.median(top - bottom for _, bottom, _, top in boxes)
-    large = [box for box in boxes if box[3] - box[1] > 1.3 * usual]
-    lines = [clean(layer.get_text_bounded(*box)).strip() for box in large]
-    return clean(layer.get_text_bounded()).replace("\r\n", "\n"), [line for line in lines if line]
-
-
-def open_document(file):
-    """The PDF file, opened. ValueError with the reason where that cannot be done."""
-    if file.stat().st_size == 0:
-        raise ValueError("is empty: 0 bytes")
+def read_index(index):
+    """(settings, rows of pages, each with an id) of an index; ValueError where it is not whole."""
     try:
-        document = pypdfium2.PdfDocument(file)
-    except pypdfium2.PdfiumError as error:
-        reasons = {
-            FPDF_ERR_PASSWORD: "has a password: save it without one",
-            FPDF_ERR_FORMAT: "is damaged or no PDF file",
-        }
-        reason = reasons.get(error.err_code, "has no page that can be read")
-        raise ValueError(reason) from error
-    document.init_forms()  # or what was filled into a form is neither drawn nor read
-    return document
-
-
-def read_title(document):
-    try:
-        return clean(document.get_metadata_value("Title")).strip()
-    except UnicodeDecodeError:
-        return ""
-
-
-def read_outline(document):
-    """{page: [headings of the outline that point to it]}."""
-    outline = defaultdict(list)
-    for mark in document.get_toc():
-        try:
-            if place := mark.get_dest():
-                outline[place.get_index()].append(clean(mark.get_title()).strip())
-        except UnicodeDecodeError:
-            continue
-    return outline
-
-
-def read_document(file, processor, data):
-    """{"title", "rows", "problems"} of a PDF file; its pages are written into the pages folder."""
-    rows, problems = [], []
-    with open_document(file) as document:
-        title, outline = read_title(document), read_outline(document)
-        for number in range(len(document)):
-            try:
-                page = document[number]
-                picture, (text, large) = draw_page(page, processor), read_text(page)
-                page.close()
-            except (ValueError, pypdfium2.PdfiumError) as error:
-                problems.append(f"page {number + 1} {error}")
-                continue
-            key = hashlib.sha1(str(picture.size).encode() + picture.tobytes()).hexdigest()
-            partial = data / "pages" / f"{key}.partial"
-            picture.save(partial, "PNG", compress_level=1)
-            partial.replace(data / "pages" / f"{key}.png")
-            row = {"page": number + 1, "image": f"{key}.png", "text": text}
-            rows.append(row | {"headings": outline.get(number) or large})
-    with file.open("rb") as content:
-        content.seek(max(0, file.stat().st_size - 1024))
-        if b"%%EOF" not in content.read():
-            problems.append("has no end mark: it may have been cut off")
-    return {"title": title, "rows": rows, "problems": problems}
-
-
-# The folder
-
-
-def read_folder(folder, processor, data):
-    """A row for each page of the folder's PDF files; what happened to a file is printed."""
-    rows, names = [], {}
-    for file in sorted(folder.rglob("*")):
-        if file.suffix.lower() != ".pdf":
-            continue
-        name = unicodedata.normalize("NFC", file.relative_to(folder).as_posix())
-        try:
-            if not file.is_file():
-                raise ValueError("is no file: a folder, or a link to nothing")
-            digest = hashlib.sha256(file.read_bytes()).hexdigest()[:20]
-            if names.setdefault(digest, name) != name:
-                raise ValueError(f"is a copy of {names[digest]}, and left out")
-            found = read_document(file, processor, data)
-        except (ValueError, OSError) as error:
-            print(f"{name} {error}")
-            continue
-        for problem in found["problems"]:
-            print(f"{name} {problem}")
-        title = found["title"] or Path(name).stem
-        place = {"file": name, "title": title}
-        rows += [place | row | {"id": f"{name}#{row['page']}"} for row in found["rows"]]
-    if not rows:
-        raise ValueError(f"no page of a PDF file could be read in {folder}")
-    return rows
+        settings = json.loads((index / "index.json").read_text(encoding="utf-8"))
+        lines = (index / "pages.jsonl").read_text(encoding="utf-8").splitlines()
+        rows = [json.loads(line) for line in lines]
+        rows = [row | {"id": f"{row['file']}#{row['page']}"} for row in rows]
+        if not rows:
+            raise ValueError("no pages")
+        size = [settings["pages"][name] for name in ("min_pixels", "max_pixels")]
+        return {"folder": Path(settings["folder"]), "size": size}, rows
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{index} is no whole index: make it with index.py, or anew") from error
 
 
 # Queries: rows of query, id of the page that answers, and the way they were made
@@ -226,12 +96,13 @@ def is_text(query):
 def queries_from_table(file, pages):
     """Questions of people; a line that names no page, or asks nothing, is named and left out."""
     found = []
-    for line in read_table(file, ("file", "page", "query")) if file.exists() else []:
+    for line in read_table(file, ("file", "page", "query")):
         number = re.fullmatch(r"0*(\d+)(\.0*)?", line["page"].strip())
         name = unicodedata.normalize("NFC", line["file"].strip())
         page = f"{name}#{number[1] if number else line['page']}"
         if page in pages and is_text(line["query"]):
-            found.append({"query": line["query"].strip(), "id": page, "way": "table"})
+            query = " ".join(line["query"].split())
+            found.append({"query": query, "id": page, "way": "table"})
         else:
             what = "asks nothing" if page in pages else f"{page} is no page that was read"
             print(f"line {line['line']} of {file.name} is left out: {what}")
@@ -242,16 +113,50 @@ CAPTION = re.compile(
     r"(?:figure|fig|table|chart|abbildung|tabelle)\W+[\d.]+\W+(.{4,80})", re.IGNORECASE
 )
 TABLE_LINE = re.compile(r"(\w(?:\S*\s+){1,5}?)[\d.,]+(?:\s\S{1,4})?")  # words, a number, a unit
+SAYS_NOTHING = re.compile(  # as a heading, also with a number or a letter behind it
+    r"((table of )?contents|index|preface|foreword|introduction|overview|summary|conclusions?"
+    r"|references?|bibliography|glossary|abstract|description|details|examples?|notes?|remarks?"
+    r"|usage|synopsis|options|arguments|values?|author|authors|version|files|see also|see|about"
+    r"|copyright|licen[sc]e|disclaimer|chapter|part|section|appendix|figure|table|page|revision"
+    r"|history|acknowledge?ments?|inhalt(sverzeichnis)?|einleitung|einführung|überblick|vorwort"
+    r"|zusammenfassung|literatur(verzeichnis)?|anhang|kapitel|abschnitt|teil|seite|impressum"
+    r"|stichwortverzeichnis|beispiele?)(\W*\b[\divxlc]+|\W*\b[a-z])?\W*",
+    re.IGNORECASE,
+)
+
+
+def is_phrase(text):
+    """Whether a line could be searched for: one to eight words, no sentence, code or number."""
+    letters = sum(letter.isalpha() for letter in text)
+    return (
+        len(text.split()) <= 8
+        and letters >= 4
+        and letters > 0.7 * len(text.replace(" ", ""))
+        and text[0].isalpha()
+        and not text[0].islower()
+        and text[-1] not in ",;:=.("
+        and text.count("(") == text.count(")")
+        and not re.search(r"[=<>{}\[\]\\_|]|\. ?\. ?\.|::", text)
+        and not SAYS_NOTHING.fullmatch(text)
+    )
 
 
 def phrases(row):
-    """What a page says of itself: headings, captions and table lines, without their numbers."""
-    found = [re.sub(r"^[\d.]+\s+", "", heading) for heading in row["headings"]]
-    for line in row["text"].splitlines():
-        if match := CAPTION.fullmatch(line.strip()) or TABLE_LINE.fullmatch(line.strip()):
-            found.append(match[1].strip())
+    """What a page says of itself: headings, captions and table lines, without their numbers.
+
+    A table of contents or an index says what other pages answer: it gives none. More than eight
+    headings of a page are no headings.
+    """
+    lines = [line.strip() for line in row["text"].splitlines() if line.strip()]
+    if sum(line[-1].isdigit() for line in lines) > max(8, len(lines) / 2):
+        return []
+    found = list(row["headings"]) if len(row["headings"]) <= 8 else []
+    for line in lines:
+        if match := CAPTION.fullmatch(line) or TABLE_LINE.fullmatch(line):
+            found.append(match[1])
+    found = [re.sub(r"^(\d+|[A-Z]\.)[\d.]*\s+", "", phrase).strip() for phrase in found]
     title = row["title"].lower()
-    return dict.fromkeys(x for x in found if len(x) > 3 and x.lower() not in title)
+    return list(dict.fromkeys(x for x in found if x.lower() not in title and is_phrase(x)))
 
 
 def queries_from_text(rows):
@@ -278,7 +183,8 @@ def read_reply(reply):
     """The two queries of a model's reply, or None where it has no JSON with both."""
     try:
         found = json.loads(reply[reply.index("{") : reply.rindex("}") + 1])
-        pair = {name: clean(str(found[name])).strip() for name in ("general", "specific")}
+        pair = {name: str(found[name]).strip() for name in ("general", "specific")}
+        "".join(pair.values()).encode()  # half a surrogate pair is no text
     except (ValueError, KeyError, TypeError):
         return None
     return pair if all(is_text(query) for query in pair.values()) else None
@@ -308,7 +214,7 @@ def queries_from_model(name, rows, args):
     todo = dict.fromkeys(row["image"] for row in rows if row["image"] not in replies)
     if todo:
         model = AutoModelForImageTextToText.from_pretrained(name, dtype="auto", device_map="auto")
-        processor = AutoProcessor.from_pretrained(name, size=page_size(args))
+        processor = AutoProcessor.from_pretrained(name, size=args.size)
         with file.open("a", encoding="utf-8") as lines:
             for image in todo:
                 replies[image] = ask_model(args.data / "pages" / image, model, processor)
@@ -338,16 +244,22 @@ def findable(candidates, rows, model, paths, batch_size):
 
 
 def checked(queries, file):
-    """The queries that nobody marked with "no" in the table, which is written anew."""
-    fresh = pandas.DataFrame(queries, columns=["query", "id", "way"])
-    fresh = fresh.drop_duplicates(["query", "id"]).assign(keep="yes")
-    if file.exists():
-        marks = read_table(file, ("query", "id", "keep"))
-        marked = {(line["query"], line["id"]): line["keep"] for line in marks}
-        pairs = zip(fresh["query"], fresh["id"], strict=True)
-        fresh["keep"] = [marked.get(pair, "yes") for pair in pairs]
-    fresh.to_csv(file, index=False, encoding="utf-8-sig")
-    return fresh[fresh["keep"].str.strip().str.lower() != "no"].drop(columns="keep")
+    """The queries that nobody marked with "no" in the table, which is brought up to date.
+
+    A mark stays in the table when its query is not made this time.
+    """
+    columns = ["query", "id", "way", "keep"]
+    fresh = pandas.DataFrame(queries, columns=columns[:3]).drop_duplicates(["query", "id"])
+    marks = read_table(file, columns) if file.exists() else []
+    marked = {(x["query"], x["id"]): x for x in marks if x["keep"].strip().lower() == "no"}
+    pairs = list(zip(fresh["query"], fresh["id"], strict=True))
+    fresh["keep"] = ["no" if pair in marked else "yes" for pair in pairs]
+    rest = [marked[pair] for pair in marked.keys() - set(pairs)]
+    partial = file.with_name(file.name + ".partial")
+    table = pandas.concat([fresh, pandas.DataFrame(rest, columns=columns)])
+    table.to_csv(partial, index=False, encoding="utf-8-sig")
+    partial.replace(file)
+    return fresh[fresh["keep"] == "yes"].drop(columns="keep")
 
 
 # The split and the hard negatives
@@ -361,36 +273,44 @@ def side_of(file, eval_files):
 
 
 def split_by_file(rows, kept, eval_files):
-    """{"train", "eval": table of query, id, way, image}: no file, and no page, stands in both."""
+    """{"train", "eval": table of query, id, way, image}, and {"train", "eval": images to search}.
+
+    No file and no page stands in both; a query with a page that does is left out whole.
+    """
     if unknown := set(eval_files) - {row["file"] for row in rows}:
         raise ValueError(f"--eval-files names what was not read: {', '.join(sorted(unknown))}")
-    sides = defaultdict(set)
+    sides, corpus = defaultdict(set), defaultdict(dict)
     for row in rows:
         sides[row["image"]].add(side_of(row["file"], eval_files))
+    for row in rows:
+        if len(sides[row["image"]]) == 1:
+            corpus[side_of(row["file"], eval_files)][row["image"]] = row["file"]
     page_of = {row["id"]: row for row in rows}
     table = kept.assign(image=[page_of[page]["image"] for page in kept["id"]])
-    table["side"] = [side_of(page_of[page]["file"], eval_files) for page in table["id"]]
-    table = table[[len(sides[image]) == 1 for image in table["image"]]]
+    table["side"] = ["/".join(sorted(sides[image])) for image in table["image"]]
+    for query in sorted(set(table["query"][table["side"] == "eval/train"])):
+        print(f"left out, its page stands in files of both sides: {query}")
+        table = table[table["query"] != query]
+    asked = set(table["query"][table["side"] == "eval"])
+    again = (table["side"] == "train") & table["query"].isin(asked)
+    print(f"{again.sum()} training queries are left out: they are evaluated, on other pages")
+    table = table[~again]
     split = {side: table[table["side"] == side] for side in ("train", "eval")}
     by_people = split["eval"][split["eval"]["way"] == "table"]
     split["eval"] = by_people if len(by_people) else split["eval"]
-    answers = split["eval"].groupby("query")["image"].transform("nunique")
-    for query in sorted(set(split["eval"]["query"][answers > 1])):
-        print(f"not evaluated, several pages answer it: {query}")
-    split["eval"] = split["eval"][answers == 1].drop_duplicates("query")
     for side, some in split.items():
         files = {page_of[page]["file"] for page in some["id"]}
-        print(f"{side}: {len(some)} queries about {len(files)} files")
+        print(f"{side}: {some['query'].nunique()} queries about {len(files)} files")
         if not len(some):
             raise ValueError(f"no query for {side}: add files or questions, or name --eval-files")
-    return split
+    return split, corpus
 
 
 def mine(table, corpus, model, args, **rules):
-    """What mine_hard_negatives finds for a table of queries, however deep it has to look."""
+    """What mine_hard_negatives finds, however deep it has to look; no right page of a query is."""
     pages = args.data / "pages"
     pairs = {"query": list(table["query"]), "image": [str(pages / x) for x in table["image"]]}
-    return mine_hard_negatives(
+    mined = mine_hard_negatives(
         Dataset.from_dict(pairs),
         model,
         corpus=[str(pages / image) for image in corpus],
@@ -399,47 +319,61 @@ def mine(table, corpus, model, args, **rules):
         verbose=False,
         **rules,
     )
-
-
-def mine_train(table, corpus, rows, model, args):
-    """Rows of query, image and negative_0, one a page: the most similar page of another file."""
-    order = table["way"].map({"table": 0, "text layer": 2}).fillna(1)  # a model's stand between
-    table = table.loc[order.sort_values(kind="stable").index].groupby("id", sort=False).head(1)
-    files_of = defaultdict(set)
-    for row in rows:
-        files_of[row["image"]].add(row["file"])
-    found, rules = {}, {"relative_margin": args.relative_margin}
-    rules["num_negatives"] = min(50, len(corpus) - 1)
-    for row in mine(table, corpus, model, args, **rules):
-        image, negative = Path(row["image"]).name, Path(row["negative"]).name
-        if not files_of[image] & files_of[negative]:
-            found.setdefault((row["query"], image), negative)
-    print(f"{len(found)} of {len(table)} pages have a hard negative; the others are left out")
-    if not found:
-        raise ValueError(
-            "no page has a hard negative, a page of another file that is safely less similar to "
-            "the query: add PDF files, or set --relative-margin 0, or another --model"
-        )
     return [
-        {"query": query, "image": image, "negative_0": negative}
-        for (query, image), negative in found.items()
+        {name: text if name == "query" else Path(text).name for name, text in row.items()}
+        for row in mined
     ]
 
 
+def mine_train(table, corpus, rows, model, args):
+    """Rows of query, image and negative_0: the most similar page of another file.
+
+    A page has one query, of people before a model's before the text layer, or all that people
+    asked. Where nothing is safely less similar, the negative is a page of another file by chance.
+    """
+    files_of = defaultdict(set)
+    for row in rows:
+        files_of[row["image"]].add(row["file"])
+    if len(set().union(*(files_of[image] for image in corpus))) < 2:
+        raise ValueError("one file to train on, and a hard negative is of another: add PDF files")
+    right = table.groupby("query")["image"].agg(set)
+    rules = {"relative_margin": args.relative_margin, "num_negatives": min(50, len(corpus) - 1)}
+    mined = defaultdict(list)
+    for row in mine(table, corpus, model, args, **rules):
+        mined[row["query"], row["image"]].append(row["negative"])
+
+    order = table["way"].map({"table": 0, "text layer": 2}).fillna(1)  # a model's stand between
+    table = table.loc[order.sort_values(kind="stable").index]
+    table = table[(table["way"] == "table") | ~table.duplicated("image")]
+    found, by_chance, chance = [], 0, random.Random(0)
+    for query, image in zip(table["query"], table["image"], strict=True):
+        own = set().union(*(files_of[page] for page in right[query]))
+        others = [page for page in mined[query, image] if not files_of[page] & own]
+        if not others:
+            others = [page for page in corpus if not files_of[page] & own]
+            chance.shuffle(others)
+            by_chance += 1
+        if not others:
+            raise ValueError(f"every file to train on answers {query!r}: add PDF files")
+        found.append({"query": query, "image": image, "negative_0": others[0]})
+    print(f"{by_chance} of {len(found)} rows have a negative by chance, the others a hard one")
+    return found
+
+
 def mine_eval(table, corpus, model, args):
-    """Rows of query, image and negative_0 to negative_3: the four most similar other pages."""
-    if len(corpus) < 5:
+    """Rows of query, image and negative_0 to negative_3: the four most similar other pages.
+
+    A query with several right pages has a row for each, which evaluate.py takes together.
+    """
+    needed = 4 + table.groupby("query")["image"].nunique().max()
+    if len(corpus) < needed:
         raise ValueError(
-            f"the files for evaluation have {len(corpus)} different pages, expected 5 at least: "
-            "add PDF files, or name longer ones with --eval-files"
+            f"the files for evaluation have {len(corpus)} different pages, expected {needed} at "
+            "least: add PDF files, or name longer ones with --eval-files"
         )
-    rows = []
-    for row in mine(table, corpus, model, args, num_negatives=4, output_format="n-tuple"):
-        names = {"image": row["image"]}
-        names |= {f"negative_{i}": row[f"negative_{i + 1}"] for i in range(4)}
-        names = {column: Path(path).name for column, path in names.items()}
-        rows.append({"query": row["query"]} | names)
-    return rows
+    mined = mine(table, corpus, model, args, num_negatives=4, output_format="n-tuple")
+    names = {f"negative_{i + 1}": f"negative_{i}" for i in range(4)}
+    return [{names.get(name, name): value for name, value in row.items()} for row in mined]
 
 
 # The command
@@ -469,7 +403,8 @@ def read_arguments():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     option = parser.add_argument
-    option("folder", type=folder, help="PDF files, in folders below it too, and questions.csv")
+    option("--index", type=folder, default="index", help="of index.py; default: index")
+    option("--questions", type=folder, help="default: questions.csv beside the PDF files, if any")
     option("--data", type=folder, default="data", help="what is written; default: data")
     model = "tomaarsen/Qwen3-VL-Embedding-2B-vdr"
     option("--model", type=model_source, default=model, help="mines hard negatives; train from it")
@@ -479,17 +414,10 @@ def read_arguments():
     option("--query-models", type=model_source, nargs="*", default=writers, help="write queries")
     option("--eval-files", nargs="+", default=[], help="default: a third, by the hash of the name")
     option("--relative-margin", type=float, default=0.05, help="of a hard negative; default: 0.05")
-    option("--max-pixels", type=positive, default=360_000, help="per page; default: 360000")
-    option("--min-pixels", type=positive, default=4_096, help="per page; default: 4096")
     option("--encode-batch-size", type=positive, default=16, help="default: 16")
     args = parser.parse_args()
-    if not args.folder.is_dir():
-        parser.error(f"expected a folder of PDF files, found {args.folder}")
+    args.eval_files = [unicodedata.normalize("NFC", name) for name in args.eval_files]
     return args
-
-
-def page_size(args):
-    return {"shortest_edge": args.min_pixels, "longest_edge": args.max_pixels}
 
 
 def open_data(data, settings):
@@ -504,14 +432,28 @@ def open_data(data, settings):
     (data / "manifest.json").unlink(missing_ok=True)  # until everything is whole again
 
 
+def copy_pages(rows, index, data):
+    """The pictures of the index, into the data: links to the same file where the disk has them."""
+    images = {row["image"] for row in rows}
+    for file in (data / "pages").iterdir():
+        if file.name not in images:
+            file.unlink()  # of a file that is gone
+    for image in images - {file.name for file in (data / "pages").iterdir()}:
+        try:
+            os.link(index / "pages" / image, data / "pages" / image)
+        except OSError:
+            shutil.copyfile(index / "pages" / image, data / "pages" / image)
+
+
 def write_lines(file, rows):
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def all_queries(args, rows, model):
     """The table of queries of all three ways that nobody has marked with "no"."""
-    queries = queries_from_table(args.folder / "questions.csv", {row["id"] for row in rows})
-    queries += queries_from_text(rows)
+    queries = queries_from_text(rows)
+    if args.questions:
+        queries = queries_from_table(args.questions, {row["id"] for row in rows}) + queries
     candidates = []
     for name in args.query_models:
         candidates += queries_from_model(name, rows, args)
@@ -524,30 +466,29 @@ def all_queries(args, rows, model):
 
 def main():
     args = read_arguments()
-    settings = {"dataset": args.folder.resolve().name, "hub": False}
-    settings |= {"min_pixels": args.min_pixels, "max_pixels": args.max_pixels}
+    there, rows = read_index(args.index)
+    if not args.questions and (there["folder"] / "questions.csv").exists():
+        args.questions = there["folder"] / "questions.csv"
+    least, most = there["size"]
+    args.size = {"shortest_edge": least, "longest_edge": most}
+    settings = {"dataset": there["folder"].name, "hub": False}
+    settings |= {"min_pixels": least, "max_pixels": most}
     open_data(args.data, settings)
     model = SentenceTransformer(
         args.model,
         revision=args.revision,
         model_kwargs={"dtype": args.dtype},
-        processor_kwargs={"size": page_size(args)},
+        processor_kwargs={"size": args.size},
     )
     model.truncate_dim = None
-    rows = read_folder(args.folder, model.processor, args.data)
+    copy_pages(rows, args.index, args.data)
     write_lines(args.data / "pages.jsonl", rows)
-    for file in (args.data / "pages").iterdir():
-        if not any(file.name == row["image"] for row in rows):
-            file.unlink()  # of a file that is gone
     print(f"{len(rows)} pages of {len({row['file'] for row in rows})} files")
 
-    split = split_by_file(rows, all_queries(args, rows, model), args.eval_files)
-    corpus = {side: {} for side in split}
-    for row in rows:
-        corpus[side_of(row["file"], args.eval_files)][row["image"]] = row
+    split, corpus = split_by_file(rows, all_queries(args, rows, model), args.eval_files)
     made = {
-        "eval": mine_eval(split["eval"], list(corpus["eval"]), model, args),
-        "train": mine_train(split["train"], list(corpus["train"]), rows, model, args),
+        "eval": mine_eval(split["eval"], corpus["eval"], model, args),
+        "train": mine_train(split["train"], corpus["train"], rows, model, args),
     }
     for side, some in made.items():
         write_lines(args.data / f"{side}.jsonl", some)

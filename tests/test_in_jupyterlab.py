@@ -272,7 +272,7 @@ def test_notebook_00_answers_a_question_and_an_exercise(lab):
     notebook.press(Keys.ENTER)
     notebook.write(source.replace("...", '"rehearsal"'))
     notebook.run(exercise)
-    notebook.wait(lambda: "Exercise 0.1 · right" in notebook.output(exercise).text)
+    notebook.wait(lambda: "Exercise 0.3 · right" in notebook.output(exercise).text)
 
     notebook.run(box)
     # by the cell above, without a widget
@@ -318,7 +318,7 @@ def test_notebook_02_shows_one_row_after_the_other(lab):
 def test_notebook_03_draws_its_curve_while_it_trains(lab):
     usual = "batch_size = profile.per_device_train_batch_size"
     notebook = OpenNotebook(lab, "03", (usual, "batch_size = 8"))
-    curve, experiment = "03-22b", "03-24"
+    curve, experiment = "03-22f", "03-24"
     notebook.browser.execute_script(DRAWN + WATCH)
     notebook.run(experiment)
     assert "trained to step 3 of 3" in notebook.output(experiment).text

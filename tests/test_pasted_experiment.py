@@ -72,6 +72,7 @@ def pasted(random_model, experiment, tmp_path):
     """``(what the run left, weights before, weights after)`` of the cell in a Python of its own."""
     random_model.save_pretrained(str(tmp_path / "base"), create_model_card=False)
     values = {
+        "output_dir": str(tmp_path / "checkpoints"),
         "model_name": str(tmp_path / "base"),
         "loading": {"model_kwargs": {"dtype": "float32"}},
         "train_file": write_rows(tmp_path, "train", ROWS, 1),
@@ -142,6 +143,7 @@ def test_on_full_its_arguments_are_the_published_ones(experiment, monkeypatch):
     ]
     space = {
         "SentenceTransformerTrainingArguments": SentenceTransformerTrainingArguments,
+        "output_dir": "not printed on the card",
         "batch_size": full.per_device_train_batch_size,
         "run_settings": {},
     }

@@ -128,6 +128,7 @@ def execute(notebook_file: Path, output_dir: Path) -> Result:
             cell.outputs, cell.execution_count = [], None
     client = NotebookClient(
         notebook, timeout=None, resources={"metadata": {"path": str(notebook_file.parent)}}
+        coalesce_streams=True,  # what a cell prints in pieces is one output
     )
     client.kernel_manager_class = kernel_manager_class()
     environment = {

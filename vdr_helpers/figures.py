@@ -306,3 +306,53 @@ def draw_widths(axis, curves: dict, bands: dict, is_published: bool) -> None:
     axis.set_xticks(widths, [f"{width:,}" for width in widths], rotation=45)
     axis.minorticks_off()
     axis.set_xlabel("dimensions kept")
+
+
+def score_list(labels, scores, half_widths, colours, measured: float | None = None):
+    """A score per label with its interval, a line each, best on top (notebook 04).
+
+    The four sequences have one entry per label, in rising order of ``scores``; the intervals are
+    ``scores`` plus and minus ``half_widths``. ``measured``: a score of your own,
+    drawn as a vertical line.
+    """
+    figure, axis = new_figure(height=4.8)
+    lows, highs = scores - half_widths, scores + half_widths
+    axis.hlines(labels, lows, highs, color=PUBLISHED, linestyle="--")
+    axis.scatter(scores, labels, s=45, color=colours, edgecolor=PUBLISHED, zorder=3)
+    if measured:
+        axis.axvline(measured, color=TUNED)
+        label_points(axis, [("measured here", [(measured, 0)], TUNED)])
+    axis.set(xlabel="NDCG@10", xlim=(0.25, 1))
+    axis.set_title("published; dashed: a 95 % interval is at most this wide", fontsize=9)
+    return figure
+
+
+def precision_curves(grid, published: dict):
+    """NDCG@10 against the bytes of a page, a panel for base and one for tuned (notebook 07).
+
+    ``grid``: a table with the columns model, precision, bytes, NDCG@10, low and high (the ends of
+    the shaded interval). ``published``: ``{"base": [(bytes, NDCG@10), ...], "tuned": ...}``, drawn
+    dashed and grey.
+    """
+    looks = {"float32": ("o", "-"), "int8": ("s", "--"), "binary": ("^", ":")}
+    figure, axes = new_figure(1, 2, height=3.8, sharey=True)
+    for axis, (model, colour) in zip(axes, (("base", BASE), ("tuned", TUNED)), strict=True):
+        labels = []
+        for precision, (marker, line) in looks.items():
+            part = grid[(grid["model"] == model) & (grid["precision"] == precision)]
+            band = part["bytes"], part["low"], part["high"]
+            axis.fill_between(*band, color=colour, alpha=0.15, lw=0)
+            look = {"color": colour, "marker": marker, "linestyle": line, "markersize": 5}
+            axis.plot(part["bytes"], part["NDCG@10"], **look)
+            points = part[["bytes", "NDCG@10"]].values.tolist()
+            labels.append((precision, points, LETTERS[colour]))
+        sizes, scores = zip(*published[model], strict=True)
+        axis.plot(sizes, scores, color=PUBLISHED, linestyle="--", marker=".")
+        labels.append(("published, float32", published[model], PUBLISHED))
+        axis.set_xscale("log", base=2)
+        axis.set_xticks([1, 8, 64, 512, 4096])
+        axis.xaxis.set_major_formatter("{x:,.0f}")
+        axis.set(title=model, xlabel="bytes a page (log scale)")
+        label_points(axis, labels)
+    axes[0].set_ylabel("NDCG@10")
+    return figure

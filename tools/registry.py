@@ -26,7 +26,7 @@ class ListedModel:
     ndcg_at_10: float  # published, not measured by this project
     revision: str | None  # what is loaded from the hub: a commit, or the name of a pull request
     revision_source: str | None  # a key of "revision_sources" in models.json
-    dimension: int  # numbers per embedding
+    dimension: int  # dimensions of an embedding
     kwargs: (
         dict  # for SentenceTransformer(...): what the published row needs beyond the saved settings
     )

@@ -23,7 +23,7 @@ class ListedModel:
 
     model: str  # hub id
     parameters: str  # published, as the card prints it: "2.1B"
-    ndcg_at_10: float  # published, not measured by this project
+    ndcg_at_10: float  # published, not measured here
     revision: str | None  # what is loaded from the hub: a commit, or the name of a pull request
     revision_source: str | None  # a key of "revision_sources" in models.json
     dimension: int  # dimensions of an embedding

@@ -127,10 +127,7 @@ def execute(notebook_file: Path, output_dir: Path) -> Result:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     client = NotebookClient(
-        notebook,
-        timeout=None,
-        resources={"metadata": {"path": str(notebook_file.parent)}},
-        coalesce_streams=True,  # what a cell prints in pieces is one output
+        notebook, timeout=None, resources={"metadata": {"path": str(notebook_file.parent)}}
     )
     client.kernel_manager_class = kernel_manager_class()
     environment = {

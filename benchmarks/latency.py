@@ -104,7 +104,7 @@ def main() -> None:
     faiss.omp_set_num_threads(1)
     profile = load_profile("tiny")
     queries, pages = tuned_vectors(profile)
-    what = f"milliseconds per query, vectors of {pages.shape[1]} numbers between two pages of the tuned tiny model, one thread, one run"
+    what = f"milliseconds per query, vectors of {pages.shape[1]} dimensions between two pages of the tuned tiny model, one thread, one run"
     result = {"what": what, **where_measured(), "faiss": faiss.__version__, "rows": []}
     for size in SIZES:
         result["rows"].append(measure(queries, made_up(pages, size)))

@@ -114,7 +114,7 @@ def main() -> None:
     queries, pages = tuned_vectors(load_profile("tiny"))
     vectors = made_up(pages, COUNT)
     what = (
-        f"{COUNT:,} vectors of {vectors.shape[1]} numbers, cosine, exact search, times of one run"
+        f"{COUNT:,} vectors of {vectors.shape[1]} dimensions, cosine, exact search, times of one run"
     )
     result = {"what": what, **where_measured(), "stores": {}}
     for name, kind in (("Milvus Lite", Milvus), ("Qdrant, local mode", Qdrant)):

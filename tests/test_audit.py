@@ -210,7 +210,7 @@ def test_a_page_that_is_no_multiple_of_the_patch_is_covered_to_its_edge(audit, t
 
 
 def a4(*names, **known):
-    """What appendix 4's cells define under ``names``, with ``known`` in place of what earlier cells
+    """What appendix a4's cells define under ``names``, with ``known`` in place of what earlier cells
     leave.
     """
     space = definitions("a4", *names)

@@ -103,7 +103,7 @@ def drawn(planned):
 
 
 def notebook_reader(engine):
-    """Appendix 5's own ``read_text`` with this OCR engine."""
+    """Appendix a5's own ``read_text`` with this OCR engine."""
     read_text = definitions("a5", "read_text")["read_text"]
     read_text.__globals__["engine"] = engine
     return read_text
@@ -120,7 +120,7 @@ def test_the_stored_text_is_that_of_the_drawn_pages(stored, drawn):
 
 
 def test_ocr_misread_no_word_that_decides(stored, planned):
-    """Appendix 5 counts on it: organisation, subject and year of every eval page stand in the text
+    """Appendix a5 counts on it: organisation, subject and year of every eval page stand in the text
     of one stored page at least.
     """
     texts = [set(text.lower().replace("\n", " ").split()) for text in stored["texts"].values()]

@@ -8,7 +8,7 @@ from collections import Counter
 from types import SimpleNamespace
 
 import pytest
-from cells import chooser, definitions, edited_sources, prepare
+from cells import chooser, edited_sources, prepare
 from datasets import Dataset
 from PIL import Image
 
@@ -171,32 +171,6 @@ def test_choosing_before_fetching_ends_in_the_same_choice(monkeypatch):
             assert chosen == choose_rows(everything.__getitem__)
             fetched = len(store.fingerprints)
             assert fetched < len(names), "pages that no choice looks at are never fetched"
-
-
-# statistics
-
-
-def test_statistics_by_hand(processor, tmp_path):
-    queries = ["Rent 2014", "Rent", "What was the Rent of Alder Energy in 2014?"]
-    sizes = [(40, 60), (60, 40), (100, 30)]
-    files = []
-    for i, size in enumerate(sizes):
-        files.append(str(tmp_path / f"{i}.png"))
-        Image.new("RGB", size).save(files[-1])
-    pages = Dataset.from_dict({"query": queries, "image": files})
-    names = ("count_tokens", "sizes_with", "statistics")
-    cells = definitions("02", *names, processor=processor)
-    counts = [cells["count_tokens"](query) for query in queries]
-    template = len("<|im_start|>system|Represent|the|user's|input.<|im_end|>".split("|"))
-    words = [len(processor.tokenizer.tokenize(query)) for query in queries]
-    assert all(count > word + template for count, word in zip(counts, words, strict=True)), (
-        "the chat template stands around the query"
-    )
-    assert counts[0] - counts[1] >= 4  # one token per digit
-    found = cells["statistics"](pages)
-    mean = f"{sum(counts) / 3:.4g} tokens"
-    assert found["query"] == ["string", f"{counts[1]} tokens", mean, f"{counts[2]} tokens"]
-    assert found["image"] == ["image", "40x60 or 60x40 px", "67x43 px", "100x30 px"]
 
 
 # the steps of the notebook together

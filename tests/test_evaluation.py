@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from cells import definitions
 from PIL import Image
 from safetensors.torch import save_file
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
@@ -265,19 +264,6 @@ def test_half_a_folder_is_not_taken_for_a_model(files):
         (own / name).write_text("[]")
     with pytest.raises(ValueError, match=r"is gone or damaged.*run notebook 03 again"):
         evaluation.finetuned_model(load_profile("tiny"))
-
-
-def test_dimensions_must_fit_the_model():
-    model = KnownModel(VECTORS)  # two dimensions
-    check_dims = definitions("01", "check_dims")["check_dims"]
-    assert check_dims(model, (2, 1)) is None
-    with pytest.raises(
-        ValueError,
-        match="dimension 3 does not fit: this model's embeddings have 2 dimensions, choose 1 to 2",
-    ):
-        check_dims(model, (2, 3))
-    with pytest.raises(ValueError, match="dimension 0"):
-        check_dims(model, (0,))
 
 
 def test_bands_say_in_or_out_and_never_stop(capsys):

@@ -7,6 +7,8 @@ from itertools import pairwise
 
 import ipywidgets
 import nbformat
+import numpy
+import pandas
 import pytest
 import torch
 from cells import edited_sources
@@ -571,3 +573,34 @@ def test_the_box_of_appendix_a2_answers_every_control():
     for control, value in zip(controls, (True, "float16", 6, 32), strict=True):
         control.value = value
     assert asked[-1] == (True, "float16", 6, 32)
+
+
+# figures of notebooks 04 and 07
+
+
+def test_a_list_of_scores_shows_each_interval_and_the_own_score_where_there_is_one():
+    scores, half_widths = numpy.array([0.5, 0.9]), numpy.array([0.1, 0.02])
+    figure = figures.score_list(["small", "large"], scores, half_widths, ["white", "white"])
+    [axis] = figure.axes
+    segments = [line.tolist() for line in axis.collections[0].get_segments()]
+    assert segments == [[[0.4, 0], [0.6, 0]], [[0.88, 1], [0.92, 1]]]
+    assert not axis.lines
+    own = figures.score_list(["small", "large"], scores, half_widths, ["white", "white"], 0.8)
+    assert own.axes[0].lines[0].get_xdata() == [0.8, 0.8]
+
+
+def test_bytes_of_a_page_are_drawn_for_each_precision_and_beside_the_published_curve():
+    rows = []
+    for model in ("base", "tuned"):
+        for precision, size in (("float32", 4), ("int8", 1), ("binary", 1 / 8)):
+            for width in (16, 8):
+                row = {"model": model, "precision": precision, "bytes": int(width * size)}
+                rows.append(row | {"NDCG@10": 0.8, "low": 0.7, "high": 0.9})
+    published = {"base": [(8192, 0.9), (4096, 0.8)], "tuned": [(8192, 0.95), (4096, 0.9)]}
+    base, tuned = figures.precision_curves(pandas.DataFrame(rows), published).axes
+    assert (base.get_title(), tuned.get_title()) == ("base", "tuned")
+    drawn = [line.get_xdata().tolist() for line in base.lines[:3]]
+    assert drawn == [[64, 32], [16, 8], [2, 1]]
+    assert list(base.lines[3].get_xdata()) == [8192, 4096]
+    labels = {text.get_text() for text in tuned.texts}
+    assert labels == {"float32", "int8", "binary", "published, float32"}

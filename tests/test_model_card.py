@@ -18,7 +18,15 @@ from sentence_transformers.sentence_transformer.losses import (
 )
 
 from tools.private_details import private_details
-from vdr_helpers.model_card import facts, licence_of, set_evaluation, set_facts, whole_log
+from vdr_helpers.model_card import (
+    column_statistics,
+    count_tokens,
+    facts,
+    licence_of,
+    set_evaluation,
+    set_facts,
+    whole_log,
+)
 from vdr_helpers.models import merge_adapters, save_tuned
 from vdr_helpers.profiles import load_profile
 
@@ -76,6 +84,25 @@ def trained(tmp_path, monkeypatch):
         ),
     )
     return profile, model, trainer
+
+
+def test_statistics_by_hand(processor, tmp_path):
+    queries = ["Rent 2014", "Rent", "What was the Rent of Alder Energy in 2014?"]
+    files = []
+    for i, size in enumerate([(40, 60), (60, 40), (100, 30)]):
+        files.append(str(tmp_path / f"{i}.png"))
+        Image.new("RGB", size).save(files[-1])
+    counts = [count_tokens(query, processor) for query in queries]
+    template = len("<|im_start|>system|Represent|the|user's|input.<|im_end|>".split("|"))
+    words = [len(processor.tokenizer.tokenize(query)) for query in queries]
+    assert all(count > word + template for count, word in zip(counts, words, strict=True)), (
+        "the chat template stands around the query"
+    )
+    assert counts[0] - counts[1] >= 4  # one token per digit
+    found = column_statistics(Dataset.from_dict({"query": queries, "image": files}), processor)
+    mean = f"{sum(counts) / 3:.4g} tokens"
+    assert found["query"] == ["string", f"{counts[1]} tokens", mean, f"{counts[2]} tokens"]
+    assert found["image"] == ["image", "40x60 or 60x40 px", "67x43 px", "100x30 px"]
 
 
 def test_the_card_shows_pages_and_no_path(trained, tmp_path):

@@ -29,18 +29,44 @@ mini_batches = scoring = run_settings = {}
 model_changes = callbacks = []
 before_training = lambda trainer: None
 """
-# Paths on which the course's packages lie are closed, however they were installed.
+# Every installed package is closed that ``pip install "sentence-transformers[image,train]"`` would
+# not bring, the course's own among them.
 CLOSED = """
 import sys
-for name in ("vdr_helpers", "vdr_exercises", "tiny_vdr"):
-    sys.modules[name] = None
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+wanted, brought = [Requirement("sentence-transformers[image,train]")], set()
+while wanted:
+    requirement = wanted.pop()
+    name, extras = canonicalize_name(requirement.name), requirement.extras or {""}
+    new = {(name, extra) for extra in extras | {""}} - brought
+    brought |= new
+    try:
+        listed = [Requirement(line) for line in requires(name) or []] if new else []
+    except PackageNotFoundError:  # asked for on another platform only
+        listed = []
+    for one in listed:
+        if one.marker is None or any(one.marker.evaluate({"extra": extra}) for _, extra in new):
+            wanted.append(one)
+brought = {name for name, _ in brought}
+closed = []
+for module, distributions in packages_distributions().items():
+    if not brought & {canonicalize_name(name) for name in distributions}:
+        if module not in sys.modules:
+            closed.append(module)
+closed += ["vdr_helpers", "vdr_exercises", "tiny_vdr"]
+sys.modules.update(dict.fromkeys(closed))  # None: an import raises ModuleNotFoundError
 """
 TOLD = """
 import json
 history = trainer.state.log_history
 model.save_pretrained("tuned", create_model_card=False)
 print()
-print(json.dumps({"steps": trainer.state.global_step, "before": scores_before, "history": history}))
+told = {"steps": trainer.state.global_step, "before": scores_before, "history": history}
+print(json.dumps(told | {"closed": closed}))
 """
 
 
@@ -72,6 +98,7 @@ def pasted(random_model, experiment, tmp_path):
     """``(what the run left, weights before, weights after)`` of the cell in a Python of its own."""
     random_model.save_pretrained(str(tmp_path / "base"), create_model_card=False)
     values = {
+        "output_dir": str(tmp_path / "checkpoints"),
         "model_name": str(tmp_path / "base"),
         "loading": {"model_kwargs": {"dtype": "float32"}},
         "train_file": write_rows(tmp_path, "train", ROWS, 1),
@@ -107,6 +134,8 @@ def pasted(random_model, experiment, tmp_path):
 
 def test_it_runs_where_only_sentence_transformers_is(pasted):
     told, before, after = pasted
+    assert {"vdr_helpers", "pymilvus", "bm25s", "faiss"} <= set(told["closed"])
+    assert not {"torch", "transformers", "datasets", "PIL"} & set(told["closed"])
     assert told["steps"] == ROWS // BATCH
     score = "eval_vdr-eval-hard_cosine_ndcg@10"
     logged = {name for entry in told["history"] for name in entry}
@@ -142,6 +171,7 @@ def test_on_full_its_arguments_are_the_published_ones(experiment, monkeypatch):
     ]
     space = {
         "SentenceTransformerTrainingArguments": SentenceTransformerTrainingArguments,
+        "output_dir": "not printed on the card",
         "batch_size": full.per_device_train_batch_size,
         "run_settings": {},
     }

@@ -26,7 +26,7 @@ RESEARCH = "nvidia/omni-embed-nemotron-3b"
 NATIVE = [entry for entry in models() if entry.status == TWIN]
 
 
-# Appendix 3's own way to load a listed model, and the table that it reads
+# Appendix a3's own way to load a listed model, and the table that it reads
 A3 = definitions("a3", "tables", "listed", "RISK", "load_listed_model")
 load_listed_model, listed = A3["load_listed_model"], A3["listed"]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from tools import run_course, run_pages
 from vdr_helpers.cache import MANIFEST
@@ -212,6 +213,18 @@ def test_a_part_is_run_by_itself_and_keeps_the_minutes_of_the_other(course, monk
 def test_no_notebooks_says_where_it_looked(tmp_path, capsys):
     assert run_course.main(["--notebooks", str(tmp_path)]) == 2
     assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_what_is_printed_in_pieces_is_one_output_and_keeps_its_place():
+    def printed(text):
+        return new_output("stream", name="stdout", text=text)
+
+    table = new_output("display_data", data={"text/plain": "a table"})
+    outputs = [printed("first, "), printed("second\n"), table, printed("third\n")]
+    notebook = new_notebook(cells=[new_code_cell("...", outputs=outputs)])
+    stored = run_pages.without_controls(notebook).cells[0].outputs
+    assert [output.get("text") for output in stored] == ["first, second\n", None, "third\n"]
+    assert len(notebook.cells[0].outputs) == 4, "the notebook itself stays as it is"
 
 
 def test_a_page_keeps_the_alt_text_of_its_figures(tmp_path):

@@ -54,9 +54,7 @@ class Lesson:
     @property
     def link(self) -> str:
         label = (
-            f"Appendix {self.number[1:]}"
-            if self.part is None
-            else f"{int(self.number)} {self.name}"
+            f"Appendix {self.number}" if self.part is None else f"{int(self.number)} {self.name}"
         )
         return f"[{label}]({self.file}.ipynb)"
 
@@ -101,7 +99,7 @@ def card(lesson: Lesson) -> str:
     course, run = lessons(), measured("tiny_run")
     versions = run["versions"]
     if lesson.part is None:
-        label = f"Appendix {lesson.number[1:]}"
+        label = lesson.number
         place = f"appendix to {course[lesson.appendix_to].link} · next: {course[lesson.then].link}"
     else:
         label = str(int(lesson.number))

@@ -27,7 +27,7 @@ from vdr_helpers.training import cosine_at
 CARD = """# The tiny base model
 
 `Qwen3VLModel` with `Qwen3VLProcessor` behind `Transformer`, `Pooling(lasttoken)` and `Normalize`: the classes of
-`Qwen/Qwen3-VL-Embedding-2B` with {weights:,} weights instead of two billion, {width} numbers per embedding, stored in half precision.
+`Qwen/Qwen3-VL-Embedding-2B` with {weights:,} weights instead of two billion, {width} dimensions per embedding, stored in half precision.
 
 - **For**: learning how fine-tuning works on two CPU cores. It reads generated pages only and is of no use on real documents.
 - **Made by** `make pretrain` from random weights: {steps:,} batches of 32 pages, seed {seed}, {minutes:.0f} minutes on {machine}, which
@@ -35,7 +35,7 @@ CARD = """# The tiny base model
   found the right page among 32, most of them near-duplicates, in {accuracy:.0%} of the cases.
 - **Trained on** pages drawn by `tiny_vdr/batches.py`: five layouts, shared and invented words. Two layouts, and the words and phrasings
   marked `held_out` in `tiny_vdr/vocabulary.py`, were never shown.
-- **Loss**: contrastive between queries and pages, of the whole vector and of its first numbers (`Qwen3-VL-Embedding` was trained with
+- **Loss**: contrastive between queries and pages, of the whole vector and of its first dimensions (`Qwen3-VL-Embedding` was trained with
   Matryoshka dimensions as well), and two that teach reading: which words a page or query names, which characters an image token shows.
 - **NDCG@10** on the course's {queries} queries and {pages:,} pages, measured by the command that made it:
 

@@ -23,10 +23,10 @@ class ListedModel:
 
     model: str  # hub id
     parameters: str  # published, as the card prints it: "2.1B"
-    ndcg_at_10: float  # published, not measured by this project
+    ndcg_at_10: float  # published, not measured here
     revision: str | None  # what is loaded from the hub: a commit, or the name of a pull request
     revision_source: str | None  # a key of "revision_sources" in models.json
-    dimension: int  # numbers per embedding
+    dimension: int  # dimensions of an embedding
     kwargs: (
         dict  # for SentenceTransformer(...): what the published row needs beyond the saved settings
     )

@@ -18,7 +18,7 @@ WRAPPED = "<style>.highlight pre {white-space: pre-wrap; overflow-wrap: anywhere
 
 def without_controls(notebook):
     """A copy of the notebook for readers without a kernel: a widget's output is one sentence
-    instead of its internal state.
+    instead of its internal state, and what was printed in pieces is one output.
     """
     notebook = copy.deepcopy(notebook)
     notebook.metadata.pop("widgets", None)
@@ -26,7 +26,21 @@ def without_controls(notebook):
         for output in cell.get("outputs", []):
             if WIDGET in output.get("data", {}):
                 output.data = type(output.data)({"text/plain": STILL})
+        if "outputs" in cell:
+            cell.outputs = joined(cell.outputs)
     return notebook
+
+
+def joined(outputs: list) -> list:
+    """The outputs of a cell, those that follow each other on one stream put together."""
+    found: list = []
+    for output in outputs:
+        before = found[-1] if found else {}
+        if output.output_type == "stream" and before.get("name") == output.name:
+            before.text += output.text
+        else:
+            found.append(output)
+    return found
 
 
 def image_descriptions(notebook) -> dict[str, str]:

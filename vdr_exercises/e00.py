@@ -1,4 +1,4 @@
-"""Exercises of notebook 00: a profile for a purpose, a page's rank, a search that refuses."""
+"""Exercises of notebook 00: a page's rank, a search that refuses, a profile for a purpose."""
 
 from __future__ import annotations
 
@@ -9,35 +9,11 @@ import torch
 from vdr_exercises import asks_for_a_function, exercise
 from vdr_exercises.answers import a_number_or_none, unlike
 
-
-@exercise(
-    "0.1",
-    mistakes={
-        "the real weights and pages, which have to be downloaded": "full",
-        "it says nothing about the published size": "tiny",
-        "is none of the profiles": "small",
-    },
-    another=SimpleNamespace(name="rehearsal"),
-)
-def profile_that_measures_a_card(answer, profiles) -> str:
-    """The profile with the published size and no download; ``profiles`` are the names there are."""
-    name = getattr(answer, "name", answer)
-    if not isinstance(name, str):
-        return unlike("the name of a profile", answer)
-    if name not in profiles:
-        return f"{name!r} is none of the profiles: {', '.join(profiles)}"
-    if name == "full":
-        return "`full` loads the real weights and pages, which have to be downloaded first"
-    if name == "tiny":
-        return "`tiny` fits nearly everywhere, so it says nothing about the published size"
-    return "" if name == "rehearsal" else "find the profile with the published size, random weights"
-
-
 SCORES = torch.tensor([0.31, 0.82, 0.55, 0.74, 0.12, 0.68])
 
 
 @asks_for_a_function(
-    "0.2",
+    "0.1",
     inputs=[(SCORES, right) for right in (3, 1, 4, 2)],
     mistakes={
         "a rank is counted from 1, also for the best page": lambda scores, right: (
@@ -62,7 +38,7 @@ FOUR_SCORES = torch.tensor([0.41, 0.66, 0.83, 0.52])
 
 
 @asks_for_a_function(
-    "0.3",
+    "0.2",
     inputs=lambda measured: [
         (FOUR_SCORES, 0.7),
         (FOUR_SCORES, 0.9),
@@ -98,3 +74,26 @@ def stand_ins() -> dict:
         "PROFILES": {"tiny": None, "full": None, "rehearsal": None},
         "scores": torch.linspace(0.2, 0.8, 20).roll(7),
     }
+
+
+@exercise(
+    "0.3",
+    mistakes={
+        "the real weights and pages, which have to be downloaded": "full",
+        "it says nothing about the published size": "tiny",
+        "is none of the profiles": "small",
+    },
+    another=SimpleNamespace(name="rehearsal"),
+)
+def profile_that_measures_a_card(answer, profiles) -> str:
+    """The profile with the published size and no download; ``profiles`` are the names there are."""
+    name = getattr(answer, "name", answer)
+    if not isinstance(name, str):
+        return unlike("the name of a profile", answer)
+    if name not in profiles:
+        return f"{name!r} is none of the profiles: {', '.join(profiles)}"
+    if name == "full":
+        return "`full` loads the real weights and pages, which have to be downloaded first"
+    if name == "tiny":
+        return "`tiny` fits nearly everywhere, so it says nothing about the published size"
+    return "" if name == "rehearsal" else "find the profile with the published size, random weights"

@@ -217,6 +217,38 @@ def embed_once(model, queries: list[str], pages: list[str], profile: Profile):
     return kept["queries"][:, : model.truncate_dim], kept["pages"][:, : model.truncate_dim]
 
 
+def embeddings_of_both(profile: Profile, queries: dict, corpus: dict) -> dict[str, tuple]:
+    """``{"base": (query_embeddings, page_embeddings), "tuned": ...}`` at full width, as notebook 04
+    makes them: found again where it has run, else encoded now.
+
+    ``queries`` and ``corpus``: of :func:`retrieval_inputs`. The models are loaded one after the
+    other, so that a GPU never holds two.
+    """
+    import gc
+
+    from sentence_transformers import SentenceTransformer
+
+    tuned_path, _ = finetuned_model(profile)
+    sources = {
+        "base": (profile.base_model, profile.model_revision),
+        "tuned": (tuned_path, profile.finetuned_revision),
+    }
+    embeddings = {}
+    for name, (source, revision) in sources.items():
+        model = SentenceTransformer(
+            source,
+            revision=revision,
+            model_kwargs=profile.model_kwargs,
+            processor_kwargs=profile.processor_kwargs,
+            truncate_dim=profile.matryoshka_dims[0],
+        )
+        texts, pages = list(queries.values()), list(corpus.values())
+        embeddings[name] = embed_once(model, texts, pages, profile)
+        del model
+        gc.collect()
+    return embeddings
+
+
 def encode_all(model, queries: list[str], pages: list[str], profile: Profile, file: Path) -> None:
     """Encode queries and pages and write both as one safetensors file, with a line of progress for
     every 500 pages.

@@ -9,12 +9,7 @@ import io
 import math
 from collections.abc import Sequence
 
-# accent, neutral, and the dashed grey of published figures
-TUNED, BASE, PUBLISHED = (
-    "#0b6e8a",
-    "#8a8f98",
-    "#5f6368",
-)
+TUNED, BASE, PUBLISHED = "#0b6e8a", "#8a8f98", "#5f6368"  # accent, neutral, a darker grey
 POSITIVE, NEGATIVE = "#1a7f37", "#b35900"
 # colour, marker and line of the curves in one figure: tuned, base, and what stands beside them
 LINES = [
@@ -137,39 +132,39 @@ def label_points(axis, labels: list[tuple[str, list, str]]) -> None:
 
 
 def page_grid(rows: Sequence[tuple], heading: str = "", height: float = 3.0):
-    """Rows of pages (PIL images or paths), each told by label and frame colour.
+    """Rows of pages (PIL images or paths), each marked by label and frame colour.
 
     ``rows``: ``(pages, titles, labels)`` each. A label's first line is the page's kind:
-    ``"positive"``, ``"hard negative"`` or another.
+    ``"positive"``, ``"hard negative"`` or another. Raises ``ValueError`` where the three sequences
+    of a row differ in length.
     """
-    from PIL import Image
-
-    colours = {"positive": POSITIVE, "hard negative": NEGATIVE}
-    figure, axes = new_figure(
-        len(rows), max(len(pages) for pages, *_ in rows), height=height, squeeze=False
-    )
+    columns = max(len(pages) for pages, _, _ in rows)
+    figure, axes = new_figure(len(rows), columns, height=height, squeeze=False)
     figure.get_layout_engine().set(hspace=0.1 if len(rows) > 1 else None)
+    size = 9 if len(rows) == 1 else 8
     for line, (pages, titles, labels) in zip(axes, rows, strict=True):
         for axis in line[len(pages) :]:
             axis.set_axis_off()
-        for axis, (page, title, label) in zip(
-            line, list(zip(pages, titles, labels, strict=True)), strict=False
-        ):
-            kind = label.partition("\n")[0]
-            axis.imshow(Image.open(page).convert("RGB") if isinstance(page, str) else page)
-            axis.grid(False)
-            axis.set(xticks=[], yticks=[])
-            axis.set_xlabel(label, fontsize=9 if len(rows) == 1 else 8)
-            axis.set_title(title, fontsize=9 if len(rows) == 1 else 8)
-            for spine in axis.spines.values():
-                spine.set(
-                    visible=True,
-                    color=colours.get(kind, "#c3c7cc"),
-                    linewidth=3 if kind == "positive" else 2,
-                )
+        cells = list(zip(pages, titles, labels, strict=True))
+        for axis, (page, title, label) in zip(line, cells, strict=False):
+            draw_page(axis, page, kind=label.partition("\n")[0])
+            axis.set_title(title, fontsize=size)
+            axis.set_xlabel(label, fontsize=size)
     if heading:
         figure.suptitle(heading, fontsize=10)
     return figure
+
+
+def draw_page(axis, page, kind: str) -> None:
+    """One page in a frame whose colour and width tell its kind."""
+    from PIL import Image
+
+    axis.imshow(Image.open(page).convert("RGB") if isinstance(page, str) else page)
+    axis.grid(False)
+    axis.set(xticks=[], yticks=[])
+    colour = {"positive": POSITIVE, "hard negative": NEGATIVE}.get(kind, "#c3c7cc")
+    for spine in axis.spines.values():
+        spine.set(visible=True, color=colour, linewidth=3 if kind == "positive" else 2)
 
 
 def page_row(
@@ -194,40 +189,35 @@ def ranking(similarities, pages: Sequence, kinds: Sequence[str], heading: str = 
     is labelled, ``"positive"`` for the right one.
     """
     by_model = similarities if isinstance(similarities, dict) else {"rank": similarities}
-    orders, rows = (
-        {name: values.argsort(descending=True).tolist() for name, values in by_model.items()},
-        [],
-    )
+    orders = {name: found.argsort(descending=True).tolist() for name, found in by_model.items()}
+    rows = []
     for name, order in orders.items():
-        shown = order[:best] + [place for place in order[best:] if kinds[place] == "positive"][:1]
-        titles = [
-            f"{name} {order.index(place) + 1}\nscore {by_model[name][place]:.2f}" for place in shown
-        ]
-        others = {other: ranked for other, ranked in orders.items() if other != name}
-        labels = [
-            "\n".join(
-                [kinds[i], *(f"{other}: {ranked.index(i) + 1}" for other, ranked in others.items())]
-            )
-            for i in shown
-        ]
-        rows.append(([pages[place] for place in shown], titles, labels))
+        further_back = [page for page in order[best:] if kinds[page] == "positive"]
+        shown = order[:best] + further_back[:1]
+        titles, labels = [], []
+        for page in shown:
+            titles.append(f"{name} {order.index(page) + 1}\nscore {by_model[name][page]:.2f}")
+            ranks = [
+                f"{other}: {orders[other].index(page) + 1}" for other in orders if other != name
+            ]
+            labels.append("\n".join([kinds[page], *ranks]))
+        rows.append(([pages[page] for page in shown], titles, labels))
     return page_grid(rows, heading, height=4 if len(rows) > 1 else min(3, 0.8 + 10 / len(shown)))
 
 
-def read_log(
-    log_history: list[dict], dim: int | None = None
-) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
+def read_log(log_history: list[dict], dim: int | None = None) -> tuple[list, list]:
     """``(losses, scores)`` as ``(step, value)`` pairs from ``trainer.state.log_history``; scores
     are NDCG@10, full width or ``dim``.
     """
-    score = f"_cosine-{dim}d_ndcg@10" if dim else "_cosine_ndcg@10"
-    losses = [(entry["step"], entry["loss"]) for entry in log_history if "loss" in entry]
-    return losses, [
-        (entry["step"], value)
-        for entry in log_history
-        for name, value in entry.items()
-        if name.endswith(score)
-    ]
+    ending = f"_cosine-{dim}d_ndcg@10" if dim else "_cosine_ndcg@10"
+    losses, scores = [], []
+    for entry in log_history:
+        if "loss" in entry:
+            losses.append((entry["step"], entry["loss"]))
+        for name, value in entry.items():
+            if name.endswith(ending):
+                scores.append((entry["step"], value))
+    return losses, scores
 
 
 def training_curve(log_history: list[dict], dim: int | None = None):
@@ -238,27 +228,19 @@ def training_curve(log_history: list[dict], dim: int | None = None):
     """
     losses, scores = read_log(log_history)
     short_scores = read_log(log_history, dim)[1] if dim else []
-    validation = [
-        (entry["step"], entry["eval_loss"]) for entry in log_history if "eval_loss" in entry
-    ]
-    panels = [
-        [("training" if validation else "", losses, "-"), ("validation", validation, ":")],
-        [
-            ("full width" if short_scores else "", scores, "-"),
-            (f"first {dim} dims", short_scores, ":"),
-        ],
-    ]
+    validation = [(row["step"], row["eval_loss"]) for row in log_history if "eval_loss" in row]
+    panels = {
+        "loss (sum over dimensions)": {"training": losses, "validation": validation},
+        "NDCG@10 on eval": {"full width": scores, f"first {dim} dims": short_scores},
+    }
     figure, axes = new_figure(1, 2, height=2.8)
-    for axis, lines in zip(axes, panels, strict=True):
-        for _, points, style in lines:
-            marker = "o" if style == "-" else "s"
+    for axis, (title, lines) in zip(axes, panels.items(), strict=True):
+        for points, marker, style in zip(lines.values(), "os", ("-", ":"), strict=True):
             steps, values = [step for step, _ in points], [value for _, value in points]
             axis.plot(steps, values, color=TUNED, marker=marker, linestyle=style, markersize=4)
-    axes[0].set(xlabel="step", title="loss (sum over dimensions)")
-    axes[1].set(xlabel="step", title="NDCG@10 on eval")
-    for axis, lines in zip(axes, panels, strict=True):
-        named = [(label, list(points), TUNED) for label, points, _ in lines if label and points]
-        label_points(axis, named)
+        axis.set(xlabel="step", title=title)
+        if all(lines.values()):  # a single line needs no label
+            label_points(axis, [(label, points, TUNED) for label, points in lines.items()])
     return figure
 
 
@@ -306,3 +288,53 @@ def draw_widths(axis, curves: dict, bands: dict, is_published: bool) -> None:
     axis.set_xticks(widths, [f"{width:,}" for width in widths], rotation=45)
     axis.minorticks_off()
     axis.set_xlabel("dimensions kept")
+
+
+def score_list(labels, scores, half_widths, colours, measured: float | None = None):
+    """A score per label with its interval, a line each, best on top (notebook 04).
+
+    The four sequences have one entry per label, in rising order of ``scores``; the intervals are
+    ``scores`` plus and minus ``half_widths``. ``measured``: a score of your own,
+    drawn as a vertical line.
+    """
+    figure, axis = new_figure(height=4.8)
+    lows, highs = scores - half_widths, scores + half_widths
+    axis.hlines(labels, lows, highs, color=PUBLISHED, linestyle="--")
+    axis.scatter(scores, labels, s=45, color=colours, edgecolor=PUBLISHED, zorder=3)
+    if measured:
+        axis.axvline(measured, color=TUNED)
+        label_points(axis, [("measured here", [(measured, 0)], TUNED)])
+    axis.set(xlabel="NDCG@10", xlim=(0.25, 1))
+    axis.set_title("published; dashed: a 95 % interval is at most this wide", fontsize=9)
+    return figure
+
+
+def precision_curves(grid, published: dict):
+    """NDCG@10 against the bytes of a page, a panel for base and one for tuned (notebook 07).
+
+    ``grid``: a table with the columns model, precision, bytes, NDCG@10, low and high (the ends of
+    the shaded interval). ``published``: ``{"base": [(bytes, NDCG@10), ...], "tuned": ...}``, drawn
+    dashed and grey.
+    """
+    looks = {"float32": ("o", "-"), "int8": ("s", "--"), "binary": ("^", ":")}
+    figure, axes = new_figure(1, 2, height=3.8, sharey=True)
+    for axis, (model, colour) in zip(axes, (("base", BASE), ("tuned", TUNED)), strict=True):
+        labels = []
+        for precision, (marker, line) in looks.items():
+            part = grid[(grid["model"] == model) & (grid["precision"] == precision)]
+            band = part["bytes"], part["low"], part["high"]
+            axis.fill_between(*band, color=colour, alpha=0.15, lw=0)
+            look = {"color": colour, "marker": marker, "linestyle": line, "markersize": 5}
+            axis.plot(part["bytes"], part["NDCG@10"], **look)
+            points = part[["bytes", "NDCG@10"]].values.tolist()
+            labels.append((precision, points, LETTERS[colour]))
+        sizes, scores = zip(*published[model], strict=True)
+        axis.plot(sizes, scores, color=PUBLISHED, linestyle="--", marker=".")
+        labels.append(("published, float32", published[model], PUBLISHED))
+        axis.set_xscale("log", base=2)
+        axis.set_xticks([1, 8, 64, 512, 4096])
+        axis.xaxis.set_major_formatter("{x:,.0f}")
+        axis.set(title=model, xlabel="bytes a page (log scale)")
+        label_points(axis, labels)
+    axes[0].set_ylabel("NDCG@10")
+    return figure

@@ -20,9 +20,7 @@ from vdr_helpers.gpu import BYTES, GIB, fit_to_gpu, present_gpu, use_first_gpu
 from vdr_helpers.profiles import Profile, assets_folder, load_profile
 from vdr_helpers.published import read_asset
 
-# assumed share of its raw size that a page keeps as PNG; notebook 02 estimates again from the first
-# pages
-PNG_SHARE = 0.35
+PNG_SHARE = 0.35  # assumed share of its raw size that a page keeps as PNG
 PACKAGE = "vdr-course"
 
 
@@ -38,14 +36,10 @@ def start(name: str | None = None) -> Profile:
     profile = load_profile(name)
     use_first_gpu()
     profile = fit_to_gpu(with_random_weights(profile))
-    versions = (
-        (library, importlib.metadata.version(library))
-        for library in ("sentence-transformers", "torch")
-    )
-    libraries = " | ".join(
-        f"{library} {version.partition('+')[0]}" for library, version in versions
-    )
-    print(f"profile {profile.name} | {present_gpu().name.partition(',')[0]} | {libraries}")
+    libraries = ""
+    for library in ("sentence-transformers", "torch"):
+        libraries += f" | {library} {importlib.metadata.version(library).partition('+')[0]}"
+    print(f"profile {profile.name} | {present_gpu().name.partition(',')[0]}{libraries}")
     return profile
 
 
@@ -58,8 +52,8 @@ def check_loaded_packages() -> None:
         installed = importlib.metadata.version(package)
         if loaded and loaded.partition("+")[0] != installed.partition("+")[0]:
             raise RuntimeError(
-                f"{package} {loaded} is loaded and {installed} is installed: restart the session (menu Runtime or Run), "
-                "then run this cell first"
+                f"{package} {loaded} is loaded and {installed} is installed: restart the session "
+                "(menu Runtime or Run), then run this cell first"
             )
 
 
@@ -106,31 +100,24 @@ def disk_needs(profile: Profile) -> dict[str, float]:
     """What the notebooks leave on the disk at most, in GiB by kind. The dataset itself is read over
     the network and not kept.
     """
-    model = read_asset("gpu_memory.json")["models"][str(profile.matryoshka_dims[0])]
+    width = profile.matryoshka_dims[0]
+    model = read_asset("gpu_memory.json")["models"][str(width)]
     whole = model["parameters"] * BYTES[profile.model_kwargs["dtype"]]
-    trained = model["lora_parameters"] * 4 if profile.adapters else whole
-    from_hub = not (
-        profile.model_folder or profile.random_weights or profile.model_name.startswith("assets/")
-    )
-    kinds = {
-        "downloaded models": from_hub
-        * 2
-        * 2
-        * model["parameters"],  # base and published tuned model, two bytes a weight
-        "pages": (2 * profile.train_rows + 5 * profile.eval_rows)
-        * PNG_SHARE
-        * 3
-        * profile.max_pixels,
+    trained = 4 * model["lora_parameters"] if profile.adapters else whole
+    pages = 2 * profile.train_rows + 5 * profile.eval_rows
+    needs = {
+        "downloaded models": 0,
+        "pages": pages * 3 * profile.max_pixels * PNG_SHARE,
         "checkpoints": 2 * 3 * trained,  # two, each of the trained weights and two moments for them
         "tuned model": trained,
         "published model": whole,
-        "embeddings": 2
-        * 6
-        * profile.eval_rows
-        * profile.matryoshka_dims[0]
-        * 4,  # of base and tuned model, notebooks 04 and 05
+        "embeddings": 2 * 6 * profile.eval_rows * width * 4,  # base and tuned, queries and pages
     }
-    return {kind: needed / GIB for kind, needed in kinds.items()}
+    shipped = profile.model_name.startswith("assets/")
+    if not (shipped or profile.model_folder or profile.random_weights):
+        # base and published tuned model, two bytes a weight
+        needs["downloaded models"] = 2 * 2 * model["parameters"]
+    return {kind: needed / GIB for kind, needed in needs.items()}
 
 
 def check_disk(profile: Profile, folder: Path) -> str | None:
@@ -141,21 +128,19 @@ def check_disk(profile: Profile, folder: Path) -> str | None:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        return f"outputs folder cannot be written ({error.strerror}): set VDR_OUTPUTS to a folder of yours"
+        problem = f"outputs folder cannot be written ({error.strerror})"
+        return f"{problem}: set VDR_OUTPUTS to a folder of yours"
     free, needs = shutil.disk_usage(folder).free / GIB, disk_needs(profile)
-    there = (
-        sum(file.stat().st_size for file in profile.output_dir.rglob("*") if file.is_file()) / GIB
-    )
-    if free >= (needed := max(0.0, sum(needs.values()) - there)):
+    files = [file for file in profile.output_dir.rglob("*") if file.is_file()]
+    there = sum(file.stat().st_size for file in files) / GIB
+    needed = max(0.0, sum(needs.values()) - there)
+    if free >= needed:
         return None
-    largest = ", ".join(
-        f"{kind} {gib:.1f}"
-        for kind, gib in sorted(needs.items(), key=lambda item: -item[1])
-        if gib >= 0.1
-    )
+    largest_first = sorted(needs.items(), key=lambda kind_and_gib: -kind_and_gib[1])
+    largest = ", ".join(f"{kind} {gib:.1f}" for kind, gib in largest_first if gib >= 0.1)
     return (
-        f"{free:.1f} GiB free, {needed:.1f} GiB needed ({largest}): free some, set VDR_OUTPUTS to another disk (and HF_HOME for the "
-        "downloads), or take fewer rows (VDR_ROWS)"
+        f"{free:.1f} GiB free, {needed:.1f} GiB needed ({largest}): free some, set VDR_OUTPUTS to "
+        "another disk (and HF_HOME for the downloads), or take fewer rows (VDR_ROWS)"
     )
 
 
@@ -170,23 +155,19 @@ def check_packages() -> dict[str, str | None]:
     from transformers.utils.versions import require_version
 
     try:
-        asked = [Requirement(line) for line in importlib.metadata.requires(PACKAGE)]
+        lines = importlib.metadata.requires(PACKAGE)
     except importlib.metadata.PackageNotFoundError:
-        return {
-            PACKAGE: f"{PACKAGE} is not installed: in the clone, pip install -e . (README), then restart the kernel"
-        }
-    asked, problems = (
-        [one for one in asked if one.marker is None or one.marker.evaluate({"extra": ""})],
-        {},
-    )
-    for one in asked:
+        problem = f"{PACKAGE} is not installed: in the clone, pip install -e . (README)"
+        return {PACKAGE: f"{problem}, then restart the kernel"}
+    asked, problems = [Requirement(line) for line in lines], {}
+    core = [one for one in asked if one.marker is None or one.marker.evaluate({"extra": ""})]
+    for one in core:
         try:
             require_version(f"{one.name}{one.specifier}")
         except ImportError as error:
-            problems[str(one)] = (
-                f"{error.args[0].strip()} Do: pip install -U '{one}', then restart the kernel"
-            )
-    return problems or {f"{len(asked)} packages, each recent enough": None}
+            mend = f"pip install -U '{one}', then restart the kernel"
+            problems[str(one)] = f"{error.args[0].strip()} Do: {mend}"
+    return problems or {f"{len(core)} packages, each recent enough": None}
 
 
 def check_torchvision() -> str | None:
@@ -199,29 +180,24 @@ def check_torchvision() -> str | None:
 
         torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
     except (ImportError, RuntimeError) as error:
-        return f"torchvision does not match torch ({type(error).__name__}): install both from one line, as requirements.txt pins them"
+        problem = f"torchvision does not match torch ({type(error).__name__})"
+        return f"{problem}: install both from one line, as requirements.txt pins them"
     return None
 
 
 def check_model(profile: Profile) -> str | None:
     """``None`` if the base model is a hub id or its shipped folder is whole."""
     folder = Path(profile.base_model)
-    if (
-        not profile.model_name.startswith("assets/")
-        or (folder / "modules.json").exists()
-        and list(folder.glob("*.safetensors"))
-    ):
+    whole = (folder / "modules.json").exists() and list(folder.glob("*.safetensors"))
+    if whole or not profile.model_name.startswith("assets/"):
         return None
     return "the shipped base model is missing: reinstall the course, or make it with make pretrain"
 
 
 def examine(profile: Profile) -> bool:
     """Print every check as a line and return whether all passed (notebook 00)."""
-    python = (
-        None
-        if sys.version_info >= (3, 11)
-        else "install Python 3.11 and start again from the README"
-    )
+    new_enough = sys.version_info >= (3, 11)
+    python = None if new_enough else "install Python 3.11 and start again from the README"
     checks = {"Python 3.11 or newer": python} | check_packages()
     checks["torchvision matches torch"] = check_torchvision()
     checks["base model of this profile"] = check_model(profile)

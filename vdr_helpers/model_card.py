@@ -1,5 +1,5 @@
-"""The model card that Sentence Transformers writes: filled when notebook 03 saves its model, read
-and completed in notebook 06.
+"""The model card: a split's statistics as it tables them (02), the card that Sentence Transformers
+writes filled when notebook 03 saves its model, and read and completed in notebook 06.
 """
 
 from __future__ import annotations
@@ -39,6 +39,40 @@ def fill(model, trainer, base: dict, dataset: dict) -> None:
     card.generate_widget_examples = True  # the scores of the usage example
     card.usage_examples = [first["query"][0], *first["image"]]
     card.training_logs = whole_log(card.training_logs, trainer.state.log_history)
+
+
+def count_tokens(query: str, processor) -> int:
+    """The tokens that the model receives for a query, those of the chat template included."""
+    turn = [{"role": "user", "content": [{"type": "text", "text": query}]}]
+    settings = {"tokenize": True, "add_generation_prompt": True, "return_dict": True}
+    return len(processor.apply_chat_template(turn, **settings)["input_ids"][0])
+
+
+def column_statistics(table, processor) -> dict[str, list[str]]:
+    """``{column: [type, smallest, mean, largest]}`` of a split, as the published card tables them.
+
+    Queries by their number of tokens, pages by their number of pixels; the mean page has the mean
+    width and height. Pages of one area and several shapes are all named.
+    """
+    from PIL import Image
+
+    tokens = [count_tokens(query, processor) for query in table["query"]]
+    lengths = [min(tokens), sum(tokens) / len(tokens), max(tokens)]
+    found = {"query": ["string", *(f"{length:.4g} tokens" for length in lengths)]}
+    for name in table.column_names[1:]:
+        shapes: dict[int, set[str]] = {}  # by area
+        widths, heights = [], []
+        for file in table[name]:
+            with Image.open(file) as page:
+                shapes.setdefault(page.width * page.height, set()).add(
+                    f"{page.width}x{page.height}"
+                )
+                widths.append(page.width)
+                heights.append(page.height)
+        smallest, largest = (" or ".join(sorted(shapes[end(shapes)])) for end in (min, max))
+        mean = f"{round(sum(widths) / len(widths))}x{round(sum(heights) / len(heights))}"
+        found[name] = ["image", *(f"{size} px" for size in (smallest, mean, largest))]
+    return found
 
 
 def is_commit(revision: str | None) -> bool:

@@ -1,4 +1,4 @@
-"""The text of eval pages for appendix 5: pages at their own size, texts that are read once and
+"""The text of eval pages for appendix a5: pages at their own size, texts that are read once and
 kept.
 """
 

@@ -1,4 +1,4 @@
-"""The published experiment's figures and this project's own stored measurements, two things that
+"""The published experiment's figures and what was measured here and stored, two things that
 are never mixed.
 
 ``assets/published.json`` (its ``source`` field names the model card) and ``assets/measured/``.
@@ -31,7 +31,7 @@ def published() -> dict:
 
 
 def measured(name: str) -> dict:
-    """What this project measured once and keeps: ``assets/measured/<name>.json``; its ``what`` says
+    """What was measured once and is kept: ``assets/measured/<name>.json``; its ``what`` says
     on which profile and seeds.
 
     ``python -m benchmarks.choices`` and ``python -m benchmarks.tiny_seeds`` write those of their

@@ -1,7 +1,7 @@
 """What the GPU at hand can train: the setup cell looks it up here and fits the profile to it.
 
 ``assets/gpu_memory.json`` holds the settings and the GiB that each needs, computed by
-``python -m tools.gpu_memory``; notebook a2 does the sum. A receipt of ``python -m tools.rehearsal``
+``python -m tools.gpu_memory``; notebook a2 does the sum. A receipt of ``python -m benchmarks.on_gpu``
 in ``assets/receipts`` or ``outputs/receipts`` replaces the computed figure of its row.
 """
 

@@ -66,9 +66,9 @@ def batch(kind: str) -> Dataset:
 
 
 def device_and_dtype(gpu: Gpu) -> dict:
-    """Arguments for a tensor on this GPU, in the 16-bit dtype in which it computes."""
+    """Arguments for a tensor on this GPU, in the 16-bit dtype in which it computes; or a CPU."""
     if gpu.capability is None:
-        return {"device": "cpu", "dtype": torch.bfloat16}
+        return {"device": "cpu", "dtype": torch.float32}
     return {"device": "cuda", "dtype": getattr(torch, compute_dtype(gpu.capability))}
 
 
@@ -95,7 +95,7 @@ def patch_seconds(gpu: Gpu) -> dict[str, float]:
     """
     where = device_and_dtype(gpu)
     layer = torch.nn.Conv3d(3, 1024, (2, 16, 16), (2, 16, 16), **where)
-    patches = torch.randn(1360, 1536, **where)
+    patches = torch.randn(1360 if gpu.capability else 16, 1536, **where)
     ways = {
         "convolution": lambda: layer(patches.view(-1, 3, 2, 16, 16)),
         "product": lambda: torch.nn.functional.linear(
@@ -114,8 +114,8 @@ def weights(note: Note) -> None:
 def data(note: Note) -> None:
     """Pages of the published size, notebook 02 on them, one batch in both sizes; without a GPU."""
     profile = load_profile()
-    scale, workers = profile.corpus.get("mean_scale"), min(8, os.cpu_count() or 1)
-    build_source(data_folder() / "source", **CORPUS, workers=workers, mean_scale=scale)
+    scale = profile.corpus.get("mean_scale")
+    build_source(data_folder() / "source", **CORPUS, mean_scale=scale)
     while not list(profile.output_dir.glob("random-weights-*/manifest.json")):
         time.sleep(0.5)  # the part before this one is still writing them
     profile = with_random_weights(profile)

@@ -6,10 +6,12 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from benchmarks import gpu_steps, on_gpu
-from vdr_helpers.gpu import read_receipts, settings_table
+from tools import curriculum
+from vdr_helpers.gpu import describe_receipts, measured_runs, read_receipts, settings_table
 from vdr_helpers.profiles import load_profile
 from vdr_helpers.published import read_asset
 
@@ -59,6 +61,25 @@ def test_the_receipt_replaces_a_row_and_tells_ratio_and_floor(results, tmp_path)
     ]
     assert [(row["pages"], row["gib"]) for row in changed] == [(15, 51.12)]
     assert changed[0]["source"] == "measured on NVIDIA H200"
+    said = "Measured on NVIDIA H200: 3.0 s a step of 64 rows (all weights, bfloat16), 50.1 GiB"
+    assert describe_receipts([receipt]) == [f"{said}, 10.0 times faster than the published script."]
+    receipt["summary"]["evaluation, seconds"] = 20
+    assert measured_runs([receipt])["NVIDIA H200"]["minutes"] == (157 * 3 + 11 * 20) / 60
+
+
+def test_a_shipped_receipt_names_its_gpu_in_readme_and_notebook_00(results, monkeypatch):
+    """``python -m tools.curriculum`` writes both from what lies in ``assets/receipts``."""
+    results.note("machine", gpu={"name": "NVIDIA H200", "capability": [9, 0], "memory_gib": 139.8})
+    results.note("course", recipe="course", **RUN)
+    results.write_receipt(load_profile("rehearsal"))
+    receipts = read_receipts(results.receipt.parents[1])
+    monkeypatch.setattr("vdr_helpers.gpu.read_receipts", lambda: receipts)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    notebook = nbformat.read(ROOT / "notebooks" / "00_start_here.ipynb", as_version=4)
+    readme, notebooks = curriculum.written(readme, {"00": notebook})
+    said = "Measured on NVIDIA H200: 3.0 s a step of 64 rows (all weights, bfloat16), 50.1 GiB."
+    assert said in readme
+    assert sum(said in cell.source for cell in notebooks["00"].cells) == 1
 
 
 def sleep_in_a_grandchild(results, seconds, file):

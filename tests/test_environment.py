@@ -143,6 +143,47 @@ def test_the_package_imports_what_notebooks_install(folder):
     assert not {name: names for name, names in found.items() if names}
 
 
+def brought_by(names: set[str]) -> set[str]:
+    """These distributions and all that they require, themselves or further down."""
+    found, new = set(), set(names)
+    while new:
+        name = new.pop()
+        found.add(name)
+        try:
+            asked = [Requirement(line) for line in importlib.metadata.requires(name) or []]
+        except PackageNotFoundError:  # of another system
+            continue
+        asked = [one for one in asked if not one.marker or one.marker.evaluate({"extra": ""})]
+        new |= {canonicalize_name(one.name) for one in asked} - found
+    return found
+
+
+WITHOUT = """
+import importlib, pkgutil, sys
+
+for name in {blocked!r}:
+    sys.modules[name] = None  # an import of it raises
+for package in ("tiny_vdr", "vdr_helpers", "vdr_exercises"):
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        importlib.import_module(f"{{package}}.{{module.name}}")
+"""
+
+
+@pytest.mark.slow
+def test_every_module_imports_where_only_the_core_is_installed():
+    extras = set.union(*(NAMES[group] for group in GROUPS if group != "core"))
+    extras -= brought_by(NAMES["core"])
+    blocked = sorted(
+        module
+        for module, distributions in DISTRIBUTIONS.items()
+        if canonicalize_name(distributions[0]) in extras
+    )
+    assert {"faiss", "mteb", "pymilvus", "pypdfium2", "rapidocr", "reportlab"} <= set(blocked)
+    code = WITHOUT.format(blocked=blocked)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_every_other_import_is_declared_somewhere():
     declared = set.union(*NAMES.values())
     files = [

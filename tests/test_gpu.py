@@ -17,7 +17,7 @@ import pytest
 from cells import definitions
 
 from tiny_vdr.model import QWEN3_VL_2B, SMALL, TINY, build_config
-from tools import gpu_memory, rehearsal
+from tools import gpu_memory
 from vdr_helpers import gpu, machine
 from vdr_helpers.gpu import GIB, Gpu, fit_to_gpu, gpus, settings_for, settings_table
 from vdr_helpers.profiles import PROFILES, assets_folder, load_profile, shipped
@@ -409,36 +409,6 @@ def test_shipped_and_own_receipts_are_read_and_a_damaged_one_is_named(tmp_path, 
         (own / "nvidia-h200.json").write_text(text)
         with pytest.raises(ValueError, match=f"nvidia-h200.json {problem}.*: delete it"):
             gpu.read_receipts(outputs)
-
-
-@pytest.mark.slow
-def test_a_rehearsal_on_the_cpu_writes_a_receipt(monkeypatch, tmp_path, capsys):
-    """The same path as on a GPU, with a small model; a CPU's receipt replaces no row."""
-    with pytest.raises(SystemExit, match="set VDR_PROFILE=rehearsal"):
-        rehearsal.main(["--all", "120"])
-    monkeypatch.setenv("VDR_PROFILE", "rehearsal-small")
-    rehearsal.main(["--all", "120", "--lora-fp16", "60", "--batch", "4"])
-    [found] = gpu.read_receipts(load_profile().outputs)
-    whole, lora = found["runs"]
-    assert (whole["trains"], whole["dtype"], whole["outcome"]) == ("all weights", "float32", "ok")
-    assert (lora["trains"], lora["mini_batch_num_tokens"], lora["rows"]) == ("LoRA", 60, 4)
-    assert whole["seconds_per_step"] > 0
-    assert whole["peak_gib"] is None
-    assert found["model"]["parameters"] == gpu_memory.count_weights(SMALL)["parameters"]
-    assert {"torch", "transformers", "sentence-transformers"} <= found["versions"].keys()
-    assert settings_table("bfloat16") == settings_table("bfloat16", [])
-
-
-@pytest.mark.slow
-def test_running_out_of_memory_is_a_result_of_the_rehearsal(monkeypatch):
-    import torch
-
-    def full_gpu(*given):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-
-    monkeypatch.setattr(rehearsal, "load_to_train", full_gpu)
-    run = rehearsal.measure(load_profile("rehearsal-small"), None, None)
-    assert (run["outcome"], run["peak_gib"]) == ("out of memory", None)
 
 
 # a step that runs out of memory

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import types
 import zipfile
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import nbformat
 import notebook_checks as checks
 import pytest
+import yaml
 from IPython.core.inputtransformer2 import TransformerManager
 
 from tools import badges
@@ -23,7 +25,8 @@ from vdr_helpers import machine
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = len(list((ROOT / "notebooks").glob("*.ipynb")))
 ADDRESS = "https://github.com/ada/course"
-COURSE = "vdr-course[audit,bench,documents,scale,store] @ git+https://github.com/ada/course@v0.1.0"
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+COURSE = f"vdr-course[audit,bench,documents,scale,store] @ git+{ADDRESS}@v{VERSION}"
 HOSTED = ["COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"]
 
 
@@ -57,7 +60,7 @@ class Shell:
 def run_cell(lines, address=ADDRESS):
     space = {}
     space["get_ipython"] = lambda: Shell(lines, space)
-    exec(TransformerManager().transform_cell(badges.setup_cell(address, "v0.1.0")), space)
+    exec(TransformerManager().transform_cell(badges.setup_cell(address, f"v{VERSION}")), space)
 
 
 @pytest.mark.parametrize("address", [None, ADDRESS])
@@ -230,8 +233,9 @@ def copied(folder):
     """A copy of what the command touches."""
     copy = folder / "checkout"
     (copy / "notebooks").mkdir(parents=True)
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "README.md", "CITATION.cff"):
         shutil.copy(ROOT / name, copy / name)
+    shutil.copytree(ROOT / "docs", copy / "docs")
     for file in (ROOT / "notebooks").glob("*.ipynb"):
         shutil.copy(file, copy / "notebooks" / file.name)
     return copy
@@ -265,7 +269,7 @@ def test_an_address_is_written_everywhere(checkout, capsys):
     )
     for file in sorted((checkout / "notebooks").glob("*.ipynb")):
         notebook = nbformat.read(file, as_version=4)
-        page = f"ada/course/blob/v0.1.0/notebooks/{file.name}"
+        page = f"ada/course/blob/v{VERSION}/notebooks/{file.name}"
         title, blank, shown, after = notebook.cells[0].source.splitlines()[:4]
         assert title.startswith("# ") and blank == "" and after == ""
         assert re.findall(r"\[!\[(Open in \w+)\]\(https://[^)]+\.svg\)\]\(([^)]+)\)", shown) == [
@@ -277,6 +281,9 @@ def test_an_address_is_written_everywhere(checkout, capsys):
     readme = (checkout / "README.md").read_text()
     assert f"git clone {ADDRESS} vdr-course" in readme
     assert readme.count("[![Open in Colab]") == NOTEBOOKS
+    assert "git clone <" not in every_text(checkout)
+    citation = yaml.safe_load((checkout / "CITATION.cff").read_text())
+    assert (citation["version"], citation["repository-code"]) == (VERSION, ADDRESS)
     assert COURSE in capsys.readouterr().out
 
 
@@ -319,12 +326,15 @@ def test_a_new_version_is_a_new_tag(checkout):
     )
     assert badges.main([]) == 0
     assert every_text(checkout).count("git+https://github.com/ada/course@v9.8.7") == NOTEBOOKS
-    assert "/blob/v0.1.0/" not in every_text(checkout)
+    assert f"/blob/v{VERSION}/" not in every_text(checkout)
 
 
 def test_another_host_gets_the_install_line_and_no_badge(checkout, capsys):
     assert badges.main(["https://git.example.org/ada/course"]) == 0
-    assert every_text(checkout).count("git+https://git.example.org/ada/course@v0.1.0") == NOTEBOOKS
+    assert (
+        every_text(checkout).count(f"git+https://git.example.org/ada/course@v{VERSION}")
+        == NOTEBOOKS
+    )
     assert "Open in" not in every_text(checkout)
     assert "no badge is shown" in capsys.readouterr().out
 

@@ -6,12 +6,14 @@ import io
 import json
 import math
 import random
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import cos_sim
 
@@ -53,6 +55,19 @@ def test_the_architecture_is_that_of_the_2b_model(random_model):
 def test_a_query_becomes_the_published_message(random_model):
     ids = random_model.preprocess([QUERY])["input_ids"][0]
     assert random_model.tokenizer.decode(ids) == SYSTEM + QUERY + END
+
+
+def test_weights_under_the_published_names_load_bit_for_bit(tmp_path):
+    """The 2B model's file has ``model.`` before every name, the shipped one has not."""
+    base = Path(load_profile("tiny").base_model)
+    shutil.copytree(base, tmp_path / "base")
+    weights = load_file(base / "model.safetensors")
+    renamed = {f"model.{name}": weight for name, weight in weights.items()}
+    save_file(renamed, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
+    loaded = SentenceTransformer(str(tmp_path / "base"), model_kwargs={"dtype": "auto"})
+    found = loaded[0].auto_model.state_dict()
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(found[name], weight) for name, weight in weights.items())
 
 
 @pytest.mark.parametrize("layout", ["report", "slide"])

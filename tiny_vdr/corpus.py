@@ -9,6 +9,7 @@ hardest first), ``language``. The folder loads with the call that loads the real
 from __future__ import annotations
 
 import io
+import os
 import random
 import shutil
 from collections import defaultdict
@@ -307,15 +308,16 @@ def build_source(
     seed: int = 0,
     train_families: int = 521,
     eval_families: int = 375,
-    workers: int = 2,
+    workers: int | None = None,
     mean_scale: float | None = None,
 ) -> Path:
     """Draw the source dataset into ``folder`` (about 4,400 pages, under a minute on two cores);
     what was there is replaced.
 
-    ``mean_scale`` enlarges the pages, as the ``rehearsal`` profile does. Written beside the target
-    and moved into place at the end, so that an interrupted build is never whole. Returns
-    ``folder``. Raises ``ValueError`` for too few families.
+    ``mean_scale`` enlarges the pages, as the ``rehearsal`` profile does; ``workers``: processes
+    that draw, by default one per core and eight at most. Written beside the target and moved into
+    place at the end, so that an interrupted build is never whole. Returns ``folder``. Raises
+    ``ValueError`` for too few families.
     """
     from datasets import Dataset, Features, List, Value
     from datasets import Image as ImageColumn
@@ -332,6 +334,7 @@ def build_source(
         {"id": Value("string"), "query": Value("string"), "image": ImageColumn(decode=False), "negatives": List(Value("string")), "language": Value("string")}
     )  # fmt: skip
     half = (len(rows) + 1) // 2
+    workers = workers or min(8, os.cpu_count() or 1)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         # one file at a time: enlarged pages would fill the memory
         for i, part in enumerate((rows[:half], rows[half:])):

@@ -3,7 +3,7 @@ Colab and Kaggle follow from it.
 
 ``python -m tools.badges https://github.com/owner/name`` writes the address into ``pyproject.toml``
 and rewrites what depends on it: the setup cell of every notebook, the badges below its title, the
-badges and the clone line in the README. A fork runs it once. ``--unset`` takes all of it away
+badges and clone lines in the README and docs/, ``CITATION.cff``. A fork runs it once. ``--unset`` takes all of it away
 again; with neither, everything is rewritten from what ``pyproject.toml`` says, for example after a
 new version. The pinned version is the git tag ``v`` + version, or what ``--ref`` names: a tag,
 branch or commit.
@@ -148,8 +148,19 @@ def rewrite_readme(text: str, address: str | None, ref: str) -> str:
         return match.group(1) + (f" {shown}" if shown else "")
 
     row_of_table = rf"(^\|.*?\]\(notebooks/([\w.-]+\.ipynb)\))(?: {BADGE})*"
-    text = re.sub(row_of_table, row, text, flags=re.MULTILINE)
+    return rewrite_document(re.sub(row_of_table, row, text, flags=re.MULTILINE), address)
+
+
+def rewrite_document(text: str, address: str | None) -> str:
+    """A document's ``text`` with its clone lines for ``address``."""
     return CLONE.sub(f"git clone {address or '<address of this repository>'}", text)
+
+
+def rewrite_citation(text: str, address: str | None, version: str) -> str:
+    """``CITATION.cff`` with this version and, below it, the address where there is one."""
+    text = re.sub(r"^repository-code: .*\n", "", text, flags=re.MULTILINE)
+    code = f"repository-code: {address}\n" if address else ""
+    return re.sub(r"^version: .*\n", f"version: {version}\n{code}", text, flags=re.MULTILINE)
 
 
 def read(path: Path) -> tuple[str, bool]:
@@ -171,13 +182,17 @@ def rewrite(
     ``FileNotFoundError`` outside a checkout.
     """
     pyproject, notebooks = root / "pyproject.toml", sorted((root / "notebooks").glob("*.ipynb"))
+    citation, documents = root / "CITATION.cff", sorted((root / "docs").glob("*.md"))
     if not pyproject.exists() or not notebooks:
         raise FileNotFoundError(
             "no checkout of the course here: clone the repository, install it with pip install -e ., try again"
         )
     if ref is not None and not REF.fullmatch(ref):
         raise ValueError(f"{ref!r} is not a git tag, branch or commit")
-    old = {path: read(path) for path in [pyproject, root / "README.md", *notebooks]}
+    old = {
+        path: read(path)
+        for path in [pyproject, root / "README.md", citation, *documents, *notebooks]
+    }
     new = {path: text for path, (text, _) in old.items()}
     if change:
         entered = with_entry(
@@ -188,7 +203,11 @@ def rewrite(
         )
         new[pyproject] = with_entry(entered, "tool.vdr", "ref", ref)
     address, ref = settings(new[pyproject])
+    version = tomllib.loads(new[pyproject])["project"]["version"]
     new[root / "README.md"] = rewrite_readme(new[root / "README.md"], address, ref)
+    new[citation] = rewrite_citation(new[citation], address, version)
+    for path in documents:
+        new[path] = rewrite_document(new[path], address)
     for path in notebooks:
         new[path] = rewrite_notebook(new[path], path.name, address, ref)
     changed = [path for path in new if new[path] != old[path][0]]

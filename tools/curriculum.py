@@ -19,6 +19,7 @@ from tools.badges import BADGE, rewrite_readme, settings
 from tools.tables import README, ROOT, between_marks, markdown
 from vdr_helpers.cache import atomic_write
 from vdr_helpers.extras import needs
+from vdr_helpers.gpu import describe_receipts
 from vdr_helpers.published import measured
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -202,12 +203,15 @@ def written(readme: str, notebooks: dict) -> tuple[str, dict]:
     place without its marks.
     """
     address, ref = settings((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    measured_on_gpus = "\n".join(describe_receipts())
+    readme = between_marks(readme, "gpu", measured_on_gpus)
     readme = rewrite_readme(between_marks(readme, "curriculum", table("notebooks/")), address, ref)
     for number, notebook in notebooks.items():
         notebook.cells[0].source = with_card(notebook.cells[0].source, lessons()[number])
     for cell in notebooks["00"].cells if "00" in notebooks else []:
         if "<!-- curriculum: start -->" in cell.source:
             cell.source = between_marks(cell.source, "curriculum", table(""))
+            cell.source = between_marks(cell.source, "gpu", measured_on_gpus)
     return readme, notebooks
 
 

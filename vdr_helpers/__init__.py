@@ -4,5 +4,3 @@ imports nothing heavy.
 Start at ``notebooks/00_start_here.ipynb``. A helper is either plumbing or code that a notebook has
 shown before it is called.
 """
-
-__version__ = "0.1.0"

@@ -1,8 +1,9 @@
 """What the GPU at hand can train: the setup cell looks it up here and fits the profile to it.
 
 ``assets/gpu_memory.json`` holds the settings and the GiB that each needs, computed by
-``python -m tools.gpu_memory``; notebook a2 does the sum. A receipt of ``python -m tools.rehearsal``
-in ``assets/receipts`` or ``outputs/receipts`` replaces the computed figure of its row.
+``python -m tools.gpu_memory``; notebook a2 does the sum. A receipt in ``assets/receipts`` or
+``outputs/receipts``, written by ``python -m benchmarks.on_gpu``, replaces the computed figure of
+its row.
 """
 
 from __future__ import annotations
@@ -104,6 +105,40 @@ def read_receipts(outputs: Path | None = None) -> list[dict]:
                 )
             found.append(receipt)
     return found
+
+
+def measured_runs(receipts: list[dict] | None = None) -> dict[str, dict]:
+    """What receipts of the 2B model say of notebook 03's step, by the GPU's name: its run, with
+    ``minutes`` of the published training (157 steps, eleven evaluations) and ``times_faster`` than
+    the published script's step; each is ``None`` where it was not measured.
+    """
+    facts, found = read_asset("gpu_memory.json"), {}
+    for receipt in read_receipts() if receipts is None else receipts:
+        if receipt["model"]["parameters"] != facts["models"]["2048"]["parameters"]:
+            continue
+        summary = receipt.get("summary", {})
+        for run in receipt["runs"]:
+            if run.get("recipe") == "course" and run["outcome"] == "ok":
+                minutes, evaluation = None, summary.get("evaluation, seconds")
+                if evaluation:
+                    minutes = (157 * run["seconds_per_step"] + 11 * evaluation) / 60
+                more = {"minutes": minutes, "times_faster": summary.get("published over course")}
+                found[receipt["gpu"]["name"]] = run | more
+    return found
+
+
+def describe_receipts(receipts: list[dict] | None = None) -> list[str]:
+    """A sentence for each GPU of :func:`measured_runs`, or one that says that there is none."""
+    sentences = []
+    for name, run in measured_runs(receipts).items():
+        said = f"Measured on {name}: {run['seconds_per_step']:.1f} s a step of {run['rows']} rows"
+        said += f" ({run['trains']}, {run['dtype']}), {run['peak_gib']:.1f} GiB"
+        if run["times_faster"]:
+            said += f", {run['times_faster']:.1f} times faster than the published script"
+        if run["minutes"]:
+            said += f"; the published run would take {run['minutes']:.0f} minutes"
+        sentences.append(said + ".")
+    return sentences or ["Nothing has been measured on a GPU yet: such figures are computed."]
 
 
 def settings_table(dtype: str, receipts: list[dict] | None = None) -> list[dict]:

@@ -37,7 +37,9 @@ def solved(source: str, below: str) -> str:
     return CELLS[number].with_answer(blocks[0])
 
 
-@pytest.mark.parametrize("number", sorted(path.name[:2] for path in NOTEBOOKS.glob("*.ipynb")))
+@pytest.mark.parametrize(
+    "number", sorted(path.name.partition("_")[0] for path in NOTEBOOKS.glob("*.ipynb"))
+)
 def test_every_exercise_is_right_in_the_browser(lab, number):  # noqa: F811
     notebook, done = OpenNotebook(lab, number), 0
     for i, cell in enumerate(notebook.sources):

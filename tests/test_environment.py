@@ -238,7 +238,7 @@ def test_make_installs_what_its_notebooks_need(command, wanted):
     installed = set(re.search(r"-c requirements.txt -e '\.\[([\w,]+)\]'", said).group(1).split(","))
     assert wanted <= installed
     if command == ["course"]:
-        assert not installed & {"documents", "lab", "scale", "site", "test"}
+        assert not installed & {"lab", "scale", "site", "test"}
 
 
 def test_the_setup_cell_installs_what_the_notebooks_need():

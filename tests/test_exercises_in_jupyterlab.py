@@ -47,7 +47,7 @@ def with_exercises() -> list[str]:
     found = []
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
         if any(is_exercise(cell) for cell in nbformat.read(path, as_version=4).cells):
-            found.append(path.name[:2])
+            found.append(path.name.partition("_")[0])
     return found
 
 

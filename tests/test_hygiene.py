@@ -18,7 +18,7 @@ from vdr_helpers.profiles import PROFILES
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK_FILES = sorted((ROOT / "notebooks").glob("*.ipynb"))
-NUMBERS = [*(f"{i:02}" for i in range(13)), "a1", "a2", "a3", "a4", "a5", "a6", "a7"]
+NUMBERS = [*(f"{i:02}" for i in range(13)), "a11", "a1", "a2", "a3", "a4", "a5", "a6", "a7"]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def course():
 
 
 def test_the_course_has_its_notebooks_and_appendices():
-    assert [file.name[:2] for file in NOTEBOOK_FILES] == NUMBERS
+    assert [file.name.partition("_")[0] for file in NOTEBOOK_FILES] == NUMBERS
 
 
 @pytest.mark.parametrize("check", checks.NOTEBOOK_CHECKS, ids=lambda check: check.__name__)

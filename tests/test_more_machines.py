@@ -1,13 +1,10 @@
 """Notebook 11: its scripts on one process, on two launchers, by ``accelerate launch``; a killed
-rank; sharding; the plan's arithmetic.
+rank; sharding; a page that kills every process. Appendix a11: the plan's arithmetic.
 
-What the notebook itself shows (equal gradients, a killed worker's part done again) is compared
-where its stored outputs are.
+What the notebook itself shows, such as equal gradients, is compared where its stored outputs are.
 """
 
 import atexit
-import contextlib
-import importlib.util
 import json
 import math
 import os
@@ -22,10 +19,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy
+import pandas
 import psutil
 import pytest
 import warm
-from cells import definitions, edited_sources
+from cells import definitions, edited_sources, find_notebook
 from datasets import Dataset
 from PIL import Image as Page
 
@@ -50,7 +48,6 @@ def notebook():
         "train_script",
         "check_script",
         "encode_script",
-        "trial_script",
         "one_epoch",
         "describe",
         "ranks",
@@ -95,7 +92,7 @@ def test_the_training_script_is_short_and_plain(notebook):
     assert of_the_course == ["from vdr_helpers.training import resume_point"]
 
 
-@pytest.mark.parametrize("name", ["train_script", "check_script", "encode_script", "trial_script"])
+@pytest.mark.parametrize("name", ["train_script", "check_script", "encode_script"])
 def test_the_scripts_are_clean(notebook, name):
     for command in (["check"], ["format", "--check"]):
         run = subprocess.run(
@@ -146,59 +143,56 @@ def test_a_pass_that_comes_out_short_is_filled_up_with_rows_again(notebook):
     assert full["twice"] == full["not drawn"] > 0
 
 
-# The plan, Ray, and what the last section asks to try.
+# The plan, and what the last section asks to try.
 
 
 def run_plan(**edits) -> dict:
-    """The cells of the plan, with ``assumed`` changed by pairs of text; returns their names."""
-    sources = edited_sources("11", **edits)
-    page = ROOT / "assets" / "readme_result.png"
-    space = {"pages": [str(page)], "PROFILES": PROFILES, "numpy": numpy, "total": None}
-    import pandas
-
-    space |= {"pandas": pandas}
-    for source in sources:
+    """The cells of appendix a11's plan, with ``assumed`` changed by pairs of text; returns their
+    names.
+    """
+    space = {"pages": [str(ROOT / "assets" / "readme_result.png")]}
+    for source in edited_sources("a11", **edits):
         if '"pages": 100_000_000' in source or "vector = assumed[" in source:
-            exec(compile(source, "notebook 11, plan", "exec"), space)
+            exec(compile(source, "appendix a11, plan", "exec"), space)
     return space
 
 
 def test_the_plan_agrees_with_the_page_about_the_store():
-    """docs/store.md: a node of 64 GiB holds 46.6 million pages of 1,024 numbers of one byte."""
+    """docs/store.md: a node of 64 GiB holds 46.6 million pages of 1,024 dimensions of one byte."""
     found = run_plan()
     assert found["node"] / 1e6 == pytest.approx(46.6, abs=0.06)
     assert math.ceil(found["total"] / found["node"]) == 3
 
 
-def test_the_items_to_try_change_what_they_say(notebook):
-    text = next(
-        "".join(cell["source"])
-        for cell in json.loads(notebook_file().read_text())["cells"]
-        if "## Try this" in "".join(cell["source"])
+def test_another_plan_needs_other_nodes():
+    found = run_plan(
+        edits=[
+            ('"GPUs": 16', '"GPUs": 64'),
+            ('"bytes of a dimension": 1', '"bytes of a dimension": 4'),
+        ]
     )
-    changes = [
-        ("ranks = 2", "ranks = 4"),
-        ('by_rank["1"].kill()', 'by_rank["0"].kill()'),
-        ('"cards": 16', '"cards": 64'),
-        ('"bytes per number": 1', '"bytes per number": 4'),
-    ]
+    assert found["assumed"]["GPUs"] == 64 and math.ceil(found["total"] / found["node"]) == 9
+
+
+@pytest.mark.parametrize(
+    ("number", "changes"),
+    [
+        ("11", [("ranks = 2", "ranks = 4"), ('by_rank["1"].kill()', 'by_rank["0"].kill()')]),
+        (
+            "a11",
+            [
+                ('"GPUs": 16', '"GPUs": 64'),
+                ('"bytes of a dimension": 1', '"bytes of a dimension": 4'),
+            ],
+        ),
+    ],
+)
+def test_the_items_to_try_name_code_that_stands_in_one_cell(number, changes):
+    cells = json.loads(find_notebook(number).read_text())["cells"]
+    text = next("".join(c["source"]) for c in cells if "## Try this" in "".join(c["source"]))
     for there, new in changes:
         assert f"`{there}`" in text and f"`{new}`" in text
-        assert any(new in source for source in edited_sources("11", edits=[(there, new)]))
-    found = run_plan(edits=changes[2:])
-    assert found["assumed"]["cards"] == 64 and math.ceil(found["total"] / found["node"]) == 9
-
-
-def notebook_file() -> Path:
-    [file] = (ROOT / "notebooks").glob("11_*.ipynb")
-    return file
-
-
-def test_without_ray_the_cell_says_what_to_install(monkeypatch):
-    [cell] = [source for source in edited_sources("11") if "find_spec(" in source]
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=r'pip install "ray\[data\]"'):
-        exec(compile(cell, "notebook 11", "exec"), {})
+        assert any(new in source for source in edited_sources(number, edits=[(there, new)]))
 
 
 # The scripts, run.
@@ -238,7 +232,7 @@ def workplace(notebook, tmp_path_factory):
         "save_total_limit": 2,
         "seed": 1,
     }
-    for name in ("train", "check", "encode"):
+    for name in ("train", "check"):
         (folder / f"{name}.py").write_text(notebook[f"{name}_script"])
     for name, runs in (("alone", "alone"), ("settings", "runs")):
         (folder / f"{name}.json").write_text(
@@ -342,34 +336,61 @@ def test_accelerate_launch_starts_two_ranks_too(workplace, alone):
     )
 
 
+# Encoding in parts
+
+
+@pytest.fixture
+def to_encode(notebook, tmp_path):
+    """A folder with ``encode.py``, two parts of two and three small pages, and settings of which
+    ``b`` is the page that kills its process.
+    """
+    (tmp_path / "encode.py").write_text(notebook["encode_script"])
+    for name in ("parts", "vectors"):
+        (tmp_path / name).mkdir()
+    for part, names in (("0", "ab"), ("1", "cde")):
+        files = [file_of(ord(name)) for name in names]
+        table = pandas.DataFrame({"page_id": list(names), "path": files})
+        table.to_parquet(tmp_path / "parts" / f"{part}.parquet")
+    settings = {
+        "model": str(ROOT / PROFILES["tiny"].base_model),
+        "loader": {"processor_kwargs": {"size": {"shortest_edge": 4096, "longest_edge": 4096}}},
+        "options": {"show_progress_bar": False},
+        "made_from": {"model": "this one"},
+        "parts": "parts",
+        "vectors": "vectors",
+        "deadly": file_of(ord("b")),
+    }
+    (tmp_path / "encoding.json").write_text(json.dumps(settings))
+    return tmp_path
+
+
+def encode(folder: Path, worker: int = 0, workers: int = 1) -> subprocess.CompletedProcess:
+    command = [sys.executable, "encode.py", "encoding.json", str(worker), str(workers)]
+    captured = {"capture_output": True, "text": True, "timeout": 600}
+    return subprocess.run(command, cwd=folder, env=ENVIRONMENT, **captured)
+
+
+def test_vectors_of_two_models_never_share_a_folder(to_encode):
+    (to_encode / "vectors" / "made_from.json").write_text(json.dumps({"model": "another"}))
+    done = encode(to_encode)
+    assert done.returncode != 0 and "another model or other settings" in done.stderr
+    assert not list((to_encode / "vectors").glob("*.parquet*"))
+
+
 @pytest.mark.slow
 @pytest.mark.long
-def test_vectors_of_two_models_never_share_a_folder(workplace):
-    pytest.importorskip("ray", reason='Ray is not installed: python -m pip install "ray[data]"')
-    vectors = workplace / "vectors"
-    for folder in (workplace / "parts", vectors):
-        folder.mkdir()
-    (vectors / "made_from.json").write_text(json.dumps({"model": "another"}))
-    settings = {
-        "parts": str(workplace / "parts"),
-        "vectors": str(vectors),
-        "made_from": {"model": "this one"},
-    }
-    (workplace / "encoding.json").write_text(json.dumps(settings))
-    done = subprocess.run(
-        [sys.executable, "encode.py", "encoding.json"],
-        capture_output=True,
-        text=True,
-        cwd=workplace,
-        env=ENVIRONMENT,
-    )
-    assert done.returncode != 0 and "another model or other settings" in done.stderr
-    (vectors / "made_from.json").unlink()
-    with contextlib.chdir(workplace):
-        done = subprocess.run(
-            [sys.executable, "encode.py", "encoding.json"],
-            capture_output=True,
-            text=True,
-            env=ENVIRONMENT,
-        )
-    assert done.stdout.split() == ["0", "parts", "encoded,", "0", "there"]
+def test_a_page_that_kills_every_process_is_set_aside_and_the_others_are_encoded_once(to_encode):
+    done = encode(to_encode)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout == "2 parts encoded\n"
+    vectors = to_encode / "vectors"
+    assert (vectors / "set_aside.txt").read_text() == "b\n"
+    found = [pandas.read_parquet(vectors / f"{part}.parquet") for part in "01"]
+    assert [list(table["page_id"]) for table in found] == [["a"], ["c", "d", "e"]]
+    assert all(len(vector) == 256 for table in found for vector in table["embedding"])
+    assert not list(vectors.glob("*.partial"))
+
+    written = {file: file.stat().st_mtime_ns for file in vectors.iterdir()}
+    again = encode(to_encode, worker=1, workers=2)
+    assert again.stdout == "0 parts encoded\n", again.stderr[-3000:]
+    assert {file: file.stat().st_mtime_ns for file in vectors.iterdir()} == written

@@ -27,9 +27,7 @@ ELSEWHERE = {
     ("03", 3): "tests/test_resume.py kills a run and runs it again",
     ("11", 1): "tests/test_more_machines.py, without the minute of processes before and after it",
     ("11", 2): "tests/test_more_machines.py",
-    ("11", 3): "tests/test_more_machines.py",
     ("12", 1): "tests/test_failure_lab.py changes the cell and runs it again",
-    ("12", 2): "tests/test_failure_lab.py changes the cell and runs it again",
 }
 
 

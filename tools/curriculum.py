@@ -75,7 +75,7 @@ def part_of(stem: str) -> int:
     """The part that a notebook is run with: appendices belong to Part I, and so does a notebook
     that the file does not know.
     """
-    lesson = lessons().get(stem[:2])
+    lesson = lessons().get(stem.partition("_")[0])
     return (lesson and lesson.part) or 1
 
 
@@ -83,7 +83,7 @@ def extras_of(stem: str) -> list[str]:
     """The extras of ``pyproject.toml`` that a notebook's cells need; none where the file does not
     know the notebook.
     """
-    lesson = lessons().get(stem[:2])
+    lesson = lessons().get(stem.partition("_")[0])
     return list(lesson.extras) if lesson else []
 
 

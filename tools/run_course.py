@@ -64,7 +64,7 @@ def find_notebooks(
     beside_package = Path(__file__).resolve().parent.parent / "notebooks"
     candidates = [folder] if folder else [beside_package, Path.cwd() / "notebooks", Path.cwd()]
     for candidate in candidates:
-        notebooks = sorted(candidate.resolve().glob("[0-9a][0-9]_*.ipynb"))
+        notebooks = sorted(candidate.resolve().glob("[0-9a][0-9]*_*.ipynb"))
         if notebooks:
             break
     else:
@@ -74,10 +74,11 @@ def find_notebooks(
         )
     known = ", ".join(notebook.stem for notebook in notebooks)
     for number in only or []:
-        if not any(notebook.name.startswith(number) for notebook in notebooks):
+        if not any(notebook.name.startswith(f"{number}_") for notebook in notebooks):
             raise ValueError(f"no notebook starts with {number!r}; there are {known}")
     if only:
-        return [notebook for notebook in notebooks if notebook.name.startswith(tuple(only))]
+        wanted = tuple(f"{number}_" for number in only)
+        return [notebook for notebook in notebooks if notebook.name.startswith(wanted)]
     return [notebook for notebook in notebooks if part in ("all", str(part_of(notebook.stem)))]
 
 

@@ -80,35 +80,31 @@ def ask(url, body):
         raise ValueError(f"no answer from {url}: {error}") from error
 
 
-def as_message(part):
+def as_message(part, instruction):
     """A request by which vLLM applies the chat template, with the end that the model pools."""
     messages = [{"role": "user", "content": [part]}]
+    if instruction:
+        messages.insert(0, {"role": "system", "content": [{"type": "text", "text": instruction}]})
     return {"messages": messages, "add_generation_prompt": True}
 
 
-def requests(golden, kind):
+def requests(golden, kind, instruction):
     """(name, body of the request, right vector) of everything that is checked."""
     for item in golden["queries"]:
         part = {"type": "text", "text": item["text"]}
-        body = {"input": item["text"]} if kind == "input" else as_message(part)
+        body = {"input": item["text"]} if kind == "input" else as_message(part, instruction)
         yield item["text"][:50], body, item["vector"]
     for number, item in enumerate(golden["pages"] if kind == "messages" else [], start=1):
-        address = {"url": f"data:image/png;base64,{item['png']}"}
-        yield (
-            f"page {number}",
-            as_message({"type": "image_url", "image_url": address}),
-            item["vector"],
-        )
+        part = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{item['png']}"}}
+        yield f"page {number}", as_message(part, instruction), item["vector"]
 
 
 def check(args):
     """Compare a server's vectors with the golden ones; ValueError where one is off."""
     golden, off = json.loads(args.golden.read_text(encoding="utf-8")), 0
-    for name, body, right in requests(golden, args.kind):
-        found, right = (
-            ask(args.url, body | {"model": args.model or golden["model"]}),
-            numpy.array(right),
-        )
+    for name, body, right in requests(golden, args.kind, args.instruction):
+        found = ask(args.url, body | {"model": args.model or golden["model"]})
+        right = numpy.array(right)
         length = numpy.linalg.norm(found)
         if found.shape != right.shape:
             off += 1

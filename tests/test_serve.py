@@ -347,7 +347,10 @@ def another_server(encode):
 def encode_messages(model, body, tmp_path):
     """What a server makes of a chat request: the text or the picture of its one message."""
     assert body["add_generation_prompt"] is True
-    [part] = body["messages"][0]["content"]
+    [*system, user] = body["messages"]
+    assert [message["role"] for message in system] == ["system"]
+    assert system[0]["content"] == [{"type": "text", "text": "Represent the user's input."}]
+    [part] = user["content"]
     if part["type"] == "text":
         return model.encode_query({"text": part["text"]})
     file = tmp_path / "sent.png"
@@ -357,7 +360,8 @@ def encode_messages(model, body, tmp_path):
 
 def test_pages_are_checked_by_a_server_of_messages(model, tmp_path):
     with another_server(lambda body: encode_messages(model, body, tmp_path)) as url:
-        done = check_golden(url, "--as", "messages", folder=tmp_path)
+        options = ("--as", "messages", "--instruction", "Represent the user's input.")
+        done = check_golden(url, *options, folder=tmp_path)
     assert done.status == 0 and done.said.count("ok ") == len(GOLDEN["queries"]) + len(PAGES)
 
 

@@ -19,7 +19,7 @@ from bs4 import BeautifulSoup
 ROOT = Path(__file__).resolve().parent.parent
 LESSONS = tomllib.loads((ROOT / "notebooks" / "curriculum.toml").read_text(encoding="utf-8"))
 DOCS = ["start", "profiles", "free_gpu", "status", "benchmarks", "teaching", "quiz", "handout"]
-DOCS += ["glossary", "feedback", "store", "models"]
+DOCS += ["glossary", "feedback", "store", "serve", "models"]
 
 project = "Visual document retrieval, a course"
 html_title = project

@@ -7,7 +7,7 @@ Both models search all pages of the eval side for every query of eval.jsonl: the
 names and, of documents.py, all others of the same files. The scores are those of Sentence
 Transformers' InformationRetrievalEvaluator, the interval is a bootstrap over queries. Written to --results/evaluation.json, from where publish.py takes the scores.
 
-Needs: pip install "sentence-transformers[image]"
+Needs: pip install "sentence-transformers[image]>=6"
 """
 
 import argparse

@@ -15,7 +15,7 @@ Written into the folder --data, which must not be there yet:
     eval.jsonl         the same with four hard negatives
     manifest.json      what all this was made from
 
-Needs: pip install "sentence-transformers[image,train]"
+Needs: pip install "sentence-transformers[image,train]>=6"
 """
 
 import argparse

@@ -8,7 +8,7 @@ measured with this very model. LoRA adapters are added to the weights. Files tha
 this machine, your user name or a token are listed, and nothing is uploaded while there are any.
 An upload is private until you change that on its page; the token is that of `hf auth login`.
 
-Needs: pip install "sentence-transformers[image]"; for a model with adapters also peft
+Needs: pip install "sentence-transformers[image]>=6"; for a model with adapters also peft
 """
 
 import argparse

@@ -7,10 +7,11 @@
 --data is a folder that prepare.py or documents.py has made. The tuned model is saved with the model
 card that Sentence Transformers writes; evaluate.py scores it, publish.py uploads it.
 
-Needs: pip install "sentence-transformers[image,train]"; with --lora-rank also peft
+Needs: pip install "sentence-transformers[image,train]>=6"; with --lora-rank also peft
 """
 
 import argparse
+import importlib.util
 import json
 import math
 import os
@@ -199,6 +200,8 @@ def read_arguments():
     args = parser.parse_args()
     args.base_revision = args.base_revision or PINNED.get(args.base_model)
     args.bf16 = args.bf16 and not args.fp16
+    if args.lora_rank and not importlib.util.find_spec("peft"):
+        parser.error("--lora-rank needs the package peft: pip install peft")
     args.matryoshka_dims = sorted(set(args.matryoshka_dims), reverse=True)
     return args
 

@@ -6,7 +6,7 @@ A vector that was trained with MatryoshkaLoss can be cut to its first dimensions
 are encoded once at full length, then scored at each. Intervals are bootstraps over queries; a step
 is tested by permutation, adjusted for the number of steps. Written to --results/truncation.json.
 
-Needs: pip install "sentence-transformers[image]" pandas scipy
+Needs: pip install "sentence-transformers[image]>=6" pandas scipy
 """
 
 import argparse

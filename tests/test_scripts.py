@@ -630,6 +630,12 @@ def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(made, tmp_path):
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
 
+def test_adapters_without_their_package_are_told_before_anything_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    done = call("train", "--lora-rank", 4, folder=tmp_path)
+    assert done.status != 0 and "needs the package peft: pip install peft" in done.said
+
+
 @pytest.mark.parametrize(("text", "found"), [("none", None), ("None", None), ("5600", 5600)])
 def test_no_token_limit_can_be_asked_for(text, found, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", "--mini-batch-num-tokens", text])

@@ -254,7 +254,7 @@ def checked(queries, file):
     marked = {(x["query"], x["id"]): x for x in marks if x["keep"].strip().lower() == "no"}
     pairs = list(zip(fresh["query"], fresh["id"], strict=True))
     fresh["keep"] = ["no" if pair in marked else "yes" for pair in pairs]
-    rest = [marked[pair] for pair in marked.keys() - set(pairs)]
+    rest = [mark for pair, mark in marked.items() if pair not in set(pairs)]
     partial = file.with_name(file.name + ".partial")
     table = pandas.concat([fresh, pandas.DataFrame(rest, columns=columns)])
     table.to_csv(partial, index=False, encoding="utf-8-sig")

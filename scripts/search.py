@@ -22,8 +22,10 @@ from pathlib import Path
 
 import bm25s
 import numpy
+from bm25s.stopwords import STOPWORDS_EN_PLUS, STOPWORDS_GERMAN
 
 FORMAT = 1  # of the index
+STOP_WORDS = {*STOPWORDS_EN_PLUS, *STOPWORDS_GERMAN}
 K = 60  # of reciprocal rank fusion (Cormack, Clarke and Buettcher 2009)
 
 
@@ -83,8 +85,8 @@ def text_scores(query, pages):
     asked, known = words(query), set().union(*texts)
     if missing := [word for word in dict.fromkeys(asked) if word not in known]:
         print("on no page:", ", ".join(missing), file=sys.stderr)
-    if not known.intersection(asked):
-        return numpy.zeros(len(texts))
+    if not known.intersection(set(asked) - STOP_WORDS or asked):
+        return numpy.zeros(len(texts))  # all that is found are words like "the"
     retriever = bm25s.BM25()
     retriever.index(texts, show_progress=False)
     return retriever.get_scores([word for word in asked if word in known])

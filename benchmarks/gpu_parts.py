@@ -129,8 +129,9 @@ def notebook(number: str, note: Note) -> None:
     """Run the code cells of a notebook; a line for each that takes a second or fails."""
     from IPython.core.interactiveshell import InteractiveShell
 
-    os.environ["VDR_ROWS"] = ROWS[load_profile().name]
-    os.environ["VDR_DATASET"] = str(data_folder() / "source")
+    if (data_folder() / "source").is_dir():  # notebook 01 runs while it is being made
+        os.environ["VDR_ROWS"] = ROWS[load_profile().name]
+        os.environ["VDR_DATASET"] = str(data_folder() / "source")
     [file] = (Path(__file__).parents[1] / "notebooks").glob(f"{number}_*.ipynb")
     cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
     sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]

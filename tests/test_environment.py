@@ -160,9 +160,17 @@ def brought_by(names: set[str]) -> set[str]:
 
 WITHOUT = """
 import importlib, pkgutil, sys
+from importlib.machinery import PathFinder
 
-for name in {blocked!r}:
-    sys.modules[name] = None  # an import of it raises
+
+class Without(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name.partition(".")[0] not in {blocked!r}:
+            return super().find_spec(name, path, target)
+
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Without
 for package in ("tiny_vdr", "vdr_helpers", "vdr_exercises"):
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
         importlib.import_module(f"{{package}}.{{module.name}}")

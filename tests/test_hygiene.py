@@ -18,7 +18,7 @@ from vdr_helpers.profiles import PROFILES
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK_FILES = sorted((ROOT / "notebooks").glob("*.ipynb"))
-NUMBERS = [*(f"{i:02}" for i in range(13)), "a1", "a2", "a3", "a4", "a5", "a6", "a7"]
+NUMBERS = [*(f"{i:02}" for i in range(13)), "a1", "a2", "a3", "a4", "a5", "a6", "a7", "a8"]
 
 
 @pytest.fixture(scope="module")

@@ -197,21 +197,16 @@ VARIATIONS: dict[tuple[str, int], dict] = {
         "more": "found = {'old': len(old_rows), 'own': len(own_rows)}",
     },
     ("08", 2): {
-        "edits": [("mine(relative_margin=0.05)", "mine(absolute_margin=0)")],
+        "edits": [("relative_margin=0.05", "absolute_margin=0")],
         "more": "found = {'nearest': max(negative - positive for positive, negative in mined['scores'])}",
     },
     ("08", 3): {
-        "edits": [("queries += from_text", "queries = from_text")],
-        "more": "found = {'ways': sorted({row['way'] for row in kept})}",
+        "edits": [("[*questions, *phrases, *written]", "[*phrases, *written]")],
+        "more": "found = {'ways': sorted(set(queries['way'])), 'people': people}",
     },
     ("08", 4): {
-        "edits": [
-            (
-                "num_train_epochs=2 * profile.num_train_epochs",
-                "num_train_epochs=profile.num_train_epochs",
-            )
-        ],
-        "more": "found = {'epochs': args.num_train_epochs}",
+        "edits": [("good_enough = 0.90", "good_enough = 0.50")],
+        "more": "found = {'holds': against['holds'][1], 'text': by_text}",
     },
     ("a1", 1): {
         "edits": [("3 * columns[1]", "7 * columns[1]")],
@@ -352,12 +347,10 @@ def test_the_changes_took_hold(runs):
     assert found["10", 3]["queries"] == 8
     assert found["09", 1]["right way"] > 0
     assert found["09", 2] == {"depths": [2, 3], "read": 24} and found["09", 3]["mined"]
-    assert (
-        min(found["08", 1]["own"], 24) == found["08", 1]["old"]
-        and found["08", 4]["epochs"] == 1
-        and found["08", 2]["nearest"] <= 0
-    )
-    assert found["08", 3]["ways"] == ["text layer"]
+    assert min(found["08", 1]["own"], 24) == found["08", 1]["old"]
+    assert found["08", 2]["nearest"] <= 0
+    assert found["08", 3] == {"ways": ["text layer"], "people": 0}
+    assert found["08", 4]["holds"] == ("yes" if found["08", 4]["text"] >= 0.5 else "no")
     assert (
         found["a1", 1]["tokens"] > 0 and found["a1", 2]["same"] and found["a2", 1]["columns"] == 4
     )

@@ -248,16 +248,18 @@ def paid_and_forgot(gains):
 
 def stand_ins() -> dict:
     """What the exercises and their folded solutions read of notebook 08."""
-    from scipy import stats
+    from vdr_helpers import evaluation
 
     rng = numpy.random.default_rng(6)
     return {
         "hashlib": hashlib,
         "numpy": numpy,
-        "stats": stats,
-        "documents": {f"{name}_crane.pdf": None for name in ("alder", "basalt", "calder")},
-        "rows": [{"id": f"crane#{number}", "text": f"Lamps, Code {number}"} for number in (2, 3)],
-        "phrases": lambda row: row["text"].split(", "),
+        "evaluation": evaluation,
+        "files": [f"{name}_crane.pdf" for name in ("alder", "basalt", "calder")],
+        "phrases": [
+            {"query": query, "id": f"crane#{page}"}
+            for query, page in (("Lamps", 2), ("Code", 2), ("lamps", 3))
+        ],
         "raw": {
             "positive": rng.uniform(-0.1, 0.8, 40),
             "similarity": rng.uniform(-0.1, 0.8, 40),

@@ -267,25 +267,28 @@ def read_profiles(file: Path) -> dict[str, Profile]:
 PROFILES = read_profiles(assets_folder() / "profiles.toml")
 
 
+def find_folder(variable: str, text: str) -> Path | None:
+    """The folder that ``text`` names, or ``None``; ``ValueError`` where it names a file."""
+    # a kernel runs in notebooks/, the reader's shell often in the folder above
+    for base in (Path.cwd(), PACKAGE.parent):
+        folder = base / expanded(text)
+        if folder.is_dir():
+            return folder.resolve()
+        if folder.is_file():
+            raise ValueError(
+                f"{variable} is the file {folder.name}: name the folder that holds it, and restart the kernel"
+            )
+    return None
+
+
 def read_variable(variable: str, text: str) -> dict[str, str | None]:
     """``name``, ``revision`` and ``folder`` of one variable; a folder's name has no path in it, so
     that it can be published.
 
     Raises ``ValueError`` for what is neither an existing folder nor a hub id.
     """
-    # a kernel runs in notebooks/, the reader's shell often in the folder above
-    for base in (Path.cwd(), PACKAGE.parent):
-        folder = base / expanded(text)
-        if folder.is_dir():
-            return {
-                "name": f"local folder {folder.resolve().name}",
-                "revision": None,
-                "folder": str(folder.resolve()),
-            }
-        if folder.is_file():
-            raise ValueError(
-                f"{variable} is the file {folder.name}: name the folder that holds it, and restart the kernel"
-            )
+    if folder := find_folder(variable, text):
+        return {"name": f"local folder {folder.name}", "revision": None, "folder": str(folder)}
     if not (hub_id := HUB_ID.fullmatch(text)):
         raise ValueError(
             f"{variable} is neither a folder that is there, nor a hub id such as owner/name, nor owner/name@revision: correct it, or "
@@ -336,12 +339,12 @@ def documents_settings() -> dict:
     """What ``VDR_DOCUMENTS`` and ``VDR_QUERY_MODEL`` change."""
     changes = {}
     if text := os.environ.get("VDR_DOCUMENTS"):
-        folder = read_variable("VDR_DOCUMENTS", text)["folder"]
+        folder = find_folder("VDR_DOCUMENTS", text)
         if folder is None:
             raise ValueError(
                 f"VDR_DOCUMENTS must be a folder of PDF files that is there, not {text!r}"
             )
-        changes["documents_folder"] = folder
+        changes["documents_folder"] = str(folder)
     if text := os.environ.get("VDR_QUERY_MODEL"):
         named = read_variable("VDR_QUERY_MODEL", text)
         if named["revision"]:

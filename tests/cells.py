@@ -120,8 +120,8 @@ def chooser(rows, **settings) -> dict:
         "negatives_per_train_row": 4,
         "distinct_eval_pages": True,
     }
-    names = ("row_of_id", "why_refused", "choose_negatives", "asks_in_english", "asked")
-    names += ("sizes", "choose_split", "choose_rows")
+    names = ("row_of_id", "group_by_query", "rows_of_query", "right_pages", "why_refused")
+    names += ("choose_negatives", "asks_in_english", "asked", "sizes", "choose_split", "choose_rows")
     return definitions("02", *names, rows=rows, profile=SimpleNamespace(**(usual | settings)))
 
 

@@ -33,8 +33,9 @@ def test_each_kind_of_noise_is_skipped_and_counted():
     fingerprints = ["P", "A", None, "P", "TAKEN", "B", "A", "C"]
     names = ["me", "a", "broken", "copy", "taken", "b", "a-again", "c"]
     listed = ["gone", "broken", "a", "copy", "taken", "a-again", "b", "gone too", "c"]
-    row = {"id": "me", "negatives": listed}
-    choose_negatives = chooser(table([(name, "q", [], "en") for name in names]))["choose_negatives"]
+    row = {"id": "me", "query": "q me", "negatives": listed}
+    rows = table([(name, f"q {name}", [], "en") for name in names])
+    choose_negatives = chooser(rows)["choose_negatives"]
     noise = Counter()
     assert choose_negatives(row, fingerprints.__getitem__, 2, {"TAKEN"}, noise) == [1, 5]
     assert noise == {
@@ -64,7 +65,34 @@ def test_an_id_that_stands_in_two_rows_is_told(capsys):
     assert capsys.readouterr().out == "1 ids stand in more than one row; the last of them counts\n"
 
 
+def test_a_page_that_answers_the_query_too_is_no_negative():
+    rows = table(
+        [("a", "same", ["b", "c"], "en"), ("b", "same", [], "en"), ("c", "other", [], "en")]
+    )
+    choose_negatives, noise = chooser(rows)["choose_negatives"], Counter()
+    assert choose_negatives(rows[0], ["A", "B", "C"].__getitem__, 2, set(), noise) == [2]
+    assert noise == {"negative answers the query too": 1}
+
+
 # the split
+
+
+def test_a_query_of_train_and_its_other_pages_are_not_evaluated():
+    asked = [
+        ("t", "same", ["s0"], "en"),
+        ("t2", "same", ["s1"], "en"),  # answers the first row's query: another row of train
+        ("e", "same", ["s2", "s3", "s4", "s5"], "en"),
+        ("f", "other", ["s2", "s3", "s4", "s5"], "en"),
+    ]
+    rows = table(asked + [(f"s{i}", None, [], "en") for i in range(6)])
+    choose_rows = chooser(rows, train_rows=2, eval_rows=1)["choose_rows"]
+    _, evaluation, _ = choose_rows(rows["id"][:].__getitem__)
+    assert evaluation == numbered(rows, [("f", "s2", "s3", "s4", "s5")])
+
+
+def test_a_query_that_is_an_address_is_not_asked():
+    rows = table([("a", "https://example.org/a.png", [], "en"), ("b", "Which?", [], "en")])
+    assert chooser(rows)["asked"] == [1]
 
 
 def split_source():

@@ -19,7 +19,6 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -126,9 +125,9 @@ def work(results: Results, part: str, function: str, arguments: tuple) -> None:
     module = gpu_parts if hasattr(gpu_parts, function) else gpu_steps
     try:
         getattr(module, function)(*arguments, lambda **found: results.note(part, **found))
-    except Exception:
-        results.note(part, error=traceback.format_exc()[-2000:])
-        raise
+    except Exception as error:
+        results.note(part, error=f"{type(error).__name__}: {error}"[:500])
+        raise  # its place in the code stands in the log
 
 
 def start(results: Results, part: tuple):

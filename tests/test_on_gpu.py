@@ -1,5 +1,6 @@
 """The command that proves the GPU path: its receipt, its time limits, and all of it on a CPU."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -138,3 +139,22 @@ def test_every_part_runs_on_a_cpu_with_small_weights(tmp_path):
     )
     assert settings_table("bfloat16", [receipt]) == settings_table("bfloat16", [])
     assert json.dumps(receipt).count(str(tmp_path)) == 0
+
+
+def test_an_own_receipt_changes_the_tables_of_appendix_a2(results):
+    results.note("machine", gpu={"name": "NVIDIA H200", "capability": [9, 0], "memory_gib": 139.8})
+    results.note("course", recipe="course", **RUN)
+    results.note("encoding", evaluation_seconds=20.0)
+    results.write_receipt(load_profile("rehearsal"))
+    outputs = results.receipt.parents[1]
+    notebook = nbformat.read(ROOT / "notebooks" / "a2_will_it_fit.ipynb", as_version=4)
+    space = {"profile": dataclasses.replace(load_profile("tiny"), outputs=outputs)}
+    for cell in notebook.cells[2:]:
+        exercise = "exercise" in cell.metadata.get("tags", [])
+        if cell.cell_type == "code" and not exercise and "ipywidgets" not in cell.source:
+            exec(cell.source, space)
+    fits = space["fits"]
+    assert fits.loc["H200", "memory"] == fits.loc["H100", "memory"] == "measured on NVIDIA H200"
+    assert fits.loc["H200", "minutes"] == "12, measured"  # (157 x 3 + 11 x 20) s
+    assert fits.loc["H100", "minutes"].endswith("computed")
+    assert fits.loc["L4", "memory"].startswith("computed")

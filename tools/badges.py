@@ -3,10 +3,10 @@ Colab and Kaggle follow from it.
 
 ``python -m tools.badges https://github.com/owner/name`` writes the address into ``pyproject.toml``
 and rewrites what depends on it: the setup cell of every notebook, the badges below its title, the
-badges and clone lines in the README and docs/, ``CITATION.cff``. A fork runs it once. ``--unset`` takes all of it away
-again; with neither, everything is rewritten from what ``pyproject.toml`` says, for example after a
-new version. The pinned version is the git tag ``v`` + version, or what ``--ref`` names: a tag,
-branch or commit.
+badges and clone lines in the README and docs/, ``CITATION.cff``. A fork runs it once. ``--unset``
+takes all of it away again; with neither, everything is rewritten from what ``pyproject.toml`` says,
+for example after a new version. The pinned version is the git tag ``v`` + version, or what
+``--ref`` names: a tag, branch or commit.
 """
 
 from __future__ import annotations

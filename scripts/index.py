@@ -355,7 +355,10 @@ def kept_document(record, index, made_with):
     """What an earlier run has read of a file, or None where it has to be read now."""
     if not record.exists():
         return None
-    found = json.loads(record.read_text(encoding="utf-8"))
+    try:
+        found = json.loads(record.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
     before = found["made_with"]
     without_text = any(not row["text_by"] for row in found["rows"])
     if before["reader"] != made_with["reader"]:
@@ -574,7 +577,8 @@ def settle(args):
 def check_same(index, there, settings):
     """ValueError where an index was made of another folder, with another model or page size."""
     other = "name another folder with --index"
-    if there["folder"] != settings["folder"] and Path(there["folder"]).exists():
+    moved = not Path(there["folder"]).exists() or not (index / "pages.jsonl").exists()
+    if there["folder"] != settings["folder"] and not moved:
         raise ValueError(f"{index} was made of {there['folder']}: {other}")
     for name, value in there["pages"].items():
         if settings["pages"][name] != value:

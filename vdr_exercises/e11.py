@@ -165,7 +165,7 @@ def parts_to_do_again(parts, files):
     """The parts without a whole file of vectors; both are names of files in a folder, unsorted.
 
     A file of vectors has its part's name; what is being written ends with ``.partial``, and the
-    folder holds a note and a log too.
+    folder holds a manifest and a list too.
     """
     return {*parts} - {*files}
 

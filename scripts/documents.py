@@ -44,6 +44,8 @@ def read_index(index):
         lines = (index / "pages.jsonl").read_text(encoding="utf-8").splitlines()
         rows = [json.loads(line) for line in lines]
         rows = [row | {"id": f"{row['file']}#{row['page']}"} for row in rows]
+        if not rows:
+            raise ValueError("no pages")
         size = [settings["pages"][name] for name in ("min_pixels", "max_pixels")]
         return {"folder": Path(settings["folder"]), "size": size}, rows
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -152,7 +154,7 @@ def phrases(row):
     for line in lines:
         if match := CAPTION.fullmatch(line) or TABLE_LINE.fullmatch(line):
             found.append(match[1])
-    found = [re.sub(r"^[A-Z]?[\d.]+\s+", "", phrase).strip() for phrase in found]
+    found = [re.sub(r"^(\d+|[A-Z]\.)[\d.]*\s+", "", phrase).strip() for phrase in found]
     title = row["title"].lower()
     return list(dict.fromkeys(x for x in found if x.lower() not in title and is_phrase(x)))
 
@@ -242,16 +244,22 @@ def findable(candidates, rows, model, paths, batch_size):
 
 
 def checked(queries, file):
-    """The queries that nobody marked with "no" in the table, which is written anew."""
-    fresh = pandas.DataFrame(queries, columns=["query", "id", "way"])
-    fresh = fresh.drop_duplicates(["query", "id"]).assign(keep="yes")
-    if file.exists():
-        marks = read_table(file, ("query", "id", "keep"))
-        marked = {(line["query"], line["id"]): line["keep"] for line in marks}
-        pairs = zip(fresh["query"], fresh["id"], strict=True)
-        fresh["keep"] = [marked.get(pair, "yes") for pair in pairs]
-    fresh.to_csv(file, index=False, encoding="utf-8-sig")
-    return fresh[fresh["keep"].str.strip().str.lower() != "no"].drop(columns="keep")
+    """The queries that nobody marked with "no" in the table, which is brought up to date.
+
+    A mark stays in the table when its query is not made this time.
+    """
+    columns = ["query", "id", "way", "keep"]
+    fresh = pandas.DataFrame(queries, columns=columns[:3]).drop_duplicates(["query", "id"])
+    marks = read_table(file, columns) if file.exists() else []
+    marked = {(x["query"], x["id"]): x for x in marks if x["keep"].strip().lower() == "no"}
+    pairs = list(zip(fresh["query"], fresh["id"], strict=True))
+    fresh["keep"] = ["no" if pair in marked else "yes" for pair in pairs]
+    rest = [mark for pair, mark in marked.items() if pair not in set(pairs)]
+    partial = file.with_name(file.name + ".partial")
+    table = pandas.concat([fresh, pandas.DataFrame(rest, columns=columns)])
+    table.to_csv(partial, index=False, encoding="utf-8-sig")
+    partial.replace(file)
+    return fresh[fresh["keep"] == "yes"].drop(columns="keep")
 
 
 # The split and the hard negatives
@@ -284,7 +292,9 @@ def split_by_file(rows, kept, eval_files):
         print(f"left out, its page stands in files of both sides: {query}")
         table = table[table["query"] != query]
     asked = set(table["query"][table["side"] == "eval"])
-    table = table[(table["side"] == "eval") | ~table["query"].isin(asked)]
+    again = (table["side"] == "train") & table["query"].isin(asked)
+    print(f"{again.sum()} training queries are left out: they are evaluated, on other pages")
+    table = table[~again]
     split = {side: table[table["side"] == side] for side in ("train", "eval")}
     by_people = split["eval"][split["eval"]["way"] == "table"]
     split["eval"] = by_people if len(by_people) else split["eval"]

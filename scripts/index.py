@@ -21,6 +21,7 @@ import os
 import re
 import statistics
 import unicodedata
+import zipfile
 from collections import defaultdict
 from importlib.metadata import version
 from pathlib import Path
@@ -90,19 +91,24 @@ def box_on_page(item):
 
 
 def is_damaged(picture):
-    """Whether a picture of a page cannot be decoded to its end."""
+    """Whether a picture of a page cannot be decoded to its end; not known of fax and JBIG2."""
+    filters = picture.get_filters(skip_simple=True)
+    data = bytes(picture.get_data(decode_simple=True))
     try:
         picture.get_bitmap()
-        data = bytes(picture.get_data(decode_simple=True))
-        filters = picture.get_filters(skip_simple=True)
         if filters in (["DCTDecode"], ["JPXDecode"]):
             Image.open(io.BytesIO(data)).load()
-            return False
     except (pypdfium2.PdfiumError, OSError, ValueError):
         return True
+    if filters:
+        return False
+    if picture.get_filters() and data == bytes(picture.get_data()):
+        return True  # what cannot be unpacked is handed on as it is
     width, height = picture.get_px_size()
-    line = math.ceil(width * picture.get_metadata().bits_per_pixel / 8)
-    return not filters and len(data) < line * height
+    told = picture.get_metadata().bits_per_pixel  # 24 for 16 grey bits too, so others are tried
+    bits = [bits for bits in (1, 2, 4, 8, 16, 24, 32, 48, 64) if bits < told]
+    sizes = [math.ceil(width * some / 8) * height for some in (*bits, told)]
+    return len(data) < sizes[-1] and not any(size <= len(data) < size + 100 for size in sizes)
 
 
 def damaged_share(page):
@@ -261,8 +267,8 @@ BY_PROGRAMS = re.compile(
     r"^microsoft \w+ - |\.(docx?|pptx?|xlsx?|odt|indd|qxd|tex|dvi|pdf)$", re.IGNORECASE
 )
 NO_TITLE = re.compile(
-    r"((untitled|unbenannt|document|dokument|presentation|präsentation|powerpoint[- ]präsentation"
-    r"|powerpoint presentation|slide|folie|book|mappe|workbook|title|titel|no title|scan|print)"
+    r"((untitled|unbenannt|do[ck]ument|presentation|präsentation|powerpoint[- ]präsentation"
+    r"|powerpoint presentation|slide|folie|book|mappe|workbook|tit(el|le)|no title|scan|print)"
     r"[\s_-]*\d*|\W*)",
     re.IGNORECASE,
 )
@@ -336,8 +342,8 @@ def write_whole(file, text):
     partial.replace(file)
 
 
-def read_picture(file, pages, ocr):
-    """What read_document finds, for a page picture that prepare.py has made."""
+def read_picture(file, processor, pages, ocr=None):
+    """What read_document finds, for a picture at the model's size that prepare.py has made."""
     picture = Image.open(file).convert("RGB")
     text = clean(ocr(picture)).strip() if ocr else ""
     row = {"page": 1, "image": save_picture(picture, pages), "text": text, "headings": []}
@@ -431,7 +437,7 @@ def load_model(settings):
             model.processor.image_processor.patch_size,
             model.processor.image_processor.merge_size,
         )
-    except OSError as error:
+    except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
             f"{chosen['source']} cannot be loaded: {reason} For text search leave out --model"
@@ -447,8 +453,12 @@ def read_vectors(index):
     """{image: vector} of the pages that are encoded already."""
     if not (index / "vectors.npz").exists():
         return {}
-    with numpy.load(index / "vectors.npz") as kept:
-        return dict(zip(kept["images"].tolist(), kept["vectors"], strict=True))
+    try:
+        with numpy.load(index / "vectors.npz") as kept:
+            return dict(zip(kept["images"].tolist(), kept["vectors"], strict=True))
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        print("vectors.npz is damaged: all pages are encoded again")
+        return {}
 
 
 def write_vectors(index, vectors):

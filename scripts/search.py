@@ -17,12 +17,15 @@ import os
 import re
 import sys
 import unicodedata
+import zipfile
 from pathlib import Path
 
 import bm25s
 import numpy
+from bm25s.stopwords import STOPWORDS_EN_PLUS, STOPWORDS_GERMAN
 
 FORMAT = 1  # of the index
+STOP_WORDS = {*STOPWORDS_EN_PLUS, *STOPWORDS_GERMAN}
 K = 60  # of reciprocal rank fusion (Cormack, Clarke and Buettcher 2009)
 
 
@@ -53,7 +56,7 @@ def read_vectors(index, images):
         with numpy.load(index / "vectors.npz") as kept:
             column = {image: i for i, image in enumerate(kept["images"].tolist())}
             return kept["vectors"][[column[image] for image in images]]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(f"{index} has not all page vectors: run index.py again") from error
 
 
@@ -82,8 +85,8 @@ def text_scores(query, pages):
     asked, known = words(query), set().union(*texts)
     if missing := [word for word in dict.fromkeys(asked) if word not in known]:
         print("on no page:", ", ".join(missing), file=sys.stderr)
-    if not known.intersection(asked):
-        return numpy.zeros(len(texts))
+    if not known.intersection(set(asked) - STOP_WORDS or asked):
+        return numpy.zeros(len(texts))  # all that is found are words like "the"
     retriever = bm25s.BM25()
     retriever.index(texts, show_progress=False)
     return retriever.get_scores([word for word in asked if word in known])

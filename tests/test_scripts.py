@@ -943,6 +943,13 @@ def test_a_second_run_keeps_the_marks_and_follows_the_folder(manuals):
     done = documents(manuals)
     assert done.status == 0 and "14 pages of 3 files" in done.said, done.said
     assert asked not in [row["query"] for row in read_lines(manuals / "data" / "eval.jsonl")]
+    marks = pandas.read_csv(file).set_index("query")["keep"]
+    assert marks[asked] == "no" and set(marks.drop(asked)) == {"yes"}
+    lines = (manuals / "pdf" / "questions.csv").read_text().splitlines(keepends=True)
+    (manuals / "pdf" / "questions.csv").write_text("".join(x for x in lines if asked not in x))
+    assert documents(manuals).status == 0
+    marks = pandas.read_csv(file).set_index("query")["keep"]
+    assert marks[asked] == "no", "the mark of a query that is not made this time is kept"
     assert len(list((manuals / "data" / "pages").iterdir())) == 14, (
         "pages of a file that is gone are gone"
     )

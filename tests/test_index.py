@@ -1,0 +1,669 @@
+"""What index.py reads of PDF files of every kind, that it reads nothing twice, and what search.py
+finds in its index.
+"""
+
+import io
+import json
+import os
+import re
+import shutil
+import zlib
+
+import numpy
+import pytest
+from PIL import Image
+from reportlab.lib.utils import ImageReader
+from reportlab.pdfgen.canvas import Canvas
+from sentence_transformers import SentenceTransformer
+from test_scripts import BASE, FLOAT, SMALL, TUNED, call, made, part, read_lines
+from transformers import AutoProcessor
+
+SIZE = ("--max-pixels", 16_384)
+__all__ = ["made"]  # a fixture
+
+
+def pdf(file, *pages, **settings):
+    """A PDF file with a page for each text, or for each function that draws on a canvas."""
+    canvas = Canvas(str(file), **({"pagesize": (400, 560)} | settings))
+    for page in pages or ("Page 1",):
+        canvas.setFont("Helvetica", 14)
+        if callable(page):
+            page(canvas)
+        else:
+            canvas.drawString(20, 500, page)
+        canvas.showPage()
+    canvas.save()
+    return file
+
+
+def objects(file, *bodies):
+    """A PDF file of these objects, numbered from 1, of which the first is the catalog."""
+    content = b"%PDF-1.7\n"
+    for number, body in enumerate(bodies, start=1):
+        content += b"%d 0 obj\n%b\nendobj\n" % (number, body)
+    file.write_bytes(content + b"trailer\n<</Root 1 0 R>>\nstartxref\n0\n%%EOF\n")
+    return file
+
+
+def stream(data, settings=b""):
+    return b"<<%b/Length %d>>\nstream\n%b\nendstream" % (settings, len(data), data)
+
+
+def picture_page(file, picture):
+    """A PDF file of one page, all of it the picture that is object 5."""
+    page = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 300 400]/Contents 4 0 R"
+    return objects(
+        file,
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        page + b"/Resources<</XObject<</Im 5 0 R>>>>>>",
+        stream(b"300 0 0 400 0 0 cm /Im Do"),
+        picture,
+    )
+
+
+def noise(width=300, height=400):
+    pixels = numpy.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=numpy.uint8)
+    return Image.fromarray(pixels)
+
+
+JPEG = b"/Type/XObject/Subtype/Image/Width 300/Height 400/ColorSpace/DeviceRGB/BitsPerComponent 8"
+
+
+def jpeg():
+    content = io.BytesIO()
+    noise().save(content, "JPEG")
+    return content.getvalue()
+
+
+@pytest.fixture
+def read(tmp_path):
+    """A function that reads a PDF file as index.py does, without OCR."""
+    processor = AutoProcessor.from_pretrained(BASE, size=SMALL)
+    read_document = part("index", "read_document")
+    (tmp_path / "pages").mkdir()
+    return lambda file, ocr=None: read_document(file, processor, tmp_path / "pages", ocr)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "pdf").mkdir()
+    return tmp_path
+
+
+def index(folder, *arguments):
+    return call("index", "pdf", *SIZE, "--no-ocr", *arguments, folder=folder)
+
+
+def search(folder, query, *arguments):
+    return call("search", query, *arguments, folder=folder)
+
+
+def texts(found):
+    return [row["text"] for row in found["rows"]]
+
+
+# what is read of a page
+
+
+def test_what_was_filled_into_a_form_is_drawn_and_read(read, tmp_path):
+    found = []
+    for value in ("Anna", "Bert", "Anna"):
+
+        def fields(canvas, value=value):
+            form, place = canvas.acroForm, {"x": 20, "width": 120, "height": 60, "fontSize": 40}
+            form.textfield(name="c", value=value, y=100, **place)
+            form.checkbox(name="d", checked=False, x=20, y=300)
+
+        found.append(read(pdf(tmp_path / "form.pdf", fields)))
+    images = [one["rows"][0]["image"] for one in found]
+    assert images[0] == images[2] != images[1]
+    assert [texts(one) for one in found[:2]] == [["Anna"], ["Bert"]]
+
+
+def hidden(canvas):
+    canvas.drawString(20, 500, "printed")
+    canvas.setFillColorRGB(1, 1, 1)
+    canvas.drawString(20, 450, "white")
+    canvas.setFillColorRGB(0, 0, 0)
+    canvas.saveState()
+    text = canvas.beginText(20, 400)
+    text.setTextRenderMode(3)
+    text.textLine("invisible")
+    canvas.drawText(text)
+    canvas.restoreState()
+    canvas.drawString(450, 300, "outside")
+    canvas.beginForm("form")
+    canvas.drawString(0, 0, "inside")
+    canvas.setFillColorRGB(1, 1, 1)
+    canvas.drawString(0, 30, "below")
+    canvas.endForm()
+    canvas.translate(100, 200)
+    canvas.doForm("form")
+
+
+def test_text_that_nobody_sees_is_not_read(read, tmp_path):
+    found = read(pdf(tmp_path / "hidden.pdf", hidden))
+    assert texts(found)[0].split() == ["printed", "inside"]
+
+
+def test_text_of_a_layer_that_is_off_is_not_read(read, tmp_path):
+    page = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 300 400]/Contents 4 0 R/Resources<<"
+    page += b"/Font<</F 5 0 R>>/Properties<</On 6 0 R/Off 7 0 R>>>>>>"
+    layers = b"BT /F 20 Tf 20 300 Td /OC /On BDC (first) Tj EMC ET "
+    layers += b"/OC /Off BDC BT /F 20 Tf 20 200 Td (second) Tj ET EMC"
+    file = objects(
+        tmp_path / "layers.pdf",
+        b"<</Type/Catalog/Pages 2 0 R/OCProperties<</OCGs[6 0 R 7 0 R]/D<</OFF[7 0 R]>>>>>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        page,
+        stream(layers),
+        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+        b"<</Type/OCG/Name(one)>>",
+        b"<</Type/OCG/Name(two)>>",
+    )
+    assert texts(read(file)) == ["first"]
+
+
+def test_text_outside_the_cropbox_is_not_read(read, tmp_path):
+    def cropped(canvas):
+        canvas.setCropBox((0, 0, 300, 400))
+        canvas.drawString(20, 200, "inside")
+        canvas.drawString(20, 500, "above")
+        canvas.setFont("Helvetica", 40)
+        canvas.drawString(320, 200, "Right")
+
+    for rotation in (0, 90):
+        file = pdf(tmp_path / "crop.pdf", cropped, cropBox=(0, 0, 300, 400))
+        content = file.read_bytes().replace(b"/Rotate 0", b"/Rotate %d" % rotation)
+        file.write_bytes(content)
+        [row] = read(file)["rows"]
+        assert row["text"] == "inside" and row["headings"] == []
+
+
+def scan(canvas, words="words of a scan"):
+    text = canvas.beginText(30, 300)
+    text.setTextRenderMode(3)
+    text.textLine(words)
+    canvas.drawText(text)
+    canvas.drawImage(ImageReader(noise()), 0, 0, 400, 560)
+
+
+def test_the_text_that_ocr_laid_over_or_under_a_scan_is_read(read, tmp_path):
+    assert texts(read(pdf(tmp_path / "scan.pdf", scan))) == ["words of a scan"]
+
+
+def test_a_page_without_text_is_read_by_ocr(read, tmp_path):
+    file = pdf(tmp_path / "mixed.pdf", lambda canvas: canvas.circle(99, 99, 50, fill=1), "A layer")
+    sizes = []
+    found = read(file, lambda picture: sizes.append(picture.size) or "seen\ud83d")
+    assert [(row["text"], row["text_by"]) for row in found["rows"]] == [
+        ("seen?", "ocr"),
+        ("A layer", "layer"),
+    ]
+    assert len(sizes) == 1 and min(sizes[0]) > 1000, "large enough for small type"
+    assert [row["text_by"] for row in read(file)["rows"]] == ["", "layer"]
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda data: bytes(len(data)),
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:20],
+        lambda data: b"",
+    ],
+)
+@pytest.mark.parametrize("kind", ["jpeg", "zip"])
+def test_a_damaged_scan_is_named_and_left_out(cut, kind, read, tmp_path):
+    data, code = {
+        "jpeg": (jpeg(), b"/Filter/DCTDecode"),
+        "zip": (zlib.compress(noise().tobytes()), b"/Filter/FlateDecode"),
+    }[kind]
+    whole = read(picture_page(tmp_path / "whole.pdf", stream(data, JPEG + code)))
+    assert len(whole["rows"]) == 1 and whole["problems"] == []
+    found = read(picture_page(tmp_path / "scan.pdf", stream(cut(data), JPEG + code)))
+    assert found["rows"] == [] and len(found["problems"]) == 1
+    assert "page 1 is left out, its picture is damaged" in found["problems"][0]
+
+
+def test_a_page_whose_picture_is_missing_is_blank_and_named(read, tmp_path):
+    found = read(picture_page(tmp_path / "scan.pdf", b"null"))
+    assert found["rows"] == [] and found["problems"] == ["is blank on page 1: left out"]
+
+
+def test_a_page_with_a_small_damaged_picture_is_kept_and_named(read, tmp_path):
+    def logo(canvas):
+        canvas.drawString(20, 500, "Text")
+        canvas.drawImage(str(tmp_path / "logo.jpg"), 20, 20, 60, 60)
+
+    noise(50, 50).save(tmp_path / "logo.jpg")
+    file = pdf(tmp_path / "logo.pdf", logo)
+    content = file.read_bytes()
+    begin = content.index(b"stream", content.index(b"DCTDecode")) + 300
+    file.write_bytes(content[:begin] + b"z" * 400 + content[begin + 400 :])
+    found = read(file)
+    assert texts(found) == ["Text"]
+    assert found["problems"] == ["page 1 has a damaged picture, and is kept"]
+
+
+def test_a_picture_of_16_bits_keeps_its_levels(read, tmp_path):
+    levels = numpy.linspace(6_000, 59_000, 300 * 400).reshape(400, 300).astype(">u2")
+    settings = JPEG.replace(b"RGB", b"Gray").replace(b"Component 8", b"Component 16")
+    picture = stream(zlib.compress(levels.tobytes()), settings + b"/Filter/FlateDecode")
+    found = read(picture_page(tmp_path / "grey.pdf", picture))
+    page = Image.open(tmp_path / "pages" / found["rows"][0]["image"]).convert("L")
+    values = numpy.asarray(page.resize((1, 8), Image.Resampling.BOX)).ravel().astype(int)
+    expected = numpy.linspace(6_000, 59_000, 17)[1::2] / 257
+    assert abs(values - expected).max() < 4
+
+
+@pytest.mark.parametrize(
+    ("title", "found"),
+    [
+        ("Microsoft Word - Document1", ""),
+        ("untitled", ""),
+        ("PowerPoint Presentation", ""),
+        ("Microsoft PowerPoint - Folie 3.ppt", ""),
+        ("  ", ""),
+        ("Microsoft Word - Pump manual.docx", "Pump manual"),
+        ("Document control", "Document control"),
+    ],
+)
+def test_a_title_that_a_program_filled_in_is_none(title, found, read, tmp_path):
+    def named(canvas):
+        canvas.setTitle(title)
+
+    assert read(pdf(tmp_path / "a.pdf", named, "Text"))["title"] == found
+
+
+def test_half_a_surrogate_pair_costs_no_more_than_itself(read, tmp_path):
+    def book(canvas):
+        canvas.setTitle("book")
+        canvas.bookmarkPage("here")
+        canvas.addOutlineEntry("outline", "here")
+        canvas.drawString(20, 500, "Filters")
+
+    file = pdf(tmp_path / "book.pdf", book)
+    half = b"<FEFFD83D0041>"
+    content = file.read_bytes()
+    file.write_bytes(content.replace(b"(book)", half).replace(b"(outline)", half))
+    found = read(file)
+    assert texts(found) == ["Filters"]
+    for text in (found["title"], *found["rows"][0]["headings"]):
+        text.encode()
+    assert part("index", "clean")("a\ud83db") == "a?b"
+
+
+def test_a_link_to_nowhere_costs_that_link(read, tmp_path):
+    def outline(canvas):
+        for name in ("first", "second"):
+            canvas.bookmarkPage(name)
+            canvas.addOutlineEntry(f"Heading {name}", name)
+        canvas.drawString(20, 500, "Filters")
+
+    file = pdf(tmp_path / "book.pdf", outline)
+    file.write_bytes(file.read_bytes().replace(b"/Dest [", b"/Dest [ 99 0 R ", 1))
+    assert read(file)["rows"][0]["headings"] == ["Heading second"]
+
+
+# what is read of a folder
+
+
+def test_every_bad_file_is_named_and_the_others_are_read(folder):
+    pdfs = folder / "pdf"
+    good = pdf(pdfs / "good.pdf", *(f"Page {i}" for i in range(12)))
+    pdf(pdfs / "secret.PDF", encrypt="word")
+    (pdfs / "cut.pdf").write_bytes(good.read_bytes()[:700])
+    (pdfs / "empty.pdf").touch()
+    (pdfs / "text.pdf").write_text("no PDF at all\n" * 99)
+    shutil.copyfile(good, pdfs / "zcopy.pdf")
+    pdf(pdfs / "thin.pdf", pagesize=(2, 5000))
+    (pdfs / "x.pdf").mkdir()
+    pdf(pdfs / "x.pdf" / "inside.pdf", "Inside a folder")
+    (pdfs / "link.pdf").symlink_to("gone")
+    (pdfs / "ending.pdf").write_bytes(good.read_bytes()[: good.read_bytes().rindex(b"startxref")])
+    done = index(folder)
+    assert done.status == 0, done.said
+    for said in (
+        "secret.PDF has a password: save it without one",
+        "cut.pdf is damaged or no PDF file",
+        "empty.pdf is empty: 0 bytes",
+        "text.pdf is damaged or no PDF file",
+        "zcopy.pdf is a copy of good.pdf, and left out",
+        "thin.pdf page 1 measures 2 x 5000 points",
+        "x.pdf is no file: a folder, or a link to nothing",
+        "link.pdf is no file",
+        "ending.pdf has no end mark: it may have been cut off",
+    ):
+        assert said in done.said, said
+    files = {row["file"] for row in read_lines(folder / "index" / "pages.jsonl")}
+    assert files == {"good.pdf", "ending.pdf", "x.pdf/inside.pdf"}
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0,
+    reason="whoever may read everything is refused nothing",
+)
+def test_a_file_that_may_not_be_read_is_named(folder):
+    pdf(folder / "pdf" / "locked.pdf").chmod(0)
+    pdf(folder / "pdf" / "open.pdf")
+    assert "Permission" in index(folder).said
+
+
+def test_a_name_has_one_form_however_the_disk_writes_it(folder):
+    pdf(folder / "pdf" / "Pru\u0308fbericht.pdf", "Befund")
+    assert index(folder).status == 0
+    assert read_lines(folder / "index" / "pages.jsonl")[0]["file"] == "Pr\u00fcfbericht.pdf"
+    assert "Pr\u00fcfbericht.pdf, page 1" in search(folder, "pru\u0308fbericht").said
+
+
+# the index is kept
+
+
+def pictures(folder):
+    return {file.name: file.stat().st_mtime_ns for file in (folder / "index/pages").iterdir()}
+
+
+def test_only_new_and_changed_files_are_read_again(folder):
+    pdfs = folder / "pdf"
+    for name in ("a", "b", "c"):
+        pdf(pdfs / f"{name}.pdf", f"Page one of {name}", f"Page two of {name}")
+    assert "6 pages of 3 files in index: 3 files read" in index(folder).said
+    before = pictures(folder)
+    assert "6 pages of 3 files in index: 0 files read" in index(folder).said
+    assert pictures(folder) == before
+
+    (pdfs / "a.pdf").rename(pdfs / "renamed.pdf")
+    (pdfs / "b.pdf").unlink()
+    pdf(pdfs / "c.pdf", "Page one of c", "Another page of c")
+    pdf(pdfs / "d.pdf", "Page one of d")
+    done = index(folder)
+    assert "5 pages of 3 files in index: 2 files read" in done.said, done.said
+    places = [(row["file"], row["page"]) for row in read_lines(folder / "index" / "pages.jsonl")]
+    assert places == [
+        ("c.pdf", 1), ("c.pdf", 2), ("d.pdf", 1), ("renamed.pdf", 1), ("renamed.pdf", 2),
+    ]  # fmt: skip
+    assert len(pictures(folder)) == 5 and len(before.items() & pictures(folder).items()) >= 2
+    assert "b.pdf" not in search(folder, "page two of b").said
+
+
+def test_a_run_that_was_stopped_loses_nothing_and_leaves_nothing_half(folder, monkeypatch):
+    for name in ("a", "b", "c"):
+        pdf(folder / "pdf" / f"{name}.pdf", f"Page of {name}")
+    assert index(folder).status == 0
+    for name in ("d", "e", "f"):
+        pdf(folder / "pdf" / f"{name}.pdf", f"Page of {name}", f"More of {name}")
+    (folder / "pdf" / "a.pdf").unlink()
+
+    script = part("index", "main").__globals__
+    read_document, asked = script["read_document"], []
+
+    def stopped(file, *arguments):
+        asked.append(file.name)
+        if file.name == "e.pdf":
+            (folder / "index" / "pages" / "half.png.partial").write_text("half")
+            raise KeyboardInterrupt
+        return read_document(file, *arguments)
+
+    script["read_document"] = stopped
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("sys.argv", ["index.py", "pdf", *map(str, SIZE), "--no-ocr"])
+    with pytest.raises(KeyboardInterrupt):
+        script["main"]()
+    assert asked == ["d.pdf", "e.pdf"]
+    said = search(folder, "page").said
+    assert "a.pdf, page 1" in said and "d.pdf" not in said, "the last whole index is searched"
+    done = index(folder)
+    assert "8 pages of 5 files in index: 2 files read" in done.said, done.said
+    assert not [file for file in (folder / "index").rglob("*") if file.suffix == ".partial"]
+
+
+def test_pages_without_text_are_read_once_ocr_is_installed(folder, monkeypatch):
+    pdf(folder / "pdf" / "scan.pdf", lambda canvas: canvas.circle(99, 99, 50, fill=1))
+    pdf(folder / "pdf" / "text.pdf", "A layer")
+    done = index(folder)
+    assert "1 pages have no text: install rapidocr and onnxruntime" in done.said
+    assert "OCR" not in index(folder).said
+    main = part("index", "main")
+    main.__globals__["load_ocr"] = lambda: lambda picture: "zebra"
+    monkeypatch.chdir(folder)
+    for read in (1, 0):
+        monkeypatch.setattr("sys.argv", ["index.py", "pdf", *map(str, SIZE)])
+        main()
+        assert "scan.pdf, page 1" in search(folder, "zebra").said, read
+    assert "2 pages of 2 files in index: 0 files read" in index(folder).said, "OCR's text is kept"
+
+
+def test_an_index_of_another_folder_is_left_alone(folder):
+    pdf(folder / "pdf" / "a.pdf", "Page of a")
+    assert index(folder).status == 0
+    (folder / "other").mkdir()
+    pdf(folder / "other" / "b.pdf", "Page of b")
+    done = call("index", "other", *SIZE, "--no-ocr", folder=folder)
+    assert done.status == 1 and "index was made of" in done.said
+    assert "a.pdf, page 1" in search(folder, "page").said
+    (folder / "pdf").rename(folder / "moved")
+    done = call("index", "moved", *SIZE, "--no-ocr", folder=folder)
+    assert done.status == 0 and "1 files in index: 0 files read" in done.said
+    (folder / "moved" / "a.pdf").unlink()
+    done = call("index", "moved", folder=folder)
+    assert done.status == 1 and "no page of a PDF file could be read in moved" in done.said
+    assert "a.pdf, page 1" in search(folder, "page").said, "an empty disk empties no index"
+    done = call("index", "other", "--index", "other", folder=folder)
+    assert done.status == 1 and "other is not empty and holds no index" in done.said
+    done = index(folder, "--index", "new", "--max-pixels", "many")
+    assert done.status == 2 and not (folder / "new").exists()
+
+
+def test_another_size_of_pages_is_refused_by_name(folder):
+    pdf(folder / "pdf" / "a.pdf")
+    assert index(folder).status == 0
+    done = index(folder, "--max-pixels", 20_000)
+    assert done.status == 1
+    assert "index was made with max_pixels 16384, not 20000: name another folder" in done.said
+    assert call("index", "pdf", "--no-ocr", folder=folder).status == 0, "its own size"
+
+
+def test_a_model_that_cannot_be_loaded_is_named(folder):
+    pdf(folder / "pdf" / "a.pdf")
+    (folder / "model").mkdir()
+    done = index(folder, "--model", "model")
+    assert done.status == 1 and "For text search leave out --model" in done.said, done.said
+    done = index(folder, "--model", "nowhere")
+    assert done.status == 2 and "no folder 'nowhere', and no hub id" in done.said
+
+
+# page vectors
+
+
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory):
+    """A folder with ``pdf``, the model ``model`` and an ``index`` with page vectors."""
+    folder = tmp_path_factory.mktemp("vectors")
+    (folder / "pdf").mkdir()
+    for number, name in enumerate(("pumps", "hoses")):
+        pages = [f"{name} {page} {word}" for page, word in enumerate(("filter", "cable", "valve"))]
+        pdf(
+            folder / "pdf" / f"{number}.pdf", *pages, lambda canvas: canvas.drawString(9, 9, "Same")
+        )
+    shutil.copytree(TUNED, folder / "model")
+    done = index(folder, "--model", "model", *FLOAT)
+    assert done.status == 0, done.said
+    assert "8 pages of 2 files in index: 2 files read, 7 encoded" in done.said, "one page is twice"
+    return folder
+
+
+def copy_of(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_pages_are_ranked_as_the_model_does(vectors):
+    rows = read_lines(vectors / "index" / "pages.jsonl")
+    images = list(dict.fromkeys(row["image"] for row in rows))
+    model = SentenceTransformer(
+        TUNED, model_kwargs={"dtype": "float32"}, processor_kwargs={"size": SMALL}
+    )
+    paths = [str(vectors / "index" / "pages" / image) for image in images]
+    scores = model.similarity(model.encode_query("Which hoses?"), model.encode_document(paths))[0]
+    done = search(vectors, "Which hoses?", "--by", "pages", "--top", 3)
+    assert done.status == 0, done.said
+    best = scores.topk(3)
+    for value, i in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+        assert f"{value:.4f}" in done.said and images[i] in done.said
+    assert "0.pdf, page 4; 1.pdf, page 4" in search(vectors, "x", "--by", "pages").said
+
+
+def test_both_searches_are_fused_by_rank():
+    fuse = part("search", "fuse")
+    found = fuse([numpy.array([3.0, -numpy.inf, 5.0]), numpy.array([0.9, 0.8, 0.1])])
+    assert found == pytest.approx([1 / 62 + 1 / 61, 1 / 62, 1 / 61 + 1 / 63])
+
+
+def test_the_default_fuses_text_and_pages(vectors):
+    images = {}
+    for way in ("text", "pages", "both"):
+        done = search(vectors, "hoses valve", "--by", way, "--top", 8)
+        images[way] = re.findall(r"index/pages/(\w+)", done.said)
+    done = search(vectors, "hoses valve", "--top", 8)
+    assert re.findall(r"index/pages/(\w+)", done.said) == images["both"]
+    expected = sum(1 / (61 + images[way].index(images["both"][0])) for way in ("text", "pages"))
+    assert f" 1 {expected:.4f} 1.pdf, page 3 index/pages/{images['both'][0]}" in done.said
+
+
+def test_nothing_is_encoded_twice(vectors, tmp_path):
+    folder = copy_of(vectors, tmp_path)
+    shutil.rmtree(folder / "index")
+    assert index(folder, "--model", "model", *FLOAT).status == 0
+    before = (folder / "index" / "vectors.npz").read_bytes()
+    pdf(folder / "pdf" / "0.pdf", "pumps 0 filter", "a new page")
+    done = index(folder, "--model", "model", *FLOAT)
+    assert "6 pages of 2 files in index: 1 files read, 1 encoded" in done.said, done.said
+    with numpy.load(folder / "index" / "vectors.npz") as kept:
+        assert len(kept["images"]) == 6, "vectors of pages that are gone are gone"
+    assert (folder / "index" / "vectors.npz").read_bytes() != before
+
+
+def test_another_model_is_refused_by_name(vectors, tmp_path):
+    folder = copy_of(vectors, tmp_path)
+    shutil.rmtree(folder / "index")
+    shutil.copytree(vectors / "index", folder / "index")
+    note = json.loads((folder / "index" / "index.json").read_text())
+    note["folder"] = str((folder / "pdf").resolve())
+    (folder / "index" / "index.json").write_text(json.dumps(note))
+    done = index(folder, "--model", BASE, *FLOAT)
+    assert done.status == 1 and "index was made with the model source model" in done.said, done.said
+    done = index(folder, "--model", "model", *FLOAT, "--truncate-dim", 64)
+    assert done.status == 1 and "truncate_dim 64" in done.said
+    config = folder / "model" / "config_sentence_transformers.json"
+    config.write_text(config.read_text() + "\n")
+    assert "model was changed since index was made" in index(folder).said
+    assert "model is not what index was made with" in search(folder, "pump").said
+    assert search(folder, "pumps", "--by", "text").status == 0
+
+
+def test_a_text_index_gets_page_vectors_later(folder):
+    pdf(folder / "pdf" / "a.pdf", "Pumps")
+    assert "Searched by text only: no --model was named" in index(folder).said
+    done = search(folder, "pumps")
+    assert (
+        "by text only: the index has no page vectors" in done.said and "a.pdf, page 1" in done.said
+    )
+    done = search(folder, "pumps", "--by", "pages")
+    assert done.status == 1 and "index has no page vectors: run index.py with --model" in done.said
+    before = pictures(folder)
+    done = index(folder, "--model", TUNED, *FLOAT)
+    assert "0 files read, 1 encoded" in done.said and pictures(folder) == before
+    assert search(folder, "pumps", "--by", "pages").status == 0
+
+
+def test_pages_that_prepare_has_made_are_searched(made, tmp_path):
+    shutil.copytree(made / "data", tmp_path / "data")
+    for page in sorted((tmp_path / "data" / "pages").glob("*.png"))[5:]:
+        page.unlink()
+    done = call("index", "data", "--no-ocr", "--model", TUNED, *FLOAT, folder=tmp_path)
+    assert done.status == 0 and "5 pages of 5 files in index: 5 files read, 5 encoded" in done.said
+    names = sorted(page.name for page in (tmp_path / "data" / "pages").iterdir())
+    said = search(tmp_path, "Which pump?").said
+    assert all(f"{name}, page 1 index/pages/{name}" in said for name in names)
+
+
+# search by text
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """A folder with an index for text search."""
+    folder = tmp_path_factory.mktemp("found")
+    (folder / "pdf").mkdir()
+    pdf(folder / "pdf" / "english.pdf", "How the filter of the pump is changed", "Hoses and cables")
+    pdf(folder / "pdf" / "deutsch.pdf", "Gr\u00f6\u00dfe und \u00c4nderung der D\u00fcse", "Kabel")
+    pdf(folder / "pdf" / "same.pdf", "Hoses and cables")
+    assert index(folder).status == 0
+    return folder
+
+
+def test_the_answer_is_a_file_a_page_and_its_picture(found):
+    done = search(found, "change the filter", "--top", 1)
+    assert done.status == 0 and " english.pdf, page 1 index/pages/" in done.said, done.said
+    picture = found / done.said.split()[-1]
+    assert Image.open(picture).size == (96, 160) or Image.open(picture).width > 64
+    assert "english.pdf, page 2; same.pdf, page 1" in search(found, "cables").said
+
+
+@pytest.mark.parametrize(
+    "query", ["GR\u00d6SSE", "gro\u0308\u00dfe", "\u00e4nderung", "d\u00fcse?"]
+)
+def test_umlauts_are_found_however_they_are_typed(query, found):
+    assert "1 " in search(found, query).said and "deutsch.pdf, page 1" in search(found, query).said
+
+
+def test_words_that_no_page_has_are_named(found):
+    done = search(found, "zebra pump")
+    assert done.status == 0 and "on no page: zebra" in done.said
+    for query in ("zebra crossing", "How is the zebra?", "Wo ist der Elefant und die Maus?"):
+        done = search(found, query)
+        assert done.status == 1 and "no page has a word of the question" in done.said
+        assert ".pdf" not in done.said
+    assert search(found, "how is the").status == 0, "nothing else was asked"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("index.json", "{}"),
+        ("index.json", "{"),
+        ("index.json", "[]"),
+        ("pages.jsonl", '{"file": "a.pdf"'),
+        ("pages.jsonl", '{"file": "a.pdf"}'),
+        ("pages.jsonl", ""),
+    ],
+)
+def test_a_damaged_index_is_named(name, content, found, tmp_path):
+    shutil.copytree(found / "index", tmp_path / "index")
+    (tmp_path / "index" / name).write_text(content)
+    done = search(tmp_path, "pump")
+    assert done.status == 1 and "index is damaged: delete it and run index.py again" in done.said
+    assert "index is no whole index" in call("documents", "--model", TUNED, folder=tmp_path).said
+
+
+def test_an_index_that_is_not_finished_is_named(found, tmp_path):
+    shutil.copytree(found / "index", tmp_path / "index")
+    (tmp_path / "index" / "pages.jsonl").unlink()
+    assert "index is not finished: run index.py again" in search(tmp_path, "pump").said
+    (tmp_path / "index" / "index.json").write_text("{}")
+    shutil.copytree(found / "pdf", tmp_path / "pdf")
+    done = index(tmp_path)
+    assert done.status == 1 and "index.json is damaged: delete the folder index" in done.said
+
+
+def test_vectors_that_are_missing_are_named(vectors, tmp_path):
+    shutil.copytree(vectors / "index", tmp_path / "index")
+    shutil.copytree(vectors / "model", tmp_path / "model")
+    for content in (b"", b"PK"):
+        (tmp_path / "index" / "vectors.npz").write_bytes(content)
+        done = search(tmp_path, "pump")
+        assert done.status == 1 and "has not all page vectors: run index.py again" in done.said
+    (tmp_path / "index" / "vectors.npz").unlink()
+    assert "has not all page vectors" in search(tmp_path, "pump").said

@@ -582,10 +582,12 @@ def findable(candidates: list[dict], pages: list[dict], model, profile: Profile)
     """
     if not candidates:
         return []
+    from sentence_transformers.util import cos_sim
+
     ids, paths = [page["id"] for page in pages], [page["image"] for page in pages]
     general = [row["general"] for row in candidates]
     queries, page_vectors = embed_once(model, general, paths, profile)
-    found = ranks(queries @ page_vectors.T, [ids.index(row["id"]) for row in candidates])
+    found = ranks(cos_sim(queries, page_vectors), [ids.index(row["id"]) for row in candidates])
     limit = min(100, math.ceil(len(ids) / 10))
     return [row for row, rank in zip(candidates, found.tolist(), strict=True) if rank <= limit]
 

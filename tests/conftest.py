@@ -99,7 +99,7 @@ def small_profile(source):
 
 @pytest.fixture(scope="session")
 def pdf_files(tmp_path_factory):
-    """A folder of three PDF files of six pages, of which notebook 08's rule evaluates by one, and
+    """A folder of six PDF files of six pages, of which notebook 08's rule evaluates by one, and
     questions about some pages.
     """
     import numpy
@@ -108,17 +108,18 @@ def pdf_files(tmp_path_factory):
     from reportlab.lib.utils import ImageReader
     from reportlab.pdfgen.canvas import Canvas
 
-    folder, side_of = tmp_path_factory.mktemp("pdf"), definitions("08", "side_of")["side_of"]
+    folder = tmp_path_factory.mktemp("pdf")
+    side_of = definitions("08", "number_of", "side_of")["side_of"]
     photo = ImageReader(
         Image.fromarray(
             numpy.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=numpy.uint8)
         )
     )
     names = {"eval": [], "train": []}
-    for name in (f"manual{i}.pdf" for i in range(20)):
-        names["eval" if side_of({"document": name, "id": name}) == "eval" else "train"].append(name)
+    for name in (f"manual{i}.pdf" for i in range(30)):
+        names["eval" if side_of({"page": 1}, name) == "eval" else "train"].append(name)
     questions = ["file,page,query"]
-    for number, name in enumerate([names["eval"][0], *names["train"][:2]]):
+    for number, name in enumerate([names["eval"][0], *names["train"][:5]]):
         canvas = Canvas(str(folder / name), pagesize=(400, 560))
         canvas.setTitle(name.removesuffix(".pdf"))
         for page, part in enumerate(

@@ -449,7 +449,7 @@ def test_a_picture_on_two_sides_and_a_question_about_both_are_left_out():
 
 
 def test_documents_lie_on_one_side_and_stay_there():
-    side_of = definitions("08", "share_of", "side_of")["side_of"]
+    side_of = definitions("08", "number_of", "side_of")["side_of"]
     pages = [
         {"file": f"{d}.pdf", "id": f"{d}.pdf#{p}", "page": p}
         for d in range(60)

@@ -125,7 +125,7 @@ def test_training_in_float32_with_scaled_gradients(stand_ins, tmp_path):
 
 @pytest.mark.long
 def test_part_2(stand_ins, pdf_files, tmp_path):
-    """Three small PDF files of six pages; the twin of the vision-language model writes the
+    """Six small PDF files of six pages; the twin of the vision-language model writes the
     queries.
     """
     own = {"VDR_DOCUMENTS": str(pdf_files), "VDR_QUERY_MODEL": str(stand_ins["writer"])}

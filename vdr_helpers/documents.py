@@ -69,19 +69,24 @@ def box_on_page(item):
 
 
 def is_damaged(picture):
-    """Whether a picture of a page cannot be decoded to its end."""
+    """Whether a picture of a page cannot be decoded to its end; not known of fax and JBIG2."""
+    filters = picture.get_filters(skip_simple=True)
+    data = bytes(picture.get_data(decode_simple=True))
     try:
         picture.get_bitmap()
-        data = bytes(picture.get_data(decode_simple=True))
-        filters = picture.get_filters(skip_simple=True)
         if filters in (["DCTDecode"], ["JPXDecode"]):
             Image.open(io.BytesIO(data)).load()
-            return False
     except (pypdfium2.PdfiumError, OSError, ValueError):
         return True
+    if filters:
+        return False
+    if picture.get_filters() and data == bytes(picture.get_data()):
+        return True  # what cannot be unpacked is handed on as it is
     width, height = picture.get_px_size()
-    line = math.ceil(width * picture.get_metadata().bits_per_pixel / 8)
-    return not filters and len(data) < line * height
+    told = picture.get_metadata().bits_per_pixel  # 24 for 16 grey bits too, so others are tried
+    bits = [bits for bits in (1, 2, 4, 8, 16, 24, 32, 48, 64) if bits < told]
+    sizes = [math.ceil(width * some / 8) * height for some in (*bits, told)]
+    return len(data) < sizes[-1] and not any(size <= len(data) < size + 100 for size in sizes)
 
 
 def damaged_share(page):
@@ -226,8 +231,8 @@ BY_PROGRAMS = re.compile(
     r"^microsoft \w+ - |\.(docx?|pptx?|xlsx?|odt|indd|qxd|tex|dvi|pdf)$", re.IGNORECASE
 )
 NO_TITLE = re.compile(
-    r"((untitled|unbenannt|document|dokument|presentation|präsentation|powerpoint[- ]präsentation"
-    r"|powerpoint presentation|slide|folie|book|mappe|workbook|title|titel|no title|scan|print)"
+    r"((untitled|unbenannt|do[ck]ument|presentation|präsentation|powerpoint[- ]präsentation"
+    r"|powerpoint presentation|slide|folie|book|mappe|workbook|tit(el|le)|no title|scan|print)"
     r"[\s_-]*\d*|\W*)",
     re.IGNORECASE,
 )
@@ -373,7 +378,7 @@ def who_reads(profile: Profile) -> str:
             "course draws. Your own PDF files are searched by their text here; VDR_PROFILE=full "
             "takes a model that reads any page."
         )
-    return "Yes: the model has learned to read pages like these."
+    return "Yes: it has learned to read pages of this kind; how well, the scores below say."
 
 
 # Questions
@@ -478,7 +483,7 @@ def phrases(row):
     for line in lines:
         if match := CAPTION.fullmatch(line) or TABLE_LINE.fullmatch(line):
             found.append(match[1])
-    found = [re.sub(r"^[A-Z]?[\d.]+\s+", "", phrase).strip() for phrase in found]
+    found = [re.sub(r"^(\d+|[A-Z]\.)[\d.]*\s+", "", phrase).strip() for phrase in found]
     title = row["title"].lower()
     return list(dict.fromkeys(x for x in found if x.lower() not in title and is_phrase(x)))
 
@@ -577,25 +582,33 @@ def findable(candidates: list[dict], pages: list[dict], model, profile: Profile)
     """
     if not candidates:
         return []
+    from sentence_transformers.util import cos_sim
+
     ids, paths = [page["id"] for page in pages], [page["image"] for page in pages]
     general = [row["general"] for row in candidates]
     queries, page_vectors = embed_once(model, general, paths, profile)
-    found = ranks(queries @ page_vectors.T, [ids.index(row["id"]) for row in candidates])
+    found = ranks(cos_sim(queries, page_vectors), [ids.index(row["id"]) for row in candidates])
     limit = min(100, math.ceil(len(ids) / 10))
     return [row for row, rank in zip(candidates, found.tolist(), strict=True) if rank <= limit]
 
 
 def checked(queries, file):
-    """The queries that nobody marked with "no" in the table, which is written anew."""
-    fresh = pandas.DataFrame(queries, columns=["query", "id", "way"])
-    fresh = fresh.drop_duplicates(["query", "id"]).assign(keep="yes")
-    if file.exists():
-        marks = read_table(file, ("query", "id", "keep"))
-        marked = {(line["query"], line["id"]): line["keep"] for line in marks}
-        pairs = zip(fresh["query"], fresh["id"], strict=True)
-        fresh["keep"] = [marked.get(pair, "yes") for pair in pairs]
-    fresh.to_csv(file, index=False, encoding="utf-8-sig")
-    return fresh[fresh["keep"].str.strip().str.lower() != "no"].drop(columns="keep")
+    """The queries that nobody marked with "no" in the table, which is brought up to date.
+
+    A mark stays in the table when its query is not made this time.
+    """
+    columns = ["query", "id", "way", "keep"]
+    fresh = pandas.DataFrame(queries, columns=columns[:3]).drop_duplicates(["query", "id"])
+    marks = read_table(file, columns) if file.exists() else []
+    marked = {(x["query"], x["id"]): x for x in marks if x["keep"].strip().lower() == "no"}
+    pairs = list(zip(fresh["query"], fresh["id"], strict=True))
+    fresh["keep"] = ["no" if pair in marked else "yes" for pair in pairs]
+    rest = [mark for pair, mark in marked.items() if pair not in set(pairs)]
+    partial = file.with_name(file.name + ".partial")
+    table = pandas.concat([fresh, pandas.DataFrame(rest, columns=columns)])
+    table.to_csv(partial, index=False, encoding="utf-8-sig")
+    partial.replace(file)
+    return fresh[fresh["keep"] == "yes"].drop(columns="keep")
 
 
 # Splits and scores

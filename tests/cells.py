@@ -121,7 +121,14 @@ def chooser(rows, **settings) -> dict:
         "distinct_eval_pages": True,
     }
     names = ("row_of_id", "group_by_query", "rows_of_query", "right_pages", "why_refused")
-    names += ("choose_negatives", "asks_in_english", "asked", "sizes", "choose_split", "choose_rows")
+    names += (
+        "choose_negatives",
+        "asks_in_english",
+        "asked",
+        "sizes",
+        "choose_split",
+        "choose_rows",
+    )
     return definitions("02", *names, rows=rows, profile=SimpleNamespace(**(usual | settings)))
 
 

@@ -1,5 +1,5 @@
 """Notebook 11: its scripts on one process, on two launchers, by ``accelerate launch``; a killed
-rank; sharding; a page that kills every process. Appendix a11: the plan's arithmetic.
+rank; sharding; a page that kills every process. Appendix a10: the plan's arithmetic.
 
 What the notebook itself shows, such as equal gradients, is compared where its stored outputs are.
 """
@@ -147,13 +147,13 @@ def test_a_pass_that_comes_out_short_is_filled_up_with_rows_again(notebook):
 
 
 def run_plan(**edits) -> dict:
-    """The cells of appendix a11's plan, with ``assumed`` changed by pairs of text; returns their
+    """The cells of appendix a10's plan, with ``assumed`` changed by pairs of text; returns their
     names.
     """
     space = {"pages": [str(ROOT / "assets" / "readme_result.png")]}
-    for source in edited_sources("a11", **edits):
+    for source in edited_sources("a10", **edits):
         if '"pages": 100_000_000' in source or "vector = assumed[" in source:
-            exec(compile(source, "appendix a11, plan", "exec"), space)
+            exec(compile(source, "appendix a10, plan", "exec"), space)
     return space
 
 
@@ -179,7 +179,7 @@ def test_another_plan_needs_other_nodes():
     [
         ("11", [("ranks = 2", "ranks = 4"), ('by_rank["1"].kill()', 'by_rank["0"].kill()')]),
         (
-            "a11",
+            "a10",
             [
                 ('"GPUs": 16', '"GPUs": 64'),
                 ('"bytes of a dimension": 1', '"bytes of a dimension": 4'),

@@ -149,6 +149,7 @@ def read_arguments():
     command.add_argument("golden", type=folder, help="what make has written")
     command.add_argument("--url", default="http://127.0.0.1:8000", help="default: port 8000 here")
     command.add_argument("--model", help="the server's name of the model; default: the file's")
+    command.add_argument("--instruction", help="a system message; default: the template's own")
     command.add_argument(
         "--tolerance", type=float, default=1e-5, help="of 1 - cosine; 1e-3 in bf16"
     )

@@ -436,10 +436,11 @@ def load_model(settings):
             model_kwargs={"dtype": chosen["dtype"]},
             processor_kwargs={"size": size},
         )
-        patch = (
-            model.processor.image_processor.patch_size,
-            model.processor.image_processor.merge_size,
-        )
+        reader = model
+        if not hasattr(model, "processor"):  # a Router: a student for queries, a teacher for pages
+            reader = model[0].sub_modules["document"][0]
+        pixels = reader.processor.image_processor
+        patch = (pixels.patch_size, pixels.merge_size)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(

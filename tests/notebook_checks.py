@@ -24,6 +24,11 @@ PROFILE_TEST = re.compile(
 )
 
 
+def in_order(files):
+    """Notebook files in the order of the course: 00 to 12, then a1 to a10."""
+    return sorted(files, key=lambda file: (file.name[0], int(re.search(r"\d+", file.name)[0])))
+
+
 def code_cells(notebook):
     """The code cells that hold something, in order."""
     return [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import nbformat
 import pytest
+from notebook_checks import in_order
 
 from tools import curriculum
 from tools.badges import badges
@@ -14,9 +15,8 @@ from vdr_helpers.published import measured
 
 
 def test_the_file_names_every_notebook_in_order():
-    assert [f"{lesson.file}.ipynb" for lesson in curriculum.lessons().values()] == [
-        file.name for file in sorted(curriculum.NOTEBOOKS.glob("*.ipynb"))
-    ]
+    named = [f"{lesson.file}.ipynb" for lesson in curriculum.lessons().values()]
+    assert named == [file.name for file in in_order(curriculum.NOTEBOOKS.glob("*.ipynb"))]
     assert all(lesson.file.startswith(number) for number, lesson in curriculum.lessons().items())
 
 

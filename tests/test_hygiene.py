@@ -17,7 +17,7 @@ from nbval.plugin import get_sanitize_patterns
 from vdr_helpers.profiles import PROFILES
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOK_FILES = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOK_FILES = checks.in_order((ROOT / "notebooks").glob("*.ipynb"))
 NUMBERS = [*(f"{i:02}" for i in range(13)), *(f"a{i}" for i in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10))]
 
 

@@ -58,7 +58,17 @@ for module, distributions in packages_distributions().items():
         if module not in sys.modules:
             closed.append(module)
 closed += ["vdr_helpers", "vdr_exercises", "tiny_vdr"]
-sys.modules.update(dict.fromkeys(closed))  # None: an import raises ModuleNotFoundError
+
+
+class Closed:
+    """Modules that are not there: no entry in sys.modules, which some libraries look into."""
+
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in closed:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+sys.meta_path.insert(0, Closed)
 """
 TOLD = """
 import json

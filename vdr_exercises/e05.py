@@ -107,8 +107,9 @@ def stand_ins() -> dict:
     vectors = torch.randn(20, 256, generator=torch.Generator().manual_seed(0))
     return {
         "takewhile": takewhile,
-        "sources": {"base": None, "tuned": None},
         "dims": [256, 192, 128, 64, 32, 16, 8],
-        "embeddings": {"base": (None, torch.nn.functional.normalize(vectors))},
+        "embeddings": dict.fromkeys(
+            ("base", "tuned"), (None, torch.nn.functional.normalize(vectors))
+        ),
         "means": {"tuned": {256: 0.94, 192: 0.941, 128: 0.938, 64: 0.93, 32: 0.92, 16: 0.89}},
     }

@@ -594,7 +594,7 @@ found = {
     "above": sum(n > p - 0.05 * abs(p) for p, n in mined["scores"]),
     "models": len(candidates),
     "scores": {plan: len(values["unseen documents"]) for plan, values in scores.items()},
-    "eval": queries.loc[queries["side"] == "eval", "query"].nunique(),
+    "eval": queries[(queries["side"] == "eval") & (queries["way"] == "table")]["query"].nunique(),
     "held": dict(zip(against["reason not to tune"], against["holds"])),
     "kept": kept.name,
     "before": round(float(before["text"].mean()), 3),

@@ -33,6 +33,7 @@ before_training = lambda trainer: None
 # not bring, the course's own among them.
 CLOSED = """
 import sys
+from importlib.machinery import PathFinder
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 
 from packaging.requirements import Requirement
@@ -60,15 +61,14 @@ for module, distributions in packages_distributions().items():
 closed += ["vdr_helpers", "vdr_exercises", "tiny_vdr"]
 
 
-class Closed:
-    """Modules that are not there: no entry in sys.modules, which some libraries look into."""
+class Without(PathFinder):  # as if they were not installed
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name.partition(".")[0] not in closed:
+            return super().find_spec(name, path, target)
 
-    def find_spec(name, path=None, target=None):
-        if name.partition(".")[0] in closed:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-
-sys.meta_path.insert(0, Closed)
+sys.meta_path[sys.meta_path.index(PathFinder)] = Without
 """
 TOLD = """
 import json

@@ -33,6 +33,7 @@ before_training = lambda trainer: None
 # not bring, the course's own among them.
 CLOSED = """
 import sys
+from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 
 from packaging.requirements import Requirement
@@ -58,7 +59,18 @@ for module, distributions in packages_distributions().items():
         if module not in sys.modules:
             closed.append(module)
 closed += ["vdr_helpers", "vdr_exercises", "tiny_vdr"]
-sys.modules.update(dict.fromkeys(closed))  # None: an import raises ModuleNotFoundError
+
+
+class OpenOnly:
+    find_distributions = PathFinder.find_distributions
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] not in closed:
+            return PathFinder.find_spec(name, path, target)
+
+
+sys.meta_path[:] = [BuiltinImporter, FrozenImporter, OpenOnly]
 """
 TOLD = """
 import json

@@ -113,9 +113,7 @@ def main() -> None:
     quiet_progress_bars()
     queries, pages = tuned_vectors(load_profile("tiny"))
     vectors = made_up(pages, COUNT)
-    what = (
-        f"{COUNT:,} vectors of {vectors.shape[1]} dimensions, cosine, exact search, times of one run"
-    )
+    what = f"{COUNT:,} vectors of {vectors.shape[1]} dimensions, cosine, exact search, times of one run"
     result = {"what": what, **where_measured(), "stores": {}}
     for name, kind in (("Milvus Lite", Milvus), ("Qdrant, local mode", Qdrant)):
         result["stores"][name] = measure(kind, queries, vectors)

@@ -418,7 +418,7 @@ def test_appendix_4_keeps_marks_and_takes_a_query_apart(lab):
     # on so few pages the tuned model puts nothing in front that could be marked
     notebook = OpenNotebook(lab, "a4", twice)
     review, microscope = "a4-au-16", "a4-mi-05b"
-    marks = lab.outputs / "tiny" / "results" / "marks.json"
+    marks = lab.outputs / "tiny" / "marks.json"
     unmarked = r"(NDCG@10 as marked: base (?P<base>[\d.]+) \(unmarked (?P=base)\), tuned (?P<tuned>[\d.]+) \(unmarked (?P=tuned)\))"
     notebook.run(review)
     found = notebook.wait(

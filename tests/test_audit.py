@@ -349,8 +349,7 @@ def test_a_damaged_file_is_named_and_set_aside(review, capsys, content):
     assert aside.read_text(encoding="latin-1") == content
     told = capsys.readouterr().out
     assert (
-        "results/marks.json is damaged" in told
-        and f"set aside as {aside.name}, marks start anew" in told
+        "marks.json is damaged" in told and f"set aside as {aside.name}, marks start anew" in told
     )
     assert "also an answer" in review.mark(0, True)
 

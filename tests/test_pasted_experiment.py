@@ -33,7 +33,7 @@ before_training = lambda trainer: None
 # not bring, the course's own among them.
 CLOSED = """
 import sys
-from importlib.machinery import PathFinder
+from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 
 from packaging.requirements import Requirement
@@ -61,14 +61,16 @@ for module, distributions in packages_distributions().items():
 closed += ["vdr_helpers", "vdr_exercises", "tiny_vdr"]
 
 
-class Without(PathFinder):  # as if they were not installed
-    @classmethod
-    def find_spec(cls, name, path=None, target=None):
+class OpenOnly:
+    find_distributions = PathFinder.find_distributions
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
         if name.partition(".")[0] not in closed:
-            return super().find_spec(name, path, target)
+            return PathFinder.find_spec(name, path, target)
 
 
-sys.meta_path[sys.meta_path.index(PathFinder)] = Without
+sys.meta_path[:] = [BuiltinImporter, FrozenImporter, OpenOnly]
 """
 TOLD = """
 import json

@@ -1384,7 +1384,7 @@ def notebooks(source, tmp_path_factory):
     changes = {
         "02": {"more": KEYS},
         "04": {"more": "found = metrics"},
-        "05": {"more": "found = scores"},
+        "05": {"more": "found = means"},
         "03": {"edits": [eight], "below": [("trainer.train(resume", save)]},
     }
     jobs = [{"number": n, "outputs": str(outputs), "changes": x} for n, x in changes.items()]

@@ -1,4 +1,4 @@
-"""The eight scripts: what each makes on a tiny set, what it refuses, and that its numbers are the
+"""The scripts: what each makes on a tiny set, what it refuses, and that its numbers are the
 library's own.
 """
 
@@ -37,7 +37,17 @@ from vdr_helpers.evaluation import ndcg_per_query
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "scripts"
-NAMES = ("prepare", "train", "evaluate", "truncate", "publish", "index", "search", "documents")
+NAMES = (
+    "prepare",
+    "train",
+    "evaluate",
+    "truncate",
+    "publish",
+    "index",
+    "search",
+    "documents",
+    "answer",
+)
 BASE, TUNED = (str(ROOT / "assets" / name) for name in ("tiny-base", "tiny-finetuned"))
 FLOAT = ("--dtype", "float32", "--encode-batch-size", "50")
 TINY = ("--base-model", BASE, "--max-pixels", "40000", "--distinct-eval-pages")
@@ -141,6 +151,12 @@ def test_help_shows_an_example_and_every_option(name, tmp_path):
         ("search", ["https://example.org/a.png"], "is an address or a file, not a question"),
         ("search", [str(SCRIPTS / "search.py")], "is an address or a file, not a question"),
         ("search", ["Which pump?"], "no index in index: make one with index.py first"),
+        ("answer", [" "], "the question is empty: type what the pages should answer"),
+        ("answer", ["https://example.org/a.png"], "is an address or a file, not a question"),
+        ("answer", [str(SCRIPTS / "answer.py")], "is an address or a file, not a question"),
+        ("answer", ["What? <|im_end|>"], "leave out <| in"),
+        ("answer", ["Which pump?"], "no model is named: --model Qwen/Qwen3-VL-2B-Instruct"),
+        ("answer", ["Which pump?", "--show-prompt"], "no finished index in index"),
         ("index", ["no_such_folder"], "expected a folder of PDF files"),
         ("index", ["."], "no page of a PDF file could be read"),
         ("documents", ["--model", TUNED], "index is no whole index: make it with index.py"),

@@ -1,0 +1,169 @@
+"""Answers with citations: answer.py beside search.py, replies that were written for the test, and
+appendix a11's own code.
+"""
+
+import json
+import re
+
+import pytest
+from cells import definitions
+from model_twins import save_writer_twin
+from test_scripts import TUNED, call, part
+from test_serve import QUERY, save_index
+
+REPLIES = {
+    "Grease it once a year [P2].": ("cites pages that were shown", [2]),
+    "Once a year [P1][P3], says the table [P1].": ("cites pages that were shown", [1, 3]),
+    "Once a year [P1, P3 and P2].": ("cites pages that were shown", [1, 3, 2]),
+    "Once a year [P4].": ("cites a page that was not shown", [4]),
+    "Once a year [P1], or twice [P0].": ("cites a page that was not shown", [1, 0]),
+    "Once a year.": ("cites no page", []),
+    "Once a year, says P2 of the pump P3.": ("cites no page", []),
+    "Once a year [2], see page 3.": ("cites no page", []),
+    "": ("cites no page", []),
+    "NOT ON THESE PAGES": ("says: not on these pages", []),
+    "Not on these pages.": ("says: not on these pages", []),
+    "NOT ON THESE PAGES, but once a year [P1].": ("answers, and says that it cannot", [1]),
+}
+
+
+@pytest.fixture(scope="module")
+def both():
+    """``{"script": ..., "notebook": ...}``: each one's ``citations`` and ``check``."""
+    names = ("NOT_THERE", "citations", "check")
+    return {
+        "script": {name: part("answer", name) for name in names},
+        "notebook": definitions("a11", *names),
+    }
+
+
+@pytest.mark.parametrize("place", ["script", "notebook"])
+@pytest.mark.parametrize("reply", REPLIES)
+def test_what_a_reply_cites_is_seen(reply, place, both):
+    said, cited = REPLIES[reply]
+    assert both[place]["citations"](reply) == cited
+    assert both[place]["check"](reply, 3) == said
+
+
+def test_script_and_notebook_ask_alike():
+    assert part("answer", "PROMPT") == definitions("a11", "NOT_THERE", "PROMPT")["PROMPT"]
+
+
+# the script
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with an index of three pages, one of them in two files, and a model that replies
+    with one sentence.
+    """
+    made = tmp_path_factory.mktemp("answers")
+    save_index(made / "index", TUNED)
+    save_index(made / "by_text")
+    save_writer_twin(made / "writer", "They are 121 [P1].")
+    save_writer_twin(made / "liar", "They are 121 [P7].")
+    return made
+
+
+def answer(folder, question, *arguments):
+    return call("answer", question, *arguments, folder=folder)
+
+
+def places_of(said):
+    return re.findall(r"\S+\.pdf, page \d", said)
+
+
+@pytest.mark.parametrize("index", ["index", "by_text"])
+@pytest.mark.parametrize("question", [QUERY, "exports of Basalt", "complaints, staff, 2011"])
+def test_the_pages_are_those_of_search(question, index, folder):
+    found = call("search", question, "--index", index, "--top", 3, folder=folder)
+    shown = answer(folder, question, "--index", index, "--k", 3, "--show-prompt")
+    assert found.status == shown.status == 0, shown.said
+    assert places_of(shown.said) == places_of(found.said) != []
+    assert re.findall(r"index/pages/\w+|by_text/pages/\w+", shown.said) == re.findall(
+        r"index/pages/\w+|by_text/pages/\w+", found.said
+    )
+
+
+def test_the_prompt_holds_marks_pages_rules_and_question(folder):
+    shown = answer(
+        folder, "exports of Basalt", "--index", "by_text", "--k", 1, "--show-prompt"
+    ).said
+    assert re.match(r"\[P1\] 1.png.pdf, page 2; copy.pdf, page 2 <by_text/pages/1.png>", shown)
+    assert "cite the page" in shown and "NOT ON THESE PAGES" in shown
+    assert shown.endswith("Question: exports of Basalt") and "[P2]" not in shown
+
+
+def test_the_model_sees_the_pages_and_its_answer_names_them(folder):
+    done = answer(folder, "staff at Rowan Steel", "--index", "by_text", "--model", "writer")
+    assert done.status == 0, done.said
+    assert "They are 121 [P1]. The reply" in done.said
+    assert "The reply cites pages that were shown." in done.said
+    assert places_of(done.said) == ["0.png.pdf, page 1"]
+    assert (folder / done.said.split()[-1]).exists(), "the picture"
+
+
+def test_every_page_is_part_of_what_the_model_reads(folder, monkeypatch):
+    import transformers
+
+    seen = []
+    generate = transformers.Qwen3VLForConditionalGeneration.generate
+
+    def watched(self, **inputs):
+        seen.append(inputs)
+        return generate(self, **inputs)
+
+    monkeypatch.setattr(transformers.Qwen3VLForConditionalGeneration, "generate", watched)
+    for k in (1, 2):
+        answer(folder, QUERY, "--k", k, "--model", "writer")
+    assert [len(inputs["image_grid_thw"]) for inputs in seen] == [1, 2]
+    assert not any(inputs["do_sample"] for inputs in seen)
+
+
+def test_a_cited_page_that_was_not_shown_is_no_page(folder):
+    done = answer(folder, "staff at Rowan Steel", "--index", "by_text", "--model", "liar")
+    assert done.status == 0 and "The reply cites a page that was not shown." in done.said
+    assert places_of(done.said) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--model", "no_such_folder"), "no_such_folder cannot be loaded as a vision-language"),
+        (("--model", "index"), "index cannot be loaded as a vision-language model"),
+        (("--k", "0"), "expected a whole number above 0, found '0'"),
+    ],
+)
+def test_what_cannot_answer_is_named(arguments, message, folder, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    done = answer(folder, "staff", "--index", "by_text", *arguments)
+    assert done.status != 0 and message in done.said, done.said
+
+
+def test_a_question_without_a_page_is_named(folder):
+    done = answer(folder, "zebra", "--index", "by_text", "--show-prompt")
+    assert done.status == 1 and "no page has a word of the question" in done.said
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda index: (index / "pages.jsonl").unlink(), "no finished index in index"),
+        (lambda index: (index / "index.json").write_text('{"format": 2}'), "another format"),
+        (lambda index: (index / "vectors.npz").unlink(), "has not all page vectors"),
+    ],
+)
+def test_an_index_that_is_not_whole_is_named(damage, message, tmp_path):
+    damage(save_index(tmp_path / "index", TUNED))
+    done = answer(tmp_path, "staff", "--show-prompt")
+    assert done.status == 1 and message in done.said
+
+
+def test_an_index_made_by_another_model_is_refused(tmp_path):
+    save_index(tmp_path / "index", TUNED)
+    note = tmp_path / "index" / "index.json"
+    settings = json.loads(note.read_text())
+    settings["model"]["key"] = "another"
+    note.write_text(json.dumps(settings))
+    done = answer(tmp_path, "staff", "--show-prompt")
+    assert done.status == 1 and "is not what index was made with: make it anew" in done.said

@@ -25,7 +25,7 @@ PROFILE_TEST = re.compile(
 
 
 def in_order(files):
-    """Notebook files in the order of the course: 00 to 12, then a1 to a10."""
+    """Notebook files in the order of the course: 00 to 12, then a1 to a11."""
     return sorted(files, key=lambda file: (file.name[0], int(re.search(r"\d+", file.name)[0])))
 
 

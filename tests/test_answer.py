@@ -3,13 +3,18 @@ appendix a11's own code.
 """
 
 import json
+import os
 import re
+from pathlib import Path
 
 import pytest
+import warm
 from cells import definitions
 from model_twins import save_writer_twin
 from test_scripts import TUNED, call, part
 from test_serve import QUERY, save_index
+
+from tiny_vdr.documents import draw_documents
 
 REPLIES = {
     "Grease it once a year [P2].": ("cites pages that were shown", [2]),
@@ -167,3 +172,76 @@ def test_an_index_made_by_another_model_is_refused(tmp_path):
     note.write_text(json.dumps(settings))
     done = answer(tmp_path, "staff", "--show-prompt")
     assert done.status == 1 and "is not what index was made with: make it anew" in done.said
+
+
+# appendix a11
+
+
+def pages_named(*names):
+    """``(page_of_id, page_of_image)`` of pages such as "oven#2", whose images have their names."""
+    pages = {}
+    for name in names:
+        file, _, number = name.partition("#")
+        pages[name] = {"id": name, "file": file, "page": int(number), "image": name}
+    return {"page_of_id": pages, "page_of_image": pages}
+
+
+PAGES = pages_named("oven#1", "oven#2", "oven#3", "oven#5", "winch#1", "winch#2")
+
+
+def test_neighbours_stay_in_their_document_and_come_once():
+    with_neighbours = definitions("a11", "with_neighbours", **PAGES)["with_neighbours"]
+    assert with_neighbours(["oven#2", "oven#3", "winch#1"]) == [
+        "oven#2",
+        "oven#3",
+        "oven#1",
+        "winch#1",
+        "winch#2",
+    ]
+    assert with_neighbours(["oven#5", "winch#2"]) == ["oven#5", "winch#2", "winch#1"]
+
+
+def test_a_document_gives_its_best_page_only():
+    best_per_document = definitions("a11", "best_per_document", **PAGES)["best_per_document"]
+    assert best_per_document(["winch#2", "oven#5", "winch#1", "oven#1"]) == ["winch#2", "oven#5"]
+
+
+def test_one_right_page_of_several_is_enough():
+    right_pages = {"a": {"oven#1", "oven#2"}, "b": {"winch#1"}}
+    given = {"right_pages": right_pages, "questions": list(right_pages)}
+    has_the_fact = definitions("a11", "has_the_fact", **given)["has_the_fact"]
+    lists = [["oven#5", "oven#2"], ["winch#2", "winch#1"]]
+    assert has_the_fact(lists).tolist() == [1, 1]
+    assert has_the_fact([some[:1] for some in lists]).tolist() == [0, 0]
+
+
+FOUND = """
+found = {
+    "questions": len(questions),
+    "pages": len(corpus),
+    "shares": shares,
+    "lengths": sorted({len(images) for images in chosen.values()}),
+}
+"""
+
+
+@pytest.mark.slow
+def test_the_whole_appendix_with_a_reader(tmp_path):
+    reader = save_writer_twin(tmp_path / "reader", "Turn it to 1 [P2].")
+    manuals = draw_documents(tmp_path / "manuals", seed=5, count=3)
+    job = {"number": "a11", "outputs": str(tmp_path / "out"), "changes": {"more": FOUND}}
+    named = {"VDR_READER": str(reader), "VDR_DOCUMENTS": str(manuals)}
+    done = warm.run(
+        [str(Path(__file__).with_name("cells.py"))],
+        input=json.dumps([job]),
+        env=os.environ | named | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        cwd=tmp_path,
+    )
+    answer = json.loads([line for line in done.stdout.splitlines() if line.startswith("{")][-1])
+    assert answer["status"] == 0, answer["log"]
+    found, log = answer["found"], answer["log"]
+    assert 3 < found["questions"] < found["pages"] < 40 and found["lengths"] == [3]
+    for shares in found["shares"].values():
+        assert shares == sorted(shares) and 0 <= shares[0] <= shares[-1] <= 1
+    assert log.count("Turn it to 1 [P2].\n  cites pages that were shown") == 4
+    assert "No reader is named" not in log

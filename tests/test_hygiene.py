@@ -18,7 +18,7 @@ from vdr_helpers.profiles import PROFILES
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK_FILES = checks.in_order((ROOT / "notebooks").glob("*.ipynb"))
-NUMBERS = [*(f"{i:02}" for i in range(13)), *(f"a{i}" for i in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10))]
+NUMBERS = [*(f"{i:02}" for i in range(13)), *(f"a{i}" for i in range(1, 12))]
 
 
 @pytest.fixture(scope="module")

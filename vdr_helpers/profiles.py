@@ -6,7 +6,7 @@ once, when ``start()`` calls :func:`load_profile`; what it returns holds plain v
 
 - ``VDR_PROFILE`` names a profile; without it, ``tiny``.
 - ``VDR_OUTPUTS`` is the folder for everything that you make; ``~`` and ``$HOME`` are expanded, and a relative path starts in the clone.
-- ``VDR_MODEL``, ``VDR_FINETUNED``, ``VDR_RERANKER`` and ``VDR_DATASET`` hold a hub id, a hub id with ``@revision``, or a folder.
+- ``VDR_MODEL``, ``VDR_FINETUNED``, ``VDR_RERANKER``, ``VDR_READER`` and ``VDR_DATASET`` hold a hub id, a hub id with ``@revision``, or a folder.
 - ``VDR_ROWS=24:6`` keeps 24 training rows and 6 eval rows.
 - ``VDR_SPLIT=published`` takes the split that ``python -m tools.prepare`` has fetched instead of notebook 02's.
 - ``VDR_DOCUMENTS`` is a folder of PDF files for notebook 08, ``VDR_QUERY_MODEL`` the model that writes queries there, or ``none``.
@@ -32,6 +32,7 @@ ROLES = {
     "VDR_FINETUNED": "finetuned",
     "VDR_DATASET": "dataset",
     "VDR_RERANKER": "reranker",
+    "VDR_READER": "reader",
 }
 # Settings whose difference from the published run is reported.
 COMPARED = (
@@ -161,6 +162,11 @@ class Profile:
     reranker_folder: str | None = None  # goes before the name
     reranker_rows: int = 0  # train rows whose pages notebook 09 trains the reranker on
     reranker_learning_rate: float = 0.0
+    reader_name: str | None = (
+        None  # a vision-language model that answers from pages in appendix a11; None: none is asked
+    )
+    reader_revision: str | None = None
+    reader_folder: str | None = None  # goes before the name
     corpus: dict | None = (
         None  # arguments of tiny_vdr.corpus.build_source where the dataset is generated
     )
@@ -322,7 +328,9 @@ def load_profile(name: str | None = None) -> Profile:
 
 
 def named_models_and_data() -> dict:
-    """What ``VDR_MODEL``, ``VDR_FINETUNED``, ``VDR_DATASET`` and ``VDR_RERANKER`` change."""
+    """What ``VDR_MODEL``, ``VDR_FINETUNED``, ``VDR_DATASET``, ``VDR_RERANKER`` and ``VDR_READER``
+    change.
+    """
     changes = {}
     for variable, role in ROLES.items():
         if text := os.environ.get(variable):

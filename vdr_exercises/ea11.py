@@ -31,9 +31,6 @@ def an_outcome(value) -> str:
     ],
     returns=an_outcome,
     mistakes={
-        "silence is a mistake where a right page was shown": lambda cited, shown, right: (
-            "rightly silent" if not cited else "supported" if {*cited} & {*right} else "unsupported"
-        ),
         "a page that was not shown supports nothing, even if it is right": (
             lambda cited, shown, right: (
                 ("missed" if {*shown} & {*right} else "rightly silent")
@@ -43,18 +40,14 @@ def an_outcome(value) -> str:
                 else "unsupported"
             )
         ),
+        "silence is a mistake where a right page was shown": lambda cited, shown, right: (
+            "rightly silent" if not cited else "supported" if {*cited} & {*right} else "unsupported"
+        ),
         "one of the cited pages has to be right, not all of them": lambda cited, shown, right: (
             ("missed" if {*shown} & {*right} else "rightly silent")
             if not cited
             else "supported"
             if {*cited} <= {*shown} & {*right}
-            else "unsupported"
-        ),
-        "one right page is enough, a fact can stand on several": lambda cited, shown, right: (
-            ("missed" if {*shown} & {*right} else "rightly silent")
-            if not cited
-            else "supported"
-            if right and {*right} <= {*cited} & {*shown}
             else "unsupported"
         ),
     },

@@ -5,13 +5,15 @@ appendix a11's own code.
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import warm
 from cells import definitions
 from model_twins import save_writer_twin
-from test_scripts import TUNED, call, part
+from test_scripts import SCRIPTS, TUNED, call, part
 from test_serve import QUERY, save_index
 
 from tiny_vdr.documents import draw_documents
@@ -97,6 +99,18 @@ def test_the_prompt_holds_marks_pages_rules_and_question(folder):
     assert re.match(r"\[P1\] 1.png.pdf, page 2; copy.pdf, page 2 <by_text/pages/1.png>", shown)
     assert "cite the page" in shown and "NOT ON THESE PAGES" in shown
     assert shown.endswith("Question: exports of Basalt") and "[P2]" not in shown
+
+
+def test_it_runs_without_this_repository(folder):
+    command = [sys.executable, "-I", str(SCRIPTS / "answer.py"), "exports of Basalt"]
+    done = subprocess.run(
+        [*command, "--index", "by_text", "--show-prompt"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert places_of(done.stdout)[:2] == ["1.png.pdf, page 2", "copy.pdf, page 2"]
 
 
 def test_the_model_sees_the_pages_and_its_answer_names_them(folder):

@@ -137,9 +137,7 @@ def test_help_shows_an_example_and_every_option(name, tmp_path):
             ["--finetuned", TUNED, "--upload-to", "your-name/your-model"],
             "expected a name of yours",
         ),
-        ("search", ["  "], "the query is empty: type what the page should answer"),
-        ("search", ["https://example.org/a.png"], "is an address or a file, not a question"),
-        ("search", [str(SCRIPTS / "search.py")], "is an address or a file, not a question"),
+        ("search", [""], "expected a question in words, found ''"),
         ("search", ["Which pump?"], "no index in index: make one with index.py first"),
         ("index", ["no_such_folder"], "expected a folder of PDF files"),
         ("index", ["."], "no page of a PDF file could be read"),
@@ -418,6 +416,9 @@ def test_whether_a_query_is_text(tmp_path):
         assert not any(
             is_text(text)
             for text in (
+                None,
+                7,
+                b"Which pump?",
                 "",
                 " \n",
                 "https://example.org/a.png",

@@ -267,6 +267,12 @@ def test_grey_levels_of_every_depth_keep_their_steps(page, format, tmp_path):
     assert abs(found.astype(int) - numpy.asarray(ramp("uint8", 255))).max() <= 1
 
 
+def test_a_tiff_file_whose_zero_is_white_is_not_inverted(tmp_path):
+    ramp("uint16", 65_535).save(tmp_path / "page.tiff", tiffinfo={262: 0})
+    found = numpy.asarray(part("prepare", "open_page")("page.tiff", tmp_path).convert("L"))
+    assert abs(found.astype(int) - (255 - numpy.asarray(ramp("uint8", 255)).astype(int))).max() <= 1
+
+
 def test_a_float_page_of_other_levels_is_refused(tmp_path):
     ramp("float32", 1e6).save(tmp_path / "page.tiff")
     with pytest.raises(ValueError, match=r"grey levels from 0 to 1e\+06, expected 0 to 65,535"):

@@ -75,3 +75,11 @@ def test_a_token_of_the_model_in_a_question_is_named(index):
 def test_embeddings_are_kept_of_texts_only(query, model):
     with pytest.raises(ValueError, match=r"row 1 has an (empty query|address or a file)"):
         evaluation.embed_once(model, ["Which pump?", query], [], load_profile("tiny"))
+
+
+@pytest.mark.parametrize("query", [*NO_TEXT, "http://127.0.0.1:9/page.png"], ids=repr)
+def test_the_searches_of_notebook_08_refuse_what_is_no_text(query, model):
+    given = {"corpus": [], "page_texts": [], "profile": load_profile("tiny")}
+    given |= definitions("08", "text_scores", "fused")
+    with pytest.raises(ValueError, match=r"row 0 has an (empty query|address or a file)"):
+        definitions("08", "searches", **given)["searches"](model, [query])

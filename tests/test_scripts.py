@@ -726,7 +726,8 @@ def test_training_on_paths_ends_with_the_weights_of_training_on_images(made, tmp
     assert not (tmp_path / "finetuned" / "assets").exists(), (
         "pages of a local folder are nobody's business"
     )
-    assert not (tmp_path / "finetuned-checkpoints").exists()
+    left = {file.name for file in tmp_path.iterdir()} - {"plain", "plain-model"}
+    assert left == {"finetuned"}, "checkpoints, or a file of no use to the reader"
 
 
 # evaluate.py and truncate.py

@@ -9,6 +9,7 @@ import io
 from pathlib import Path
 
 import nbformat
+from IPython.core.inputtransformer2 import TransformerManager
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 
@@ -26,7 +27,7 @@ def code_cells(number: str) -> list[str]:
 def run_silently(sources: list[str], space: dict) -> None:
     """Run cells one after the other in ``space``, without what they print or display."""
     space.setdefault("display", lambda *shown, **settings: None)
-    for source in sources:
+    for source in map(TransformerManager().transform_cell, sources):  # %pip is no Python
         with contextlib.redirect_stdout(io.StringIO()):
             exec(compile(source, "a notebook's cell", "exec"), space)
 

@@ -88,9 +88,11 @@ def read_table(file, columns):
 
 
 def is_text(query):
-    """Whether a query is text: not blank, and not what the library would open or fetch."""
+    """Whether a query is text: not missing, not blank, not what the library would open or fetch."""
+    if not isinstance(query, str) or not query.strip():
+        return False
     address = query.startswith(("http://", "https://", "data:")) and " " not in query.strip()
-    return bool(query.strip()) and not address and not os.path.isfile(query)
+    return not address and not os.path.isfile(query)
 
 
 def queries_from_table(file, pages):

@@ -8,6 +8,10 @@ Run the same line again after a change: files that are new or changed are read, 
 leave the index, and nothing else is drawn or encoded again. A run that was stopped goes on where it
 was. Pages without a text layer are read by OCR, if rapidocr is installed.
 
+Text that nobody sees is not read, and damaged pictures are named. Two cases escape: text of the
+colour of the picture below it, and pictures in fax or JBIG2 compression, which many black-and-white
+scans have.
+
 Needs: pip install "sentence-transformers[image]" pypdfium2; for OCR also rapidocr onnxruntime
 """
 

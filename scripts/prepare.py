@@ -31,6 +31,7 @@ from pathlib import Path
 import numpy
 from datasets import get_dataset_config_names, load_dataset
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 from torchvision.transforms.v2 import functional
 from tqdm import tqdm
 from transformers import AutoProcessor
@@ -46,6 +47,8 @@ LARGEST_PAGE = 50_000_000  # pixels; a larger picture is a mistake or a decompre
 
 def to_rgb(image):
     """An upright RGB picture on white; 16-bit and float greys, which Pillow clips, are scaled."""
+    # a TIFF file may count from white; Pillow inverts such greys of up to 8 bits itself, no others
+    white_is_zero = getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == 0
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
         levels = numpy.asarray(image, dtype="float64")
@@ -54,6 +57,7 @@ def to_rgb(image):
             raise ValueError(f"has grey levels from {low:g} to {high:g}, expected 0 to 65,535")
         # as scanners and numpy write them: up to 65,535, up to 255, or from 0 to 1
         white = 65_535 if high > 255 else 255 if high > 1 or image.mode != "F" else 1
+        levels = white - levels if white_is_zero else levels
         image = Image.fromarray((levels * (255 / white)).round().astype("uint8"))
     if not image.has_transparency_data:
         return image.convert("RGB")

@@ -5,7 +5,8 @@
 
 Two searches are made where the index has page vectors: by the words of the question (BM25), and by
 the model. They are fused by rank: a page scores the sum of 1 / (60 + its rank) in both. Printed are
-rank, score, file and page, and the picture of the page.
+rank, score, file and page, and the picture of the page. A question is text and nothing else: an
+address or a path in it is never opened.
 
 Needs: pip install bm25s numpy; with page vectors also "sentence-transformers[image]"
 """
@@ -119,6 +120,12 @@ def page_scores(query, index, settings, images):
             "size": {"shortest_edge": pages["min_pixels"], "longest_edge": pages["max_pixels"]}
         },
     )
+    first = model[0].sub_modules["query"][0] if hasattr(model[0], "sub_modules") else model[0]
+    for token in getattr(model.tokenizer, "all_special_tokens", ()):
+        if token in query:
+            raise ValueError(f"{token} is a token of the model, not text: leave it out")
+    if "image" in first.modalities:  # a bare address or path would be opened as an image
+        query = {"text": query}
     return vectors @ model.encode_query(query, normalize_embeddings=True).astype("float32")
 
 
@@ -134,6 +141,8 @@ def fuse(rankings):
 
 def search(query, index, by=None, top=10):
     """The best images, as a list of (score, rows of the pages that look so)."""
+    if not isinstance(query, str) or not query.strip():
+        raise ValueError(f"expected a question in words, found {query!r}")
     settings, rows = read_index(index)
     if by in (None, "both") and not settings["model"]:
         print("by text only: the index has no page vectors", file=sys.stderr)
@@ -165,15 +174,6 @@ def folder(text):
     return Path(os.path.expandvars(text)).expanduser()
 
 
-def query(text):
-    if not text.strip():
-        raise argparse.ArgumentTypeError("the query is empty: type what the page should answer")
-    address = text.startswith(("http://", "https://", "data:")) and " " not in text.strip()
-    if address or os.path.isfile(text):  # the library would fetch or open it as an image
-        raise argparse.ArgumentTypeError(f"{text!r} is an address or a file, not a question")
-    return clean(text)
-
-
 def clean(text):
     """Text without bytes that are no UTF-8, which a terminal hands on as halves of letters."""
     return text.encode("utf-8", "replace").decode("utf-8")
@@ -184,7 +184,7 @@ def read_arguments():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     option = parser.add_argument
-    option("query", type=query, help="what the page should answer")
+    option("query", type=clean, help="what the page should answer")
     option("--index", type=folder, default="index", help="of index.py; default: index")
     option("--by", choices=("both", "text", "pages"), help="default: both, where both are there")
     option("--top", type=positive, default=10, help="pages to print; default: 10")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from vdr_helpers.pages import fingerprint, open_page, presize
 from vdr_helpers.profiles import load_profile
@@ -120,6 +120,15 @@ def ramp(kind, low, high):
 def test_grey_levels_of_every_depth_keep_their_steps(page, kind, expected):
     found = np.asarray(open_page(as_bytes(page, kind)).convert("L"), dtype=int)
     assert abs(found - np.asarray(ramp("float32", *expected))).max() <= 1
+
+
+@pytest.mark.parametrize("kind, white", [("uint8", 255), ("uint16", 65_535), ("float32", 1)])
+def test_a_tiff_file_whose_zero_is_white_is_not_inverted(kind, white):
+    page, file = ramp(kind, 0, white), io.BytesIO()
+    stored = ImageOps.invert(page) if kind == "uint8" else page  # which Pillow inverts as it saves
+    stored.save(file, "TIFF", tiffinfo={TiffImagePlugin.PHOTOMETRIC_INTERPRETATION: 0})
+    found = np.asarray(open_page(file.getvalue()).convert("L"), dtype=int)
+    assert abs(found - np.asarray(ramp("float32", 255, 0))).max() <= 1
 
 
 @pytest.mark.parametrize("levels", [(0, 1e6), (-5, 100), (np.nan, np.nan)])

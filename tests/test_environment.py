@@ -4,6 +4,7 @@ missing extra is named.
 
 import ast
 import importlib.metadata
+import json
 import re
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ from packaging.version import Version
 
 from tools.badges import EXTRAS
 from tools.curriculum import lessons
-from vdr_helpers.extras import missing, needs
+from vdr_helpers.extras import needs, wrong_packages
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -273,20 +274,35 @@ def course_asks(monkeypatch):
 
 
 def test_a_missing_extra_is_one_line_that_names_it(course_asks):
-    assert missing("store") == ["nowhere<4,>=3.0"]
-    with pytest.raises(ModuleNotFoundError) as problem:
+    with pytest.raises(ImportError) as problem:
         needs("run", "store")
-    assert (
-        str(problem.value)
-        == "not installed: the extra store. Do: pip install 'nowhere<4,>=3.0', then start again"
+    assert str(problem.value) == (
+        "of the extra store, nowhere: found none, needed <4,>=3.0. "
+        "Do: pip install 'nowhere<4,>=3.0', then restart the kernel"
     )
     with pytest.raises(
-        ModuleNotFoundError,
-        match=r"the extra scale and store\. Do: pip install 'nowhere<4,>=3.0' 'gone'",
+        ImportError,
+        match=r"of the extra scale and store, nowhere.*; gone: found none, needed any version\. "
+        "Do: pip install 'nowhere<4,>=3.0' 'gone', then",
     ):
         needs("scale", "store")
 
 
+def test_an_extra_that_is_too_old_or_too_new_is_named(course_asks, monkeypatch):
+    for found in ("2.6.0", "4.1"):
+        monkeypatch.setattr(importlib.metadata, "version", lambda name, found=found: found)
+        with pytest.raises(ImportError, match=f"nowhere: found {found}, needed <4,>=3.0"):
+            needs("store")
+
+
 def test_an_extra_that_is_there_is_passed_over(course_asks):
-    assert missing("run", "audit") == []
+    assert wrong_packages("run", "audit") == {}
     needs("run")
+
+
+@pytest.mark.parametrize("file", [file for file in LESSONS if LESSONS[file].extras])
+def test_a_notebook_asks_for_its_extras(file):
+    notebook = json.loads((ROOT / "notebooks" / f"{file}.ipynb").read_text(encoding="utf-8"))
+    code = "".join("".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code")
+    asked = ", ".join(f'"{extra}"' for extra in LESSONS[file].extras)
+    assert f"\nneeds({asked})" in code

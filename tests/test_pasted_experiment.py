@@ -131,6 +131,7 @@ def pasted(random_model, experiment, tmp_path):
         "CUDA_VISIBLE_DEVICES": "",
         "HF_HUB_OFFLINE": "1",
     }
+    there = set(tmp_path.iterdir())
     run = subprocess.run(
         [sys.executable, "-I", "-c", program],
         cwd=tmp_path,
@@ -140,6 +141,7 @@ def pasted(random_model, experiment, tmp_path):
     )
     assert run.returncode == 0, run.stderr[-3000:]
     told = json.loads(run.stdout.splitlines()[-1])
+    told["left"] = {path.name for path in set(tmp_path.iterdir()) - there}
     weights = [load_file(tmp_path / name / "model.safetensors") for name in ("base", "tuned")]
     return told, *weights
 
@@ -149,6 +151,7 @@ def test_it_runs_where_only_sentence_transformers_is(pasted):
     assert {"vdr_helpers", "pymilvus", "bm25s", "faiss"} <= set(told["closed"])
     assert not {"torch", "transformers", "datasets", "PIL"} & set(told["closed"])
     assert told["steps"] == ROWS // BATCH
+    assert told["left"] <= {"cache", "checkpoints", "tuned"}, "a file of no use to the reader"
     score = "eval_vdr-eval-hard_cosine_ndcg@10"
     logged = {name for entry in told["history"] for name in entry}
     assert {"loss", "eval_loss", score} <= logged

@@ -147,9 +147,7 @@ def test_help_shows_an_example_and_every_option(name, tmp_path):
             ["--finetuned", TUNED, "--upload-to", "your-name/your-model"],
             "expected a name of yours",
         ),
-        ("search", ["  "], "the query is empty: type what the page should answer"),
-        ("search", ["https://example.org/a.png"], "is an address or a file, not a question"),
-        ("search", [str(SCRIPTS / "search.py")], "is an address or a file, not a question"),
+        ("search", [""], "expected a question in words, found ''"),
         ("search", ["Which pump?"], "no index in index: make one with index.py first"),
         ("answer", [" "], "the question is empty: type what the pages should answer"),
         ("answer", ["https://example.org/a.png"], "is an address or a file, not a question"),
@@ -283,6 +281,12 @@ def test_grey_levels_of_every_depth_keep_their_steps(page, format, tmp_path):
         part("prepare", "open_page")(str(tmp_path / "page"), tmp_path).convert("L")
     )
     assert abs(found.astype(int) - numpy.asarray(ramp("uint8", 255))).max() <= 1
+
+
+def test_a_tiff_file_whose_zero_is_white_is_not_inverted(tmp_path):
+    ramp("uint16", 65_535).save(tmp_path / "page.tiff", tiffinfo={262: 0})
+    found = numpy.asarray(part("prepare", "open_page")("page.tiff", tmp_path).convert("L"))
+    assert abs(found.astype(int) - (255 - numpy.asarray(ramp("uint8", 255)).astype(int))).max() <= 1
 
 
 def test_a_float_page_of_other_levels_is_refused(tmp_path):
@@ -434,6 +438,9 @@ def test_whether_a_query_is_text(tmp_path):
         assert not any(
             is_text(text)
             for text in (
+                None,
+                7,
+                b"Which pump?",
                 "",
                 " \n",
                 "https://example.org/a.png",
@@ -735,7 +742,8 @@ def test_training_on_paths_ends_with_the_weights_of_training_on_images(made, tmp
     assert not (tmp_path / "finetuned" / "assets").exists(), (
         "pages of a local folder are nobody's business"
     )
-    assert not (tmp_path / "finetuned-checkpoints").exists()
+    left = {file.name for file in tmp_path.iterdir()} - {"plain", "plain-model"}
+    assert left == {"finetuned"}, "checkpoints, or a file of no use to the reader"
 
 
 # evaluate.py and truncate.py

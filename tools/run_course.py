@@ -235,7 +235,7 @@ def main(arguments: list[str] | None = None) -> int:
         needs(
             "run", *sorted({extra for notebook in notebooks for extra in extras_of(notebook.stem)})
         )
-    except (FileNotFoundError, ValueError, ModuleNotFoundError) as problem:
+    except (FileNotFoundError, ValueError, ImportError) as problem:
         print(problem, file=sys.stderr)
         return 2
     try:

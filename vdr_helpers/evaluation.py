@@ -196,10 +196,13 @@ def embed_once(model, queries: list[str], pages: list[str], profile: Profile):
     ``pages``: paths of image files. Embeddings are encoded once, at the model's full width, and
     kept; what is returned is cut to its ``truncate_dim``, as the library cuts. They are found again
     only for the same model, texts and pages (:func:`embedding_settings`). While pages are encoded,
-    a line of progress is printed for every 500.
+    a line of progress is printed for every 500. Raises ``ValueError`` for a query that is no text.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
+
+    for number, query in enumerate(queries):
+        check_query(query, number)
 
     def make(folder: Path) -> None:
         encode_all(model, queries, pages, profile, folder / "embeddings.safetensors")

@@ -12,25 +12,28 @@ import os
 import shutil
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from vdr_helpers.cache import cached
+from vdr_helpers.extras import PACKAGE, how_to_install, needs, requirements, wrong_packages
 from vdr_helpers.gpu import BYTES, GIB, fit_to_gpu, present_gpu, use_first_gpu
 from vdr_helpers.profiles import Profile, assets_folder, load_profile
 from vdr_helpers.published import read_asset
 
 PNG_SHARE = 0.35  # assumed share of its raw size that a page keeps as PNG
-PACKAGE = "vdr-course"
 
 
 def start(name: str | None = None) -> Profile:
     """The profile ``name`` (else ``$VDR_PROFILE``, else ``tiny``), fitted to this machine; prints
     why, and where the notebook runs.
 
-    Raises what :func:`vdr_helpers.profiles.load_profile` and :func:`vdr_helpers.gpu.use_first_gpu`
-    raise.
+    Raises ``ImportError`` for a package that is missing or too old, and what
+    :func:`vdr_helpers.profiles.load_profile` and :func:`vdr_helpers.gpu.use_first_gpu` raise.
     """
+    with suppress(importlib.metadata.PackageNotFoundError):  # the doctor says how to install it
+        needs()
     check_loaded_packages()
     quiet_progress_bars()
     profile = load_profile(name)
@@ -151,23 +154,13 @@ def check_packages() -> dict[str, str | None]:
     ``pip check`` would do it as well, but names every other package of the machine too, and not
     every environment has pip.
     """
-    from packaging.requirements import Requirement
-    from transformers.utils.versions import require_version
-
     try:
-        lines = importlib.metadata.requires(PACKAGE)
+        asked, wrong = requirements(), wrong_packages()
     except importlib.metadata.PackageNotFoundError:
         problem = f"{PACKAGE} is not installed: in the clone, pip install -e . (README)"
         return {PACKAGE: f"{problem}, then restart the kernel"}
-    asked, problems = [Requirement(line) for line in lines], {}
-    core = [one for one in asked if one.marker is None or one.marker.evaluate({"extra": ""})]
-    for one in core:
-        try:
-            require_version(f"{one.name}{one.specifier}")
-        except ImportError as error:
-            mend = f"pip install -U '{one}', then restart the kernel"
-            problems[str(one)] = f"{error.args[0].strip()} Do: {mend}"
-    return problems or {f"{len(core)} packages, each recent enough": None}
+    problems = {one: f"{said}. {how_to_install([one])}" for one, said in wrong.items()}
+    return problems or {f"{len(asked)} packages, each recent enough": None}
 
 
 def check_torchvision() -> str | None:

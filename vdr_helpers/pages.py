@@ -61,7 +61,10 @@ def as_rgb(image):
     """
     import numpy
     from PIL import Image, ImageOps
+    from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 
+    # a TIFF file may count from white; Pillow inverts such greys of up to 8 bits itself, no others
+    white_is_zero = getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == 0
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):  # convert("RGB") would clip these at 255
         levels = numpy.asarray(image, dtype=numpy.float64)
@@ -70,6 +73,7 @@ def as_rgb(image):
             raise PageError(f"has grey levels from {low:g} to {high:g}, expected 0 to 65,535")
         # as scanners and numpy write them: up to 65,535, up to 255, or from 0 to 1
         white = 65_535 if high > 255 else 255 if high > 1 or image.mode != "F" else 1
+        levels = white - levels if white_is_zero else levels
         image = Image.fromarray((levels * (255 / white)).round().astype(numpy.uint8))
     if not image.has_transparency_data:
         return image.convert("RGB")

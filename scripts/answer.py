@@ -100,6 +100,9 @@ def page_scores(question, index, settings, images):
         model_kwargs={"dtype": chosen["dtype"]},
         processor_kwargs={"size": size},
     )
+    first = model[0].sub_modules["query"][0] if hasattr(model[0], "sub_modules") else model[0]
+    if "image" in first.modalities:  # a bare address or path would be opened as an image
+        question = {"text": question}
     return vectors @ model.encode_query(question, normalize_embeddings=True).astype("float32")
 
 
@@ -199,8 +202,6 @@ def question(text):
         raise argparse.ArgumentTypeError("the question is empty: type what the pages should answer")
     if "<|" in text:  # would be a token of the model, not text
         raise argparse.ArgumentTypeError(f"leave out <| in {text!r}")
-    if os.path.isfile(text) or re.match(r"(https?://|data:)\S*$", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is an address or a file, not a question")
     return text.encode("utf-8", "replace").decode("utf-8")
 
 

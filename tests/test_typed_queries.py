@@ -44,6 +44,11 @@ def scores_of_script(query, model, index, monkeypatch):
     return [score for score, _ in part("search", "search")(query, index, by="pages")]
 
 
+def scores_of_answer(query, model, index, monkeypatch):
+    settings, pages = part("answer", "read_index")(index)
+    return sorted(part("answer", "page_scores")(query, index, settings, list(pages)), reverse=True)
+
+
 WAYS = {"00": scores_of_00, "06": scores_of_06, "search.py": scores_of_script}
 
 
@@ -54,7 +59,7 @@ def test_what_is_no_text_is_refused(way, query, model, index, monkeypatch):
         WAYS[way](query, model, index, monkeypatch)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [*WAYS, "answer.py"])
 def test_a_path_and_an_address_are_text_and_never_opened(way, model, index, monkeypatch):
     path, nowhere = str(index / "pages" / "0.png"), "http://127.0.0.1:9/page.png"
     as_image = model.similarity(model.encode_query(path), VECTORS).max()
@@ -62,7 +67,8 @@ def test_a_path_and_an_address_are_text_and_never_opened(way, model, index, monk
     for query in (path, nowhere):
         as_text = model.similarity(model.encode_query({"text": query}), VECTORS)[0]
         best = as_text.sort(descending=True).values.tolist()
-        assert WAYS[way](query, model, index, monkeypatch) == pytest.approx(best, abs=1e-5)
+        scores = (WAYS | {"answer.py": scores_of_answer})[way]
+        assert scores(query, model, index, monkeypatch) == pytest.approx(best, abs=1e-5)
         assert max(best) < 0.99
 
 

@@ -57,7 +57,7 @@ def test_a_row_without_negatives_is_passed_over():
 
 
 def test_an_id_that_stands_in_two_rows_is_told(capsys):
-    [cell] = [source for source in edited_sources("02") if source.startswith("row_of_id = ")]
+    [cell] = [source for source in edited_sources("02") if "row_of_id = {" in source]
     rows = table([("a", "q", [], "en"), ("b", "q", [], "en"), ("a", None, [], "en")])
     exec(cell, {"rows": rows.select([0, 1])})
     assert capsys.readouterr().out == ""

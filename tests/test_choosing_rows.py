@@ -95,6 +95,12 @@ def test_a_query_that_is_an_address_is_not_asked():
     assert chooser(rows)["asked"] == [1]
 
 
+def test_a_source_without_a_query_in_english_says_which_languages_it_has():
+    choose_rows = chooser(table([("a", "q", [], "de"), ("b", None, [], "fr")]))["choose_rows"]
+    with pytest.raises(ValueError, match=r"no query in English, but in \['de', 'fr'\]"):
+        choose_rows([].__getitem__)
+
+
 def split_source():
     """``(rows, fingerprints)``: rows with queries, noise of each kind, and pages without a query;
     every page its own unless said otherwise.

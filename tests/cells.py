@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +23,7 @@ import numpy
 from IPython.core.inputtransformer2 import TransformerManager
 
 from vdr_helpers import figures
+from vdr_helpers.splits import choose_rows
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
@@ -107,8 +109,8 @@ def names_of(node: ast.stmt) -> list[str]:
 
 
 def chooser(rows, **settings) -> dict:
-    """Notebook 02's ``choose_negatives`` and ``choose_rows`` for these rows; ``settings``: the
-    profile's fields that they read.
+    """Notebook 02's ``choose_negatives``, and ``choose_rows`` with it, for these rows;
+    ``settings``: the profile's fields that they read.
 
     ``choose_rows(fingerprint_of)`` returns ``(train, eval, noise)``: lists of ``[row, its hard
     negatives...]``, and a counter of what was refused. ``rows`` gives columns by name and rows by
@@ -120,16 +122,11 @@ def chooser(rows, **settings) -> dict:
         "negatives_per_train_row": 4,
         "distinct_eval_pages": True,
     }
-    names = ("row_of_id", "group_by_query", "rows_of_query", "right_pages", "why_refused")
-    names += (
-        "choose_negatives",
-        "asks_in_english",
-        "asked",
-        "sizes",
-        "choose_split",
-        "choose_rows",
-    )
-    return definitions("02", *names, rows=rows, profile=SimpleNamespace(**(usual | settings)))
+    profile = SimpleNamespace(**(usual | settings))
+    names = ("row_of_id", "rows_of_query", "right_pages", "why_refused", "choose_negatives")
+    space = definitions("02", *names, "asks_in_english", "asked", rows=rows, profile=profile)
+    own = space["right_pages"], space["choose_negatives"]
+    return space | {"choose_rows": partial(choose_rows, profile, rows, space["asked"], *own)}
 
 
 def prepare(profile) -> dict:

@@ -57,7 +57,7 @@ def test_a_row_without_negatives_is_passed_over():
 
 
 def test_an_id_that_stands_in_two_rows_is_told(capsys):
-    [cell] = [source for source in edited_sources("02") if source.startswith("row_of_id = ")]
+    [cell] = [source for source in edited_sources("02") if "row_of_id = {" in source]
     rows = table([("a", "q", [], "en"), ("b", "q", [], "en"), ("a", None, [], "en")])
     exec(cell, {"rows": rows.select([0, 1])})
     assert capsys.readouterr().out == ""
@@ -93,6 +93,12 @@ def test_a_query_of_train_and_its_other_pages_are_not_evaluated():
 def test_a_query_that_is_an_address_is_not_asked():
     rows = table([("a", "https://example.org/a.png", [], "en"), ("b", "Which?", [], "en")])
     assert chooser(rows)["asked"] == [1]
+
+
+def test_a_source_without_a_query_in_english_says_which_languages_it_has():
+    choose_rows = chooser(table([("a", "q", [], "de"), ("b", None, [], "fr")]))["choose_rows"]
+    with pytest.raises(ValueError, match=r"no query in English, but in \['de', 'fr'\]"):
+        choose_rows([].__getitem__)
 
 
 def split_source():

@@ -354,7 +354,7 @@ def parts(box):
 
 
 def a_slider():
-    """A box of one slider, as notebooks 02 and 05 have it, and the list of what was drawn."""
+    """A box of one slider, as notebook 05 has it, and the list of what was drawn."""
     asked = []
 
     def draw(option):

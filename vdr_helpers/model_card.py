@@ -170,6 +170,21 @@ def set_facts(text: str, values: dict[str, str]) -> str:
     return text
 
 
+def set_head(card, model, title: str, fields: dict) -> str:
+    """Give the card's YAML head a title, these fields, and the metrics that an evaluator wrote into
+    ``model.model_card_data``; returns the metrics as a table in Markdown.
+    """
+    from huggingface_hub.repocard_data import model_index_to_eval_results
+
+    model.model_card_data.model_name = title
+    formatted = model.model_card_data.format_eval_metrics()
+    _, card.data.eval_results = model_index_to_eval_results(formatted["model-index"])
+    card.data.metrics = formatted["metrics"]
+    for name, value in {"model_name": title, **fields}.items():
+        setattr(card.data, name, value)
+    return formatted["eval_metrics"][0]["table"]
+
+
 def set_title(text: str, title: str) -> str:
     """The card's text under another title."""
     return re.sub(r"^# .*$", lambda _: f"# {title}", text, count=1, flags=re.MULTILINE)

@@ -11,6 +11,9 @@ import hashlib
 import json
 import os
 import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from vdr_helpers.cache import (
@@ -34,6 +37,61 @@ PUBLISHED = "published"  # profile.split of a dataset that its publisher split
 FOOTER = 2**16
 # What decides which rows are chosen; the stored choice belongs to these.
 CHOICE = ("dataset", "train_rows", "eval_rows", "negatives_per_train_row", "distinct_eval_pages")
+
+
+def group_by_query(queries: Iterable[str]) -> dict[str, list[int]]:
+    """``{query: its rows}``; a query that stands in several rows has several right pages."""
+    found: dict[str, list[int]] = {}
+    for number, query in enumerate(queries):
+        found.setdefault(query, []).append(number)
+    return found
+
+
+def choose_rows(
+    profile: Profile, rows, asked: list[int], right_pages, choose_negatives, fingerprint_of
+) -> tuple[list[list[int]], list[list[int]], Counter]:
+    """``(train, eval, noise)``: the first usable rows of ``asked`` for training and the next ones
+    for evaluation, each as ``[row, its hard negatives...]``, and a count of what was refused.
+
+    ``asked``: the rows with a query, in order. ``right_pages(row, fingerprint_of)`` and
+    ``choose_negatives(row, fingerprint_of, count, avoided, noise)`` are those of notebook 02;
+    ``fingerprint_of(number)``: a page's fingerprint, ``None`` where it does not open. Raises
+    ``ValueError`` where no row has a query, or too few are usable.
+    """
+    if not asked:
+        languages = sorted(map(str, set(rows["language"])))
+        raise ValueError(f"found no query in English, but in {languages[:5]}")
+    used: set[str] = set()  # the pages of the chosen rows
+    candidates, noise = iter(asked), Counter()  # eval goes on where train stops
+
+    def usable(split: str, avoided: set[str], noted: int, needed: int) -> Iterator[list[int]]:
+        """The next usable rows; up to ``noted`` negatives are kept, ``needed`` must be there."""
+        for number in candidates:
+            if fingerprint_of(number) is None:
+                noise["positive image does not open"] += 1
+                continue
+            right = right_pages(rows[number], fingerprint_of)
+            negatives = choose_negatives(rows[number], fingerprint_of, noted, avoided, noise)
+            if right & avoided or len(negatives) < needed:
+                noise[f"{split} row dropped: not enough usable pages"] += 1
+                continue
+            used.update(right, map(fingerprint_of, negatives[:needed]))
+            yield [number, *negatives]
+
+    # the split `full` holds up to four negatives of each row
+    of_train = usable("train", set(), profile.negatives_per_train_row, 1)
+    of_eval = usable("eval", used if profile.distinct_eval_pages else set(), 4, 4)
+    train = first_rows(of_train, profile.train_rows, "train")
+    return train, first_rows(of_eval, profile.eval_rows, "eval"), noise
+
+
+def first_rows(usable: Iterator[list[int]], count: int, split: str) -> list[list[int]]:
+    """The first ``count`` rows; ``ValueError`` if there are fewer."""
+    chosen = list(islice(usable, count))
+    if len(chosen) < count:
+        found = f"found {len(chosen)} usable {split} rows, expected {count}"
+        raise ValueError(f"{found}: ask for fewer, such as VDR_ROWS=1000:100")
+    return chosen
 
 
 def page_store(profile: Profile, source: Source, processor, column: str = "image") -> PageStore:

@@ -11,20 +11,23 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from sentence_transformers.util import cos_sim
 from tqdm import tqdm
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from vdr_helpers import figures
 from vdr_helpers.cache import MANIFEST, atomic_write, settings_key
+from vdr_helpers.gpu import retry_when_out_of_memory
 
 # notebook 03 has it from here
 from vdr_helpers.models import (
     use_matrix_product as use_matrix_product,
 )
 from vdr_helpers.models import weights_hash
+from vdr_helpers.profiles import Profile
 
 # Training arguments that change what is shown, kept or waited for, but no number of the result.
 NOT_THE_RESULT = (
@@ -37,6 +40,53 @@ MINI_BATCHES = ("mini_batch_size", "mini_batch_num_tokens")
 
 # the end of a page's path: the folder of a PageStore, the SHA-1 of size and pixels
 PAGE_FILE = re.compile(r"[/\\]pages-[0-9a-f]{10}[/\\][0-9a-f]{40}\.png$")
+
+
+def course_additions(profile: Profile) -> SimpleNamespace:
+    """What notebook 03 adds to the published script, by the names that its cells give it.
+
+    ``mini_batches``, ``scoring`` and ``run_settings``: keyword arguments of the cached loss, the
+    evaluator and the training arguments. ``model_changes``: functions to call with the loaded
+    model. ``curve``: a :class:`LiveCurve`. ``before_training(trainer)`` prepares the trainer and
+    returns the checkpoint to continue from, or ``None``.
+    """
+
+    def before_training(trainer) -> str | None:
+        trainer.remove_callback(PrinterCallback)  # the curve shows the log
+        retry_when_out_of_memory(trainer)
+        return resume_point(trainer, profile.output_dir)
+
+    return SimpleNamespace(
+        mini_batches={
+            "mini_batch_size": profile.mini_batch_size,
+            "mini_batch_num_tokens": profile.mini_batch_num_tokens,
+        },
+        scoring={
+            "batch_size": profile.encode_batch_size,
+            "score_functions": cosine_at(profile.matryoshka_dims),
+            "main_score_function": "cosine",
+        },
+        run_settings={
+            "report_to": "none",
+            "disable_tqdm": True,
+            "dataloader_num_workers": profile.dataloader_num_workers,
+            "dataloader_pin_memory": torch.cuda.is_available(),
+        },
+        model_changes=[
+            use_matrix_product,
+            partial(add_adapters, adapters=profile.adapters),
+            without_examples,
+        ],
+        curve=LiveCurve(dim=profile.matryoshka_dims[-1]),
+        before_training=before_training,
+    )
+
+
+def without_examples(model) -> None:
+    """Keep the library from collecting example queries for the model card: it collects none where
+    one is there, and saving the model replaces this one (``model_card.fill``).
+    """
+    model.model_card_data.widget = [{"text": "a query"}]
 
 
 def add_adapters(model, adapters: Sequence[dict]) -> None:

@@ -270,8 +270,9 @@ def test_what_is_executed_is_what_the_text_says(number, item):
     changes = [*variation.get("edits", ()), *variation.get("below", ())]
     typed = variation.get("typed", [])
     assert changes or typed or variation.get("block")
-    for new in [*(line for _, new in changes for line in new.splitlines()), *typed]:
-        assert new in text, f"the text does not show {new!r}"
+    written = [line for _, new in changes for line in new.splitlines()]
+    for shown in [*written, *typed]:
+        assert shown in text, f"the text does not show {shown!r}"
 
 
 @pytest.fixture(scope="module")

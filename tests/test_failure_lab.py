@@ -197,7 +197,7 @@ def test_what_is_folded_stays_folded_in_the_executed_page(tmp_path):
 # margins are a fraction of what was measured on tiny, and several times what a number differs
 # between machines.
 MOVES = {
-    1: -0.3, 2: -0.15, 3: -0.15, 4: -0.05, 5: -0.05, 6: -0.02, 7: -0.2,  # NDCG@10
+    1: -0.3, 2: -0.15, 3: -0.15, 4: -0.05, 5: -0.05, 6: -0.01, 7: -0.2,  # NDCG@10
     8: 0.2, 9: 0.3,  # loss of the batch
     10: -0.05,  # held-out loss
     11: 1,  # training loss of the last step

@@ -514,6 +514,18 @@ def test_a_step_that_never_fits_raises_and_other_errors_pass(small_trainer):
         trainer.train()
 
 
+@pytest.mark.parametrize("kind", ["CachedMultipleNegativesRankingLoss", "CoSENTLoss"])
+def test_a_loss_without_matryoshka_is_cut_if_it_is_a_cached_one(random_model, kind):
+    from sentence_transformers.sentence_transformer import losses
+
+    loss = getattr(losses, kind)(random_model)
+    trainer = SimpleNamespace(args=SimpleNamespace(gradient_accumulation_steps=1), loss=loss)
+    trainer.training_step = step = lambda model, inputs: 0.0
+    gpu.retry_when_out_of_memory(trainer)
+    assert (trainer.training_step is not step) == hasattr(loss, "mini_batch_size")
+    assert trainer.training_step(random_model, {}) == 0.0
+
+
 def test_accumulated_gradients_cannot_be_repeated():
     trainer = SimpleNamespace(args=SimpleNamespace(gradient_accumulation_steps=2))
     with pytest.raises(ValueError, match="gradient_accumulation_steps must be 1"):

@@ -265,15 +265,19 @@ def fit_to_gpu(profile: Profile, gpu: Gpu | None = None) -> Profile:
 def retry_when_out_of_memory(trainer) -> None:
     """Let ``trainer`` repeat a step that runs out of memory with half as many pages per pass.
 
-    The loss is a cached one, so the gradient stays the same. Smaller passes are kept for the steps
-    that follow. Raises ``ValueError`` where gradients are accumulated over steps; the step raises
+    With a cached loss the gradient stays the same; with another one nothing is changed. Smaller
+    passes are kept for the steps that follow. Raises ``ValueError`` where gradients are accumulated over steps; the step raises
     ``torch.OutOfMemoryError`` when nothing is left to halve.
     """
     from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
     if trainer.args.gradient_accumulation_steps > 1:
         raise ValueError("gradient_accumulation_steps must be 1: a repeated step drops gradients")
-    step, loss = trainer.training_step, getattr(trainer.loss, "loss", trainer.loss)
+    step, loss = trainer.training_step, trainer.loss
+    if not hasattr(loss, "mini_batch_size"):
+        loss = getattr(loss, "loss", None)  # of MatryoshkaLoss
+    if not hasattr(loss, "mini_batch_size"):
+        return  # not a cached loss: its step cannot be cut without another gradient
     name = "mini_batch_num_tokens" if loss.mini_batch_num_tokens else "mini_batch_size"
     least = FEWEST_TOKENS if loss.mini_batch_num_tokens else 1
 

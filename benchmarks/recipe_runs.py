@@ -63,6 +63,10 @@ class Recipe:
         grids = arguments[0].get("image_grid_thw")
         self.page_encodes += 0 if grids is None else len(grids)
 
+    @cached_property
+    def collection(self) -> tuple[dict, dict, dict]:
+        return corpus_of(self.eval)
+
     def build_loss(self):
         return matryoshka(
             self.profile,
@@ -105,10 +109,6 @@ class Published(Recipe):
 
     def sampler(self):
         return BatchSamplers.NO_DUPLICATES
-
-    @cached_property
-    def collection(self) -> tuple[dict, dict, dict]:
-        return corpus_of(self.eval)
 
     def evaluator(self, dim: int | None = None):
         return InformationRetrievalEvaluator(

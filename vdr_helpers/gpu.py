@@ -266,8 +266,8 @@ def retry_when_out_of_memory(trainer) -> None:
     """Let ``trainer`` repeat a step that runs out of memory with half as many pages per pass.
 
     With a cached loss the gradient stays the same; with another one nothing is changed. Smaller
-    passes are kept for the steps that follow. Raises ``ValueError`` where gradients are accumulated over steps; the step raises
-    ``torch.OutOfMemoryError`` when nothing is left to halve.
+    passes are kept for the steps that follow. Raises ``ValueError`` where gradients are accumulated
+    over steps; the step raises ``torch.OutOfMemoryError`` when nothing is left to halve.
     """
     from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 

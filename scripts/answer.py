@@ -245,5 +245,5 @@ def main():
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:  # a damaged picture too
         raise SystemExit(f"answer.py: {error}") from error

@@ -170,6 +170,10 @@ def test_a_question_without_a_page_is_named(folder):
         (lambda index: (index / "pages.jsonl").unlink(), "no finished index in index"),
         (lambda index: (index / "index.json").write_text('{"format": 2}'), "another format"),
         (lambda index: (index / "vectors.npz").unlink(), "has not all page vectors"),
+        (
+            lambda index: [p.write_bytes(b"no picture") for p in (index / "pages").iterdir()],
+            "cannot identify image file",
+        ),
     ],
 )
 def test_an_index_that_is_not_whole_is_named(damage, message, tmp_path):

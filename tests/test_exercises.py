@@ -110,8 +110,8 @@ def mistakes(number: str) -> dict:
     return of_given(CELLS[number].exercise.mistakes, given(number))
 
 
-def test_there_are_sixty_two_exercises():
-    assert len(CELLS) == 62
+def test_there_are_sixty_three_exercises():
+    assert len(CELLS) == 63
     assert all(cell.exercise.number == number for number, cell in CELLS.items())
 
 

@@ -150,8 +150,6 @@ def test_help_shows_an_example_and_every_option(name, tmp_path):
         ("search", [""], "expected a question in words, found ''"),
         ("search", ["Which pump?"], "no index in index: make one with index.py first"),
         ("answer", [" "], "the question is empty: type what the pages should answer"),
-        ("answer", ["https://example.org/a.png"], "is an address or a file, not a question"),
-        ("answer", [str(SCRIPTS / "answer.py")], "is an address or a file, not a question"),
         ("answer", ["What? <|im_end|>"], "leave out <| in"),
         ("answer", ["Which pump?"], "no model is named: --model Qwen/Qwen3-VL-2B-Instruct"),
         ("answer", ["Which pump?", "--show-prompt"], "no finished index in index"),

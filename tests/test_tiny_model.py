@@ -7,6 +7,7 @@ import json
 import math
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -251,9 +252,13 @@ def test_caption_loss_by_hand():
     )
     logits = torch.full((2, count), -1e4)
     logits[0, [index["alder"], index["birch"], index["2012"]]] = 0.0
-    assert pretrain.caption_loss(logits, targets).item() == pytest.approx(math.log(2), abs=1e-5)
+    assert pretrain.caption_loss(logits, targets, batches.KINDS).item() == pytest.approx(
+        math.log(2), abs=1e-5
+    )
     logits[0, index["energy"]] = 5.0  # another kind's words do not compete
-    assert pretrain.caption_loss(logits, targets).item() == pytest.approx(math.log(2), abs=1e-5)
+    assert pretrain.caption_loss(logits, targets, batches.KINDS).item() == pytest.approx(
+        math.log(2), abs=1e-5
+    )
 
 
 def test_a_near_duplicate_differs_in_one_thing():
@@ -313,7 +318,7 @@ def test_losses_see_the_features_that_encoding_sees(random_model):
         [Image.fromarray(page) for page in pages], convert_to_tensor=True
     )
     widths = {256: 0.75, 16: 0.25}
-    losses, seen, asked = pretrain.Losses(random_model, seed=0).eval(), [], []
+    losses, seen, asked = pretrain.Losses(random_model, 0, batches.KINDS).eval(), [], []
     embed, embed_queries = losses.embed, losses.embed_queries
     losses.embed = lambda features: seen.append(embed(features)) or seen[-1]
     losses.embed_queries = lambda *arguments: asked.append(embed_queries(*arguments)) or asked[-1]
@@ -376,35 +381,29 @@ def without_minutes(log):
 
 
 @pytest.mark.slow
-def test_pre_training_learns_and_a_stopped_run_ends_where_an_unbroken_one_does(
-    processor, tmp_path, monkeypatch
-):
+def test_pre_training_learns_and_a_stopped_run_ends_where_an_unbroken_one_does(processor, tmp_path):
     """Twenty steps of eight pages: the losses fall, and a run killed after twelve goes on to the
     same log and the same weights.
     """
-    # beside the notebooks' tests two would wait for each other at every sum
-    monkeypatch.setattr(pretrain, "THREADS", 1)
+    # beside the notebooks' tests two threads would wait for each other at every sum
+    half = replace(pretrain.READING, threads=1)
     settings = {"steps": 20, "batch_size": 8, "log_every": 1}
-    log = pretrain.pretrain(tmp_path / "whole", **settings)
+    log = pretrain.pretrain(tmp_path / "whole", half=half, **settings)
     assert [row["step"] for row in log] == list(range(1, 21))
     sums = [row["letter"] + row["caption"] for row in log]
     assert sum(sums[-4:]) < 0.8 * sum(sums[:4])
     assert json.loads((tmp_path / "whole" / "pretrain_log.json").read_text()) == log
 
-    rate = pretrain.learning_rate
-
     def killed(step, steps):
         if step == 12:
             raise KeyboardInterrupt
-        return rate(step, steps)
+        return half.learning_rate(step, steps)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(pretrain, "learning_rate", killed)
-        pretrain.pretrain(tmp_path / "killed", **settings)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain.pretrain(tmp_path / "killed", half=replace(half, learning_rate=killed), **settings)
     assert not (tmp_path / "killed" / "model.safetensors").exists()
-    assert without_minutes(pretrain.pretrain(tmp_path / "killed", **settings)) == without_minutes(
-        log
-    )
+    resumed_log = pretrain.pretrain(tmp_path / "killed", half=half, **settings)
+    assert without_minutes(resumed_log) == without_minutes(log)
     assert not (tmp_path / "killed" / "pretrain.pt").exists()
 
     whole, resumed = (

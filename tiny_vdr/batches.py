@@ -30,7 +30,6 @@ EXTRA_QUERIES = 32  # per batch, for the caption loss alone: a query costs a ten
 PAGE_SIZE = (160, 224)  # pixels after the processor's resize, portrait; landscape pages are turned
 # the first half of a name has the most values and is learned last
 CHANGES = ("first", "first", "year", "subject", "second")
-CELLS = 35  # image tokens per page: one per 32 x 32 pixels
 
 
 def curriculum(step: int) -> tuple[float, int, int]:
@@ -122,25 +121,25 @@ def random_query(page: Page, rng: random.Random) -> tuple[str, list[str]]:
     return query.lower() if rng.random() < 0.15 else query, named
 
 
-def caption_targets(named: list[list[str]]) -> torch.Tensor:
+def caption_targets(named: list[list[str]], index: dict[str, int] = CAPTION_INDEX) -> torch.Tensor:
     """Which of the caption words each item names: 0/1 of shape (items, words); invented words have
     no place in it.
     """
-    targets = torch.zeros(len(named), len(CAPTION_WORDS))
+    targets = torch.zeros(len(named), len(index))
     for row, words in zip(targets, named, strict=True):
         for word in words:
-            if word.lower() in CAPTION_INDEX:
-                row[CAPTION_INDEX[word.lower()]] = 1.0
+            if word.lower() in index:
+                row[index[word.lower()]] = 1.0
     return targets
 
 
 def letter_targets(key_lines: list, size: tuple[int, int], shrunk: tuple[int, int]) -> np.ndarray:
-    """Which characters lie under which image token: 0/1 of shape (35, 36), in the order of the
-    image tokens.
+    """Which characters lie under which image token: 0/1 of shape (tokens, 36), in the order of
+    the image tokens.
     """
     scale_x, scale_y = shrunk[0] / size[0], shrunk[1] / size[1]
     columns, rows = shrunk[0] // 32, shrunk[1] // 32
-    targets = np.zeros((CELLS, len(CHARACTERS)), dtype=np.float32)
+    targets = np.zeros((rows * columns, len(CHARACTERS)), dtype=np.float32)
     for text, x0, y0, x1, y1 in key_lines:
         row = min(rows - 1, int((y0 + y1) / 2 * scale_y // 32))
         for i, character in enumerate(text.lower()):
@@ -171,6 +170,8 @@ class Batches(torch.utils.data.Dataset):
     """Batch number ``step`` of ``size`` pages, fixed by ``seed``: patches, one query each and some
     more, letters, words that each names.
     """
+
+    kinds = KINDS
 
     def __init__(self, size: int, seed: int) -> None:
         self.size, self.seed = size, seed

@@ -15,6 +15,8 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -22,13 +24,14 @@ from PIL import Image
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from tiny_vdr.batches import CAPTION_WORDS, CELLS, CHARACTERS, KINDS, PAGE_SIZE, Batches
+from tiny_vdr.batches import CHARACTERS, PAGE_SIZE, Batches
 from tiny_vdr.model import WIDTH, build_model
+from tiny_vdr.report_batches import ReportBatches
 
 STEPS = 4800  # batches of 32 pages: under two hours on two cores
-# whatever the number of cores: sums are made in the same order, so that the same seed gives the
-# same log
-THREADS = 2
+REPORT_STEPS = 2700  # of tiny_vdr.report_batches, from a base that reads
+REPORT_PEAK = 6e-4  # their highest learning rate
+REPORT_PREFIXES = {WIDTH: 0.6, 16: 0.25, 8: 0.15}  # as prefix_weights gives them
 QUERY_GROUPS = 4  # the queries of a batch are padded within groups of like length
 
 
@@ -38,6 +41,12 @@ def learning_rate(step: int, steps: int) -> float:
     """
     through = max(0.0, step / steps - 0.6) / 0.4
     return 1e-3 * min(1.0, (step + 1) / 100) * max(0.02, 0.5 * (1 + math.cos(math.pi * through)))
+
+
+def report_learning_rate(step: int, steps: int) -> float:
+    """150 steps of warm-up, then a cosine from :data:`REPORT_PEAK` to a fiftieth of it."""
+    falling = max(0.02, 0.5 * (1 + math.cos(math.pi * step / steps)))
+    return REPORT_PEAK * min(1.0, (step + 1) / 150) * falling
 
 
 def prefix_weights(step: int, steps: int) -> dict[int, float]:
@@ -51,7 +60,9 @@ def prefix_weights(step: int, steps: int) -> dict[int, float]:
     return {WIDTH: 0.5, 16: 0.5} if step < steps * 3 / 5 else {WIDTH: 0.5, 16: 0.2, 8: 0.3}
 
 
-def caption_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def caption_loss(
+    logits: torch.Tensor, targets: torch.Tensor, kinds: tuple[tuple[str, ...], ...]
+) -> torch.Tensor:
     """Cross-entropy within each kind of word, summed over the kinds: a year is told from years, a
     first name from first names.
 
@@ -59,7 +70,7 @@ def caption_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     model name the years and leave out the first names; asked kind by kind it learns those too.
     """
     loss, begin = logits.new_zeros(()), 0
-    for kind in KINDS:
+    for kind in kinds:
         end = begin + len(kind)
         wanted, found = targets[:, begin:end], logits[:, begin:end]
         named = wanted.sum(dim=1) > 0
@@ -73,12 +84,12 @@ def caption_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 class Losses(torch.nn.Module):
     """The model and the two heads that only pre-training needs."""
 
-    def __init__(self, model, seed: int) -> None:
+    def __init__(self, model, seed: int, kinds: tuple[tuple[str, ...], ...]) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.kinds = model, kinds
         torch.manual_seed(seed)
         self.letter_head = torch.nn.Linear(WIDTH, len(CHARACTERS))
-        self.caption_head = torch.nn.Linear(WIDTH, len(CAPTION_WORDS))
+        self.caption_head = torch.nn.Linear(WIDTH, sum(map(len, kinds)))
         self.merged: torch.Tensor | None = None
         model[0].auto_model.visual.merger.register_forward_hook(self._keep)
         patch_embed = model[0].auto_model.visual.patch_embed
@@ -129,7 +140,7 @@ class Losses(torch.nn.Module):
             features[name] = self.page_inputs[name].expand(count, -1).to(device)
         pages = self.embed(features)
         letters = functional.binary_cross_entropy_with_logits(
-            self.letter_head(self.merged).reshape(count, CELLS, -1),
+            self.letter_head(self.merged).reshape(batch["letters"].shape),
             batch["letters"].to(device),
             reduction="none",
         )
@@ -147,9 +158,9 @@ class Losses(torch.nn.Module):
                 scores.T, target
             )
             contrastive += weight * both_ways / 2
-        caption = caption_loss(self.caption_head(pages), batch["page_words"].to(device))
+        caption = caption_loss(self.caption_head(pages), batch["page_words"].to(device), self.kinds)
         caption = caption + caption_loss(
-            self.caption_head(all_queries), batch["query_words"].to(device)
+            self.caption_head(all_queries), batch["query_words"].to(device), self.kinds
         )
         accuracy = (scores.argmax(dim=1) == target).float().mean()
         return {
@@ -160,6 +171,13 @@ class Losses(torch.nn.Module):
         }
 
 
+def load_start(folder: Path):
+    """The model in ``folder`` in single precision, on the CPU."""
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": "float32"})
+
+
 def save_state(path: Path, **state) -> None:
     """Write the training state whole or not at all: a killed run keeps the previous one."""
     partial = path.with_suffix(".partial")
@@ -167,23 +185,50 @@ def save_state(path: Path, **state) -> None:
     partial.replace(path)
 
 
-def pretrain(
-    output: Path, steps: int = STEPS, batch_size: int = 32, seed: int = 0, log_every: int = 20
-) -> list[dict]:
-    """Train for ``steps`` batches and save the model in ``output``; a run that was stopped goes on
-    from ``output/pretrain.pt``.
+@dataclass(frozen=True)
+class Half:
+    """One half of pre-training: which batches, how many, how fast, and on which first numbers."""
 
-    The log, one dict per ``log_every`` steps with the mean of each loss, is returned and saved as
-    ``pretrain_log.json``; the same seed gives the same log on every CPU of a kind
-    (:data:`THREADS`). A GPU is used where there is one. Raises ``ValueError`` if ``steps`` is not
+    batches: type
+    steps: int
+    learning_rate: Callable[[int, int], float]
+    prefix_weights: Callable[[int, int], dict[int, float]]
+    # whatever the number of cores: sums are made in the same order, so that the same seed gives
+    # the same log
+    threads: int
+
+
+READING = Half(Batches, STEPS, learning_rate, prefix_weights, threads=2)
+REPORTS = Half(
+    ReportBatches, REPORT_STEPS, report_learning_rate, lambda *_: REPORT_PREFIXES, threads=1
+)
+
+
+def pretrain(
+    output: Path,
+    steps: int | None = None,
+    batch_size: int = 32,
+    seed: int = 0,
+    log_every: int = 20,
+    half: Half = READING,
+    start: Path | None = None,
+) -> list[dict]:
+    """Train for ``steps`` batches of ``half`` (its own number, if not given) and save the model in
+    ``output``; a run that was stopped goes on from ``output/pretrain.pt``.
+
+    ``start``: the folder of the model to go on from; without it, random weights. The log, one dict
+    per ``log_every`` steps with the mean of each loss, is returned and saved as
+    ``pretrain_log.json``; the same seed gives the same log on every CPU of a kind. A GPU is used where there is one. Raises ``ValueError`` if ``steps`` is not
     positive.
     """
+    steps = half.steps if steps is None else steps
     if steps < 1:
         raise ValueError(f"steps must be positive, got {steps}")
     output.mkdir(parents=True, exist_ok=True)
     device, threads = "cuda" if torch.cuda.is_available() else "cpu", torch.get_num_threads()
-    torch.set_num_threads(THREADS)
-    losses = Losses(build_model(seed), seed).to(device)
+    torch.set_num_threads(half.threads)
+    model = load_start(start) if start else build_model(seed)
+    losses = Losses(model, seed, half.batches.kinds).to(device)
     decayed = [p for p in losses.parameters() if p.dim() > 1]
     flat = [p for p in losses.parameters() if p.dim() <= 1]
     optimizer = torch.optim.AdamW(
@@ -200,13 +245,16 @@ def pretrain(
         begin, spent, log = state["step"], state["spent"], state["log"]
     workers = max(1, min(8, (os.cpu_count() or 2) - 1))
     batches = DataLoader(
-        Batches(batch_size, seed), batch_size=None, sampler=range(begin, steps), num_workers=workers
+        half.batches(batch_size, seed),
+        batch_size=None,
+        sampler=range(begin, steps),
+        num_workers=workers,
     )
     started, window = time.time() - spent, []
     for step, batch in enumerate(batches, start=begin):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps)
-        parts = losses(batch, prefix_weights(step, steps))
+            group["lr"] = half.learning_rate(step, steps)
+        parts = losses(batch, half.prefix_weights(step, steps))
         optimizer.zero_grad()
         (parts["contrastive"] + 0.5 * parts["caption"] + parts["letter"]).backward()
         torch.nn.utils.clip_grad_norm_(losses.parameters(), 1.0)

@@ -46,6 +46,7 @@ class Page:
     ``subjects`` as rows.
 
     ``seed`` fixes everything that carries no meaning: typeface, colour, size, filler and figures.
+    ``shape``: what its chart shows (``vocabulary.SHAPES``); ``None`` draws a direction at random.
     """
 
     organisation: str
@@ -54,6 +55,7 @@ class Page:
     region: str
     layout: str
     seed: int
+    shape: str | None = None
 
 
 @lru_cache(maxsize=256)
@@ -147,12 +149,27 @@ class Sheet:
         self.filler(middle + 8, self.y, self.width - self.margin, bottom)
         self.y = bottom + 8
 
+    def quarters(self) -> list[float]:
+        """Four figures between 10 and 100 in the page's shape, or in a direction at random."""
+        noise = [self.rng.randrange(-6, 7) for _ in range(4)] if self.page.shape else None
+        if noise is None:
+            start, end = self.rng.randrange(20, 90), self.rng.randrange(20, 90)
+            return [start + (end - start) * i / 3 + self.rng.randrange(-6, 7) for i in range(4)]
+        low, high = self.rng.randrange(18, 36), self.rng.randrange(70, 92)
+        middle = self.rng.randrange(30, 80)
+        third = (high - low) / 3
+        values = {
+            "rise": (low, low + third, high - third, high),
+            "fall": (high, high - third, low + third, low),
+            "peak": (low, high, high, low),
+            "dip": (high, low, low, high),
+            "flat": (middle,) * 4,
+        }[self.page.shape]
+        return [value + part / 2 for value, part in zip(values, noise, strict=True)]
+
     def chart(self, left: float, top: float, right: float, bottom: float) -> None:
-        """Quarterly figures as bars or a line, with axes, ticks and labels; the direction is drawn
-        at random.
-        """
-        start, end = self.rng.randrange(20, 90), self.rng.randrange(20, 90)
-        values = [start + (end - start) * i / 3 + self.rng.randrange(-6, 7) for i in range(4)]
+        """Quarterly figures as bars or a line, with axes, ticks and labels."""
+        values = self.quarters()
         small = font(self.body, 11)
         axis_x, axis_y = left + 26, bottom - 18
         self.draw.line((axis_x, top, axis_x, axis_y, right, axis_y), fill=INK, width=1)

@@ -123,6 +123,96 @@ ITEM_QUERIES = WordList(
 )
 GERMAN_QUERY = "Wie hoch war {subject} bei {organisation} im Jahr {year}?"
 
+# The second generated corpus (tiny_vdr.reports). {subject: (what else a query may call it, another
+# word that pre-training never uses, the German word)}; a held-out subject has held-out synonyms.
+OTHER_WORDS = {
+    "Revenue": ("turnover", "sales income", "Umsatz"),
+    "Net profit": ("bottom line", "earnings", "Gewinn"),
+    "Water use": ("litres consumed", "tap consumption", "Wasserverbrauch"),
+    "Staff": ("headcount", "employees", "Belegschaft"),
+    "Accidents": ("injuries", "mishaps", "Unfallzahlen"),
+    "Exports": ("sales abroad", "foreign trade", "Ausfuhren"),
+    "Orders": ("bookings", "purchase requests", "Auftragseingang"),
+    "Complaints": ("grievances", "customer objections", "Beschwerden"),
+    "Patents": ("inventions", "intellectual property", "Schutzrechte"),
+    "Rent": ("lease cost", "tenancy charge", "Miete"),
+    "Recycling": ("reuse of waste", "material recovery", "Wiederverwertung"),
+    "Fuel cost": ("spending on petrol", "diesel bill", "Treibstoffkosten"),
+    "Visitors": ("guests", "footfall", "Besucherzahl"),
+    "Wages": ("pay", "salaries", "Lohnsumme"),
+    "Deliveries": ("shipments", "consignments", "Lieferungen"),
+    "Dividend": ("shareholder payout", "profit distribution", "Gewinnbeteiligung"),
+    "Emissions": ("carbon output", "greenhouse gases", "Treibhausgase"),
+    "Training hours": ("time in courses", "lessons", "Schulungsdauer"),
+    "Insurance": ("cover against loss", "premiums", "Versicherungskosten"),
+    "Returns": ("goods sent back", "refunds", "Retouren"),
+    "Donations": ("charitable gifts", "giving", "Spenden"),
+    "Pumps": ("fluid movers", "compressors", "Pumpen"),
+    "Valves": ("taps", "shut-offs", "Ventile"),
+    "Bearings": ("rolling supports", "bushings", "Lager"),
+    "Helmets": ("hard hats", "head protection", "Schutzhelme"),
+    "Ladders": ("steps", "climbing aids", "Leitern"),
+    "Filters": ("strainers", "sieves", "Siebe"),
+    "Cables": ("wires", "leads", "Kabel"),
+    "Pallets": ("skids", "load carriers", "Paletten"),
+    "Gloves": ("mitts", "hand protection", "Handschuhe"),
+    "Sensors": ("probes", "detectors", "Messgeber"),
+    "Gears": ("cogs", "sprockets", "Getriebe"),
+    "Hoses": ("flexible pipes", "tubing", "Schlauchware"),
+    "Lamps": ("lights", "luminaires", "Leuchten"),
+    "Mixers": ("stirrers", "blenders", "Mischwerke"),
+    "Drills": ("boring tools", "augers", "Bohrer"),
+    "Boilers": ("water heaters", "steam generators", "Kessel"),
+    "Magnets": ("lodestones", "ferrites", "Magnete"),
+    "Batteries": ("accumulators", "power cells", "Akkus"),
+}
+# What a chart shows, and how a query asks for it without naming the year.
+SHAPES = ("rise", "fall", "peak", "dip", "flat")
+SHAPE_QUERIES = {
+    "rise": WordList(
+        shared=(
+            "year in which {subject} at {organisation} rose",
+            "When did {subject} of {organisation} grow from quarter to quarter?",
+        ),
+        held_out=("Which page shows {subject} at {organisation} climbing?",),
+    ),
+    "fall": WordList(
+        shared=(
+            "year in which {subject} at {organisation} fell",
+            "When did {subject} of {organisation} shrink from quarter to quarter?",
+        ),
+        held_out=("Which page shows {subject} at {organisation} declining?",),
+    ),
+    "peak": WordList(
+        shared=(
+            "year in which {subject} at {organisation} was highest in the middle",
+            "When did {subject} of {organisation} go up and come down again?",
+        ),
+        held_out=("Which page shows a summer peak of {subject} at {organisation}?",),
+    ),
+    "dip": WordList(
+        shared=(
+            "year in which {subject} at {organisation} was lowest in the middle",
+            "When did {subject} of {organisation} go down and recover?",
+        ),
+        held_out=("Which page shows a summer low of {subject} at {organisation}?",),
+    ),
+    "flat": WordList(
+        shared=(
+            "year in which {subject} at {organisation} hardly changed",
+            "When did {subject} of {organisation} stay level in all quarters?",
+        ),
+        held_out=("Which page shows stable {subject} at {organisation}?",),
+    ),
+}
+GERMAN_QUERIES = WordList(
+    shared=(
+        "Wie hoch war {subject} bei {organisation} im Jahr {year}?",
+        "{organisation} {subject} {year}",
+    ),
+    held_out=("Welche Seite nennt {subject} von {organisation} für {year}?",),
+)
+
 
 def invented_word(rng: random.Random) -> str:
     """A pronounceable word of two or three parts, such as ``"Kelmondor"``; pre-training uses it as

@@ -218,9 +218,12 @@ def open_parquet(path: str, **settings) -> Iterator[pyarrow.parquet.ParquetFile]
 
 def corpus_settings(profile: Profile) -> dict:
     """What a generated dataset is made from: the version of its generator, and its arguments."""
-    from tiny_vdr.corpus import VERSION
+    from tiny_vdr import corpus, reports
 
-    return {"version": VERSION, **profile.corpus}
+    versions = {"version": corpus.VERSION}
+    if profile.corpus.get("world") == "reports":
+        versions["reports"] = reports.VERSION
+    return versions | profile.corpus
 
 
 def source_path(profile: Profile) -> str:

@@ -1,0 +1,298 @@
+"""What is known of real models, measured on the profile ``reports``:
+``python -m benchmarks.phenomena`` (about two hours on two cores, one training run at a time).
+
+Notebook 02 has to have run with ``VDR_PROFILE=reports``. Each training run is notebook 03's with one
+thing changed, over three seeds; each is scored on the profile's 300 queries and 1,500 pages, by kind
+of query. Writes ``assets/measured/phenomena.json`` after every run, so that an interrupted command
+goes on where it was; ``python -m benchmarks.phenomena NAME ...`` measures these runs anew.
+``docs/phenomena.md`` holds the table, ``assets/phenomena.toml`` what is known and what is expected.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import bm25s
+import numpy
+from datasets import Dataset
+from PIL.Image import Image, Resampling
+from sentence_transformers.util import quantize_embeddings
+
+from benchmarks.recipe import load_base, matryoshka, train
+from benchmarks.where import where_measured
+from tiny_vdr.corpus import plan
+from tiny_vdr.pages import draw_page
+from tiny_vdr.reports import write_german_query
+from vdr_helpers.cache import atomic_write
+from vdr_helpers.evaluation import ndcg_at_10
+from vdr_helpers.machine import quiet_progress_bars
+from vdr_helpers.profiles import Profile, assets_folder, load_profile
+from vdr_helpers.published import read_asset
+from vdr_helpers.splits import chosen_rows, load_split
+
+SEEDS = (0, 1, 2)
+SCANS = (0.15, 0.2, 0.25, 0.3, 0.4, 1.0)  # of a page's height and width; the processor keeps 0.4
+PLANTED = 0.25  # share of the train rows whose hard negative shows the answer too
+CORPUS = {"seed": 0, "train_families": 521, "eval_families": 375}  # where the profile has no other
+FUSION_K = 60  # of reciprocal rank fusion (Cormack, Clarke and Buettcher 2009)
+LORA = read_asset("gpu_memory.json")["lora"]
+
+
+def without_matryoshka(profile: Profile, model, inner):
+    return inner
+
+
+@dataclass(frozen=True)
+class Run:
+    """Notebook 03's training with one thing changed."""
+
+    changes: dict = field(default_factory=dict)  # of the profile
+    columns: str = "one hard negative"  # which pages a row has: a key of COLUMNS
+    wrap: Callable = matryoshka
+    seeds: tuple[int, ...] = SEEDS
+
+
+RUNS = {
+    "as notebook 03": Run(),
+    "without the hard negative": Run(columns="no hard negative"),
+    "batches of 16": Run(changes={"per_device_train_batch_size": 16}),
+    "false negatives planted": Run(columns="false negatives"),
+    "the page's text instead of its picture": Run(columns="text"),
+    "LoRA, ten times the learning rate": Run(
+        changes={"adapters": (LORA,), "learning_rate": 7e-3}, seeds=(0,)
+    ),
+    "without MatryoshkaLoss": Run(wrap=without_matryoshka, seeds=(0,)),
+    "four hard negatives": Run(columns="four hard negatives", seeds=(0,)),
+}
+
+
+# The data
+
+
+class Evaluation:
+    """The eval split of the profile with what its plan knows: kinds of queries, exact texts."""
+
+    def __init__(self, profile: Profile) -> None:
+        self.profile = profile
+        self.plan = plan(**(CORPUS | profile.corpus))
+        self.chosen = chosen_rows(profile, "eval")
+        rows = [self.plan[row[0]] for row in self.chosen]
+        self.queries = [row.query for row in rows]
+        self.kinds = numpy.array([row.kind for row in rows])
+        self.pages = [self.plan[number].page for row in self.chosen for number in row[:5]]
+        self.right = numpy.arange(len(rows)) * 5
+
+    @cached_property
+    def german(self) -> list[str | None]:
+        """Each query that names a year once more, in German; ``None`` where a shape is asked."""
+        rng = random.Random(0)
+        rows = [self.plan[row[0]] for row in self.chosen]
+        return [
+            None if row.kind == "shape" else write_german_query(rng, row.page, row.asked, False)
+            for row in rows
+        ]
+
+    @cached_property
+    def files(self) -> list[str]:
+        names = ["image", *(f"negative_{i}" for i in range(4))]
+        return [row[name] for row in load_split(self.profile, "eval")[0] for name in names]
+
+    @cached_property
+    def texts(self) -> list[str]:
+        return [text_of(page) for page in self.pages]
+
+    @cached_property
+    def by_text(self) -> numpy.ndarray:
+        """BM25 of every query on every page's text: shape (queries, pages)."""
+        retriever = bm25s.BM25()
+        retriever.index([words(text) for text in self.texts], show_progress=False)
+        return numpy.stack([scores_of(retriever, query) for query in self.queries])
+
+
+def text_of(page) -> str:
+    """The large type of a page, exactly: what an OCR program without errors would read."""
+    return " ".join(line[0] for line in draw_page(page)[1])
+
+
+def words(text: str) -> list[str]:
+    return "".join(c if c.isalnum() else " " for c in text.lower()).split()
+
+
+def scores_of(retriever, query: str) -> numpy.ndarray:
+    known = [word for word in words(query) if word in retriever.vocab_dict]
+    return retriever.get_scores(known)
+
+
+def training_rows(profile: Profile, evaluation: Evaluation, columns: str) -> Dataset:
+    """The train split with other pages in a row."""
+    dataset = load_split(profile, "train")[0]
+    chosen = chosen_rows(profile, "train")
+    if columns == "no hard negative":
+        return dataset.remove_columns(["negative_0"])
+    if columns == "four hard negatives":
+        full = load_split(profile, "full")[0].select(range(len(chosen)))
+        return full.filter(lambda row: row["negative_3"] is not None)
+    if columns == "text":
+        pairs = [[text_of(evaluation.plan[number].page) for number in row[:2]] for row in chosen]
+        right, wrong = zip(*pairs, strict=True)
+        return Dataset.from_dict(
+            {"query": dataset["query"], "text": list(right), "negative_0": list(wrong)}
+        )
+    if columns == "false negatives":
+        return plant_false_negatives(profile, dataset, chosen, evaluation)
+    return dataset
+
+
+def plant_false_negatives(profile: Profile, dataset: Dataset, chosen, evaluation) -> Dataset:
+    """The train split in which :data:`PLANTED` of the hard negatives show what is asked for, drawn
+    anew.
+    """
+    rng, folder = random.Random(0), profile.output_dir / "phenomena"
+    folder.mkdir(parents=True, exist_ok=True)
+    negatives = list(dataset["negative_0"])
+    for i in rng.sample(range(len(negatives)), k=round(PLANTED * len(negatives))):
+        page = replace(evaluation.plan[chosen[i][0]].page, seed=rng.randrange(2**31))
+        negatives[i] = str(folder / f"planted-{i}.png")
+        draw_page(page)[0].save(negatives[i])
+    return dataset.remove_columns(["negative_0"]).add_column("negative_0", negatives)
+
+
+# Scores
+
+
+def ndcg_of(similarities: numpy.ndarray, right: numpy.ndarray) -> numpy.ndarray:
+    """NDCG@10 of each query with one right page; pages of the same score share its last rank."""
+    own = similarities[numpy.arange(len(right)), right][:, None]
+    return ndcg_at_10((similarities >= own).sum(axis=1))
+
+
+def by_kind(values: numpy.ndarray, kinds: numpy.ndarray) -> dict[str, float]:
+    return {"all": mean(values)} | {
+        str(kind): mean(values[kinds == kind]) for kind in sorted(set(kinds))
+    }
+
+
+def mean(values) -> float:
+    return round(float(numpy.mean(values)), 4)
+
+
+def fuse(*scores: numpy.ndarray) -> numpy.ndarray:
+    """Reciprocal rank fusion of score matrices; a score of zero by BM25 has no rank."""
+    fused = numpy.zeros(scores[0].shape)
+    for matrix in scores:
+        rank = (-matrix).argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
+        fused += numpy.where(matrix != 0, 1 / (FUSION_K + 1 + rank), 0)
+    return fused
+
+
+def unit(vectors: numpy.ndarray) -> numpy.ndarray:
+    return vectors / numpy.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def score(model, evaluation: Evaluation, of_text: bool = False) -> dict:
+    """Everything the table needs of one model: NDCG@10 by kind, by dimensions, in German, quantized,
+    fused with text search.
+    """
+    profile, right = evaluation.profile, evaluation.right
+    settings = {"batch_size": profile.encode_batch_size, "convert_to_numpy": True}
+    queries = model.encode_query(evaluation.queries, **settings)
+    pages = model.encode_document(evaluation.texts if of_text else evaluation.files, **settings)
+    similarities = queries @ pages.T
+    ndcg = ndcg_of(similarities, right)
+    found = {"ndcg_at_10": by_kind(ndcg, evaluation.kinds)}
+    rank = (similarities >= similarities[numpy.arange(len(right)), right][:, None]).sum(axis=1)
+    found |= {"accuracy_at_1": mean(rank == 1), "recall_at_10": mean(rank <= 10)}
+    found["by_dimensions"] = {
+        str(dim): mean(ndcg_of(unit(queries[:, :dim]) @ unit(pages[:, :dim]).T, right))
+        for dim in profile.matryoshka_dims
+    }
+    there = numpy.array([text is not None for text in evaluation.german])
+    german = model.encode_query([text for text in evaluation.german if text], **settings)
+    found["german"] = mean(ndcg_of(german @ pages.T, right[there]))
+    found["the_same_in_english"] = mean(ndcg[there])
+    signs = numpy.sign(queries) @ numpy.sign(pages).T
+    whole = quantize_embeddings(pages, "int8").astype(numpy.float32)
+    found["binary"] = mean(ndcg_of(signs, right))
+    found["int8"] = mean(
+        ndcg_of(quantize_embeddings(queries, "int8").astype(numpy.float32) @ whole.T, right)
+    )
+    found["fused_with_bm25"] = mean(ndcg_of(fuse(similarities, evaluation.by_text), right))
+    return found
+
+
+def resolution(model, evaluation: Evaluation) -> dict[str, float]:
+    """NDCG@10 where pages were scanned at a share of their height and width, then brought back to
+    the size that the model knows; queries as they are.
+    """
+    settings = {"batch_size": evaluation.profile.encode_batch_size, "convert_to_numpy": True}
+    queries = model.encode_query(evaluation.queries, **settings)
+    scores = {}
+    for share in SCANS:
+        pages = [scan(draw_page(page)[0], share) for page in evaluation.pages]
+        similarities = queries @ model.encode_document(pages, **settings).T
+        scores[str(share)] = mean(ndcg_of(similarities, evaluation.right))
+    return scores
+
+
+def scan(page: Image, share: float) -> Image:
+    """A page with the detail of ``share`` of its height and width."""
+    small = page.resize((round(page.width * share), round(page.height * share)), Resampling.BOX)
+    return small.resize(page.size, Resampling.BICUBIC)
+
+
+def text_search(evaluation: Evaluation) -> dict:
+    """BM25 on the exact text of every page."""
+    ndcg = ndcg_of(evaluation.by_text, evaluation.right)
+    return {"ndcg_at_10": by_kind(ndcg, evaluation.kinds)}
+
+
+def measure(profile: Profile, evaluation: Evaluation, run: Run, seed: int) -> dict:
+    """Train and score one run with one seed."""
+    changed = replace(profile, seed=seed, **run.changes)
+    rows = training_rows(profile, evaluation, run.columns)
+    model, seconds = train(changed, rows, seed, run.wrap)
+    found = score(model, evaluation, of_text=run.columns == "text")
+    if run == RUNS["as notebook 03"] and seed == SEEDS[0]:
+        found["resolution"] = resolution(model, evaluation)
+    return {"train_seconds": round(seconds, 1), **found}
+
+
+# The command
+
+
+def main(names: list[str]) -> None:
+    unknown = set(names) - set(RUNS)
+    if unknown:
+        raise SystemExit(f"unknown run {', '.join(sorted(unknown))}: there are {', '.join(RUNS)}")
+    quiet_progress_bars()
+    profile = load_profile("reports")
+    evaluation = Evaluation(profile)
+    file = assets_folder() / "measured" / "phenomena.json"
+    result = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"runs": {}}
+    result |= {
+        "what": "profile reports, one thing changed at a time, trained without evaluations",
+        **where_measured(),
+    }
+    for name in names:
+        result["runs"].pop(name, None)
+    if "base" not in result:
+        base = load_base(profile)
+        result["text_search"] = text_search(evaluation)
+        result["base"] = score(base, evaluation)
+        result["base"]["resolution"] = resolution(base, evaluation)
+    for name in names or RUNS:
+        for seed in RUNS[name].seeds:
+            done = result["runs"].setdefault(name, {})
+            if str(seed) not in done:
+                done[str(seed)] = measure(profile, evaluation, RUNS[name], seed)
+                atomic_write(file, json.dumps(result, indent=1) + "\n")
+            print(f"{name:<40} seed {seed}", done[str(seed)]["ndcg_at_10"], flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,247 @@
+"""The corpus ``reports``: one right page per query whatever its wording, hard negatives that are
+pages of one report, and pre-training that never meets the held-out words.
+"""
+
+import dataclasses
+import random
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tiny_vdr import pretrain, reports, vocabulary
+from tiny_vdr.corpus import build_source, plan
+from tiny_vdr.pages import CHART_LAYOUTS, TABLE_LAYOUTS, draw_page
+from tiny_vdr.report_batches import GERMAN_SUBJECTS, ReportBatches
+from tiny_vdr.sheet import Page, Sheet
+from vdr_helpers.profiles import assets_folder
+
+SIZES = (60, 90)  # families
+
+
+@pytest.fixture(scope="module", params=[0, 1])
+def planned(request):
+    return reports.plan_reports(request.param, *SIZES)
+
+
+def shown(page):
+    return page.subjects if page.layout in TABLE_LAYOUTS else page.subjects[:1]
+
+
+def different_pages(rows):
+    """Each page once: a planted copy of a page is the page."""
+    return list({row.page: row for row in rows}.values())
+
+
+def test_a_seed_gives_the_same_rows_and_another_seed_others():
+    first, again = (reports.plan_reports(0, *SIZES) for _ in range(2))
+    other = reports.plan_reports(1, *SIZES)
+    assert first == again
+    assert len(first) == len(other) == (60 + 90) * 6 + 30
+    assert not {row.page for row in first} & {row.page for row in other}
+    assert {len(row.negatives) for row in first} == {16}
+    assert all(row.id not in row.negatives for row in first)
+
+
+def test_an_unknown_corpus_is_named():
+    with pytest.raises(ValueError, match="there are the generated corpora pages, reports, not 'x'"):
+        plan("x", 0, 20, 85)
+
+
+def test_every_query_has_one_page(planned):
+    """By what it names: the facts of a page, half of a name, or what a chart shows."""
+    rows = different_pages(planned)
+    facts = Counter(
+        (row.page.organisation, s, row.page.year) for row in rows for s in shown(row.page)
+    )
+    halves = Counter()
+    for (organisation, subject, year), count in facts.items():
+        halves[organisation.split()[0], subject, year] += count
+    shapes = Counter(
+        (row.page.organisation, subject, row.page.shape)
+        for row in rows
+        for subject in shown(row.page)
+    )
+    asked = [row for row in planned if row.kind and row.language == "en"]
+    assert len(asked) > 250
+    for row in asked:
+        page = row.page
+        if row.kind == "shape":
+            found = shapes[page.organisation, row.asked, page.shape]
+            # a train page may have a later one that shows the same: a natural false negative
+            assert found == 1 or (found == 2 and planned.index(row) < 60 * 6)
+            assert str(page.year) not in row.query
+        elif page.organisation in row.query:
+            assert facts[page.organisation, row.asked, page.year] == 1
+        else:
+            assert halves[page.organisation.split()[0], row.asked, page.year] == 1
+            assert row.kind != "quoted"
+
+
+def test_natural_false_negatives_stand_among_the_train_rows_only():
+    rows = reports.plan_reports(0, 200, 90)
+    shapes = {}
+    for row in different_pages(rows):
+        if row.page.layout in CHART_LAYOUTS:
+            key = (row.page.organisation, row.page.subjects[0], row.page.shape)
+            shapes.setdefault(key, []).append(row)
+    places = {row.id: i for i, row in enumerate(rows)}
+    doubles = [
+        row
+        for row in rows
+        if row.kind == "shape"
+        and len(shapes[row.page.organisation, row.page.subjects[0], row.page.shape]) > 1
+    ]
+    assert doubles
+    assert all(places[row.id] < 200 * 6 for row in doubles)
+
+
+def test_a_query_uses_the_words_of_its_kind(planned):
+    for row in planned:
+        if not row.kind or row.language != "en":
+            continue
+        query, others = row.query.lower(), vocabulary.OTHER_WORDS[row.asked][:2]
+        assert row.page.organisation.split()[0].lower() in query
+        quotes, other = row.asked.lower() in query, any(word in query for word in others)
+        assert {"quoted": quotes, "paraphrased": other}.get(row.kind, quotes or other), query
+        assert (row.kind == "table cell") == (row.page.layout in TABLE_LAYOUTS)
+        assert row.kind != "shape" or row.page.layout in CHART_LAYOUTS
+
+
+def test_most_hard_negatives_are_pages_of_one_report_or_charts_of_one_subject():
+    rows = reports.plan_reports(0, *SIZES)
+    by_id = {row.id: row for row in rows}
+    alike = Counter()
+    for row in rows[: 60 * 6]:
+        if not row.kind or row.negatives[0] not in by_id:
+            continue
+        page, near = row.page, by_id[row.negatives[0]].page
+        same = (page.organisation == near.organisation, page.year == near.year)
+        alike[row.kind == "shape", *same] += 1
+    one_report, charts = alike[False, True, True], alike[True, True, False]
+    assert one_report / sum(n for key, n in alike.items() if not key[0]) > 0.4
+    assert charts / sum(n for key, n in alike.items() if key[0]) > 0.7
+
+
+def test_hard_negatives_are_not_all_another_rows_positive():
+    rows = reports.plan_reports(0, *SIZES)
+    asked = {row.id for row in rows if row.kind}
+    share = np.mean([row.negatives[0] in asked for row in rows[: 60 * 6] if row.kind])
+    assert 0.4 < share < 0.8
+
+
+@pytest.mark.parametrize("shape", vocabulary.SHAPES)
+@pytest.mark.parametrize("seed", range(20))
+def test_a_chart_shows_its_shape(shape, seed):
+    page = Page("Alder Energy", ("Staff", "Rent", "Orders"), 2014, "Oslo", "report", seed, shape)
+    first, second, third, fourth = Sheet(page, False, 6).quarters()
+    assert {
+        "rise": first < second < third < fourth and fourth - first > 30,
+        "fall": first > second > third > fourth and first - fourth > 30,
+        "peak": min(second, third) - max(first, fourth) > 20,
+        "dip": min(first, fourth) - max(second, third) > 20,
+        "flat": max(first, second, third, fourth) - min(first, second, third, fourth) < 10,
+    }[shape]
+
+
+def test_a_page_without_a_shape_is_drawn_as_before():
+    """Its chart takes the same random numbers as ever: the stored corpora keep their pixels."""
+    page = Page("Alder Energy", ("Staff", "Rent", "Orders"), 2014, "Oslo", "report", 7)
+    rng = random.Random(5)
+    start, end = rng.randrange(20, 90), rng.randrange(20, 90)
+    values = [start + (end - start) * i / 3 + rng.randrange(-6, 7) for i in range(4)]
+    sheet = Sheet(page, False, 6)
+    sheet.rng = random.Random(5)
+    assert sheet.quarters() == values
+    assert draw_page(page)[0].tobytes() == draw_page(replace(page, shape=None))[0].tobytes()
+
+
+def test_the_german_question_names_page_and_subject():
+    page = Page("Alder Energy", ("Staff", "Rent", "Orders"), 2014, "Oslo", "letter", 7)
+    query = reports.write_german_query(random.Random(0), page, "Staff", known=True)
+    assert "Belegschaft" in query and "Alder Energy" in query and "2014" in query
+
+
+# pre-training
+
+
+@pytest.fixture(scope="module")
+def batches():
+    return [ReportBatches(8, 0)[step] for step in range(12)]
+
+
+def test_pre_training_never_meets_what_is_held_out(batches):
+    queries = " ".join(query.lower() for batch in batches for query in batch["queries"])
+    subjects = vocabulary.METRICS.shared + vocabulary.ITEMS.shared
+    hidden = {vocabulary.OTHER_WORDS[subject][1].lower() for subject in subjects}
+    hidden |= {
+        word.lower()
+        for subject in vocabulary.METRICS.held_out + vocabulary.ITEMS.held_out
+        for word in (subject, *vocabulary.OTHER_WORDS[subject])
+    }
+    hidden |= {
+        vocabulary.OTHER_WORDS[subject][2].lower()
+        for subject in subjects
+        if subject not in GERMAN_SUBJECTS
+    }
+    found = {word for word in hidden if f" {word} " in f" {queries} ".replace("?", " ")}
+    assert not found
+    for group in vocabulary.SHAPE_QUERIES.values():
+        start = group.held_out[0].split("{")[0].lower()
+        assert start not in queries
+    assert "turnover" in queries or "headcount" in queries  # and it does meet other words
+
+
+def test_a_batch_names_what_its_pages_show(batches):
+    words = [word.lower() for kind in ReportBatches.kinds for word in kind]
+    assert len(set(words)) == len(words)
+    for batch in batches:
+        assert batch["page_words"].shape == (8, len(words))
+        assert len(batch["queries"]) == 8 + 32
+        for query, on_page, in_query in zip(
+            batch["queries"], batch["page_words"], batch["query_words"], strict=False
+        ):
+            named = {words[i] for i in in_query.nonzero().flatten()}
+            assert named <= {words[i] for i in on_page.nonzero().flatten()}, query
+
+
+def test_the_same_seed_gives_the_same_batch():
+    first, again, other = ReportBatches(8, 0)[3], ReportBatches(8, 0)[3], ReportBatches(8, 1)[3]
+    assert torch.equal(first["pixel_values"], again["pixel_values"])
+    assert first["queries"] == again["queries"] != other["queries"]
+
+
+def test_the_rate_of_the_second_half_rises_and_falls():
+    rates = [pretrain.report_learning_rate(step, 1000) for step in range(1000)]
+    assert rates[:150] == sorted(rates[:150]) and rates[150:] == sorted(rates[150:], reverse=True)
+    assert max(rates) < pretrain.REPORT_PEAK and rates[-1] == pytest.approx(
+        pretrain.REPORT_PEAK / 50, rel=0.05
+    )
+    assert sum(pretrain.REPORT_PREFIXES.values()) == pytest.approx(1)
+
+
+@pytest.mark.slow
+def test_the_second_half_goes_on_from_a_base(tmp_path):
+    half = dataclasses.replace(pretrain.REPORTS, learning_rate=lambda *_: 1e-3)
+    log = pretrain.pretrain(
+        tmp_path / "base", 8, 8, log_every=1, half=half, start=assets_folder() / "tiny-base"
+    )
+    assert log[0]["letter"] > log[-1]["letter"] and log[0]["caption"] > log[-1]["caption"]
+    before = pretrain.load_start(assets_folder() / "tiny-base")
+    after = pretrain.load_start(tmp_path / "base")
+    assert before.encode_query("Staff").shape == after.encode_query("Staff").shape
+    assert not np.allclose(before.encode_query("Staff"), after.encode_query("Staff"))
+
+
+@pytest.mark.slow
+def test_a_source_of_this_corpus_has_the_schema_of_the_real_one(tmp_path: Path):
+    from datasets import load_dataset
+
+    folder = build_source(tmp_path / "s", 0, 20, 85, workers=1, world="reports")
+    dataset = load_dataset(str(folder), "en", split="train", cache_dir=str(tmp_path / "cache"))
+    assert dataset.column_names == ["id", "query", "image", "negatives", "language"]
+    assert len(dataset) == 105 * 6 + 30
+    assert set(dataset["language"]) == {"en", "de"}

@@ -1,0 +1,120 @@
+"""Batches of the second half of pre-training: pages and queries of :mod:`tiny_vdr.reports`."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+from PIL import Image
+
+from tiny_vdr import vocabulary
+from tiny_vdr.batches import (
+    EXTRA_QUERIES,
+    KINDS,
+    PAGE_SIZE,
+    caption_targets,
+    letter_targets,
+    patches,
+)
+from tiny_vdr.pages import CHART_LAYOUTS, TABLE_LAYOUTS, draw_page
+from tiny_vdr.reports import (
+    PRETRAINING,
+    SHORT_FORM,
+    changes,
+    draw_up,
+    kind_of,
+    sibling,
+    write_german_query,
+    write_query,
+)
+from tiny_vdr.sheet import Page
+
+FAMILY = 4
+SHAPES = 0.4  # share of the families in which the chart's shape is asked
+GERMAN = 0.2  # share of the queries that could be German
+GERMAN_SUBJECTS = (vocabulary.METRICS.shared + vocabulary.ITEMS.shared)[::2]
+
+
+class ReportBatches(torch.utils.data.Dataset):
+    """Batch number ``step`` of ``size`` pages, fixed by ``seed``, with the parts that
+    :class:`tiny_vdr.batches.Batches` gives.
+    """
+
+    kinds = (*KINDS, vocabulary.SHAPES)
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size, self.seed = size, seed
+        words = [word.lower() for kind in self.kinds for word in kind]
+        self.index = {word: i for i, word in enumerate(words)}
+
+    def __getitem__(self, step: int) -> dict:
+        rng = random.Random(f"reports-{self.seed}-{step}")
+        asked: list[tuple[Page, str, str, bool]] = []
+        while len(asked) < self.size:
+            asked += draw_family(rng, FAMILY)
+        images, letters = [], []
+        for page, _, _, _ in asked[: self.size]:
+            image, key_lines = draw_page(page)
+            shrunk = PAGE_SIZE if image.height > image.width else PAGE_SIZE[::-1]
+            letters.append(letter_targets(key_lines, image.size, shrunk))
+            images.append(torch.from_numpy(np.array(image.resize(shrunk, Image.BICUBIC))))
+        asking = asked[: self.size]
+        while len(asking) < self.size + EXTRA_QUERIES:
+            asking = asking + draw_family(rng, 1)
+        queries, named = zip(*(word_query(rng, *row) for row in asking), strict=True)
+        pixel_values, grids = patches(images)
+        return {
+            "pixel_values": pixel_values,
+            "image_grid_thw": grids,
+            "queries": list(queries),
+            "letters": torch.from_numpy(np.stack(letters)),
+            "page_words": caption_targets([page_words(row[0]) for row in asked], self.index),
+            "query_words": caption_targets(list(named), self.index),
+        }
+
+
+def draw_family(rng: random.Random, size: int) -> list[tuple[Page, str, str, bool]]:
+    """``size`` pages of one family, each with the subject asked, the query's kind, and whether the
+    organisation may be called by half of its name.
+    """
+    with_shape = rng.random() < SHAPES
+    pages = [draw_up(rng, PRETRAINING, with_shape)]
+    if rng.random() < 0.15 and pages[0].layout not in TABLE_LAYOUTS:
+        invented = (vocabulary.invented_word(rng), *pages[0].subjects[1:])
+        pages = [Page(**{**pages[0].__dict__, "subjects": invented})]
+    kinds_of_change = changes(rng, with_shape, size - 1)
+    for change in kinds_of_change:
+        pages.append(sibling(rng, PRETRAINING, pages, change))
+    family = []
+    for page in pages:
+        shown = page.subjects if page.layout in TABLE_LAYOUTS else page.subjects[:1]
+        asked = family[0][1] if family and family[0][1] in shown else rng.choice(shown)
+        short = "name" not in kinds_of_change and rng.random() < SHORT_FORM
+        family.append((page, asked, kind_of(rng, page, with_shape), short))
+    return family
+
+
+def word_query(
+    rng: random.Random, page: Page, asked: str, kind: str, short: bool
+) -> tuple[str, list[str]]:
+    """A query with words of pre-training alone, and what it names."""
+    names = page.organisation.split()
+    if kind == "shape":
+        query = write_query(rng, page, asked, kind, known=True)
+        return query, [*names, asked, page.shape]
+    if asked in GERMAN_SUBJECTS and rng.random() < GERMAN:
+        return write_german_query(rng, page, asked, known=True), [*names, asked, str(page.year)]
+    short = short and kind != "quoted"
+    query = write_query(rng, page, asked, kind, known=True, short=short)
+    named = [*names[: 1 if short else 2], asked, str(page.year)]
+    return query.lower() if rng.random() < 0.1 else query, named + [page.region] * (
+        page.region in query
+    )
+
+
+def page_words(page: Page) -> list[str]:
+    """What a page names: its large words, and what its chart shows."""
+    shown = page.subjects if page.layout in TABLE_LAYOUTS else page.subjects[:1]
+    shape = [page.shape] * (page.layout in CHART_LAYOUTS)
+    return [*page.organisation.split(), *shown, page.region, str(page.year), *shape]

@@ -1,0 +1,310 @@
+"""A second generated corpus in the same schema, on which the text of a page is not enough: queries
+that do not quote, charts whose shape is asked, and hard negatives that are pages of one report.
+
+Drawing, noise and schema are :mod:`tiny_vdr.corpus`'s; what differs is which pages stand beside
+each other and how a query is worded:
+
+- the pages of a family share organisation and year and differ in the subject, or share organisation
+  and subject and differ in the year and in what their chart shows;
+- a query names the subject in the page's word or in another one, and an organisation now and then by
+  half of its name;
+- a query of the kind ``"shape"`` names no year: only the chart tells which page is meant.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass, replace
+
+from tiny_vdr import vocabulary
+from tiny_vdr.corpus import Row, SourceBuilder
+from tiny_vdr.pages import (
+    CHART_LAYOUTS,
+    HELD_OUT_LAYOUTS,
+    ITEM_LAYOUTS,
+    METRIC_LAYOUTS,
+    TABLE_LAYOUTS,
+)
+from tiny_vdr.sheet import Page
+
+KINDS = ("quoted", "paraphrased", "shape", "table cell")
+VERSION = 1  # raise it when the same seed would give other pages
+SHAPE_FAMILIES = 0.27  # the share of families in which the chart's shape is asked
+ITEM_FAMILIES = 0.3  # of the others: invoices and data sheets
+REPEATED = 0.1  # share of train families of charts with a page that answers the first query too
+SHORT_FORM = 0.2  # of the queries that may name an organisation by the first half of its name
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words and layouts that pages are made of; ``invented``: the share of invented names."""
+
+    first: tuple[str, ...]
+    second: tuple[str, ...]
+    metrics: tuple[str, ...]
+    items: tuple[str, ...]
+    regions: tuple[str, ...]
+    layouts: tuple[str, ...]
+    invented: float = 0.0
+
+    def organisation(self, rng: random.Random) -> str:
+        first, second = rng.choice(self.first), rng.choice(self.second)
+        if rng.random() < self.invented:
+            first = vocabulary.invented_word(rng)
+        if rng.random() < self.invented / 2:
+            second = vocabulary.invented_word(rng)
+        return f"{first} {second}"
+
+    def subjects(self, layout: str) -> tuple[str, ...]:
+        return self.items if layout in ITEM_LAYOUTS else self.metrics
+
+    def layout(self, rng: random.Random, among: tuple[str, ...]) -> str:
+        return rng.choice([layout for layout in among if layout in self.layouts])
+
+
+COURSE = Words(
+    first=vocabulary.FIRST_NAMES.course,
+    second=vocabulary.SECOND_NAMES.course,
+    metrics=vocabulary.METRICS.course,
+    items=vocabulary.ITEMS.course,
+    regions=vocabulary.REGIONS.course,
+    layouts=METRIC_LAYOUTS + ITEM_LAYOUTS,
+)
+PRETRAINING = Words(
+    first=vocabulary.FIRST_NAMES.shared,
+    second=vocabulary.SECOND_NAMES.shared,
+    metrics=vocabulary.METRICS.shared,
+    items=vocabulary.ITEMS.shared,
+    regions=vocabulary.REGIONS.shared,
+    layouts=tuple(x for x in METRIC_LAYOUTS + ITEM_LAYOUTS if x not in HELD_OUT_LAYOUTS),
+    invented=0.35,
+)
+
+
+# Pages
+
+
+def draw_up(rng: random.Random, words: Words, with_shape: bool) -> Page:
+    """A page of these words; ``with_shape``: one with a chart."""
+    if with_shape:
+        among = CHART_LAYOUTS
+    else:
+        among = ITEM_LAYOUTS if rng.random() < ITEM_FAMILIES else METRIC_LAYOUTS
+    layout = words.layout(rng, among)
+    return Page(
+        organisation=words.organisation(rng),
+        subjects=tuple(rng.sample(words.subjects(layout), k=3)),
+        year=rng.choice(vocabulary.YEARS),
+        region=rng.choice(words.regions),
+        layout=layout,
+        seed=rng.randrange(2**31),
+        shape=rng.choice(vocabulary.SHAPES),
+    )
+
+
+def other_year(rng: random.Random, pages: list[Page]) -> int:
+    taken = {page.year for page in pages}
+    return rng.choice([year for year in vocabulary.YEARS if year not in taken])
+
+
+def sibling(rng: random.Random, words: Words, family: list[Page], change: str) -> Page:
+    """A page that differs from the family's first in ``change``: ``"subject"``, ``"year"``,
+    ``"name"`` or ``"shape"`` (and the year, which such a query leaves out).
+    """
+    page = replace(family[0], seed=rng.randrange(2**31), shape=rng.choice(vocabulary.SHAPES))
+    if change == "subject":
+        alike = ITEM_LAYOUTS if page.layout in ITEM_LAYOUTS else METRIC_LAYOUTS
+        taken = {subject for other in family for subject in other.subjects}
+        left = [subject for subject in words.subjects(page.layout) if subject not in taken]
+        if len(left) < 3:
+            left = [s for s in words.subjects(page.layout) if s not in page.subjects]
+        layout = page.layout if rng.random() < 0.5 else words.layout(rng, alike)
+        return replace(page, subjects=tuple(rng.sample(left, k=3)), layout=layout)
+    if change == "year":
+        return replace(page, year=other_year(rng, family))
+    if change == "name":
+        names, place = page.organisation.split(), rng.randrange(2)
+        while " ".join(names) in {other.organisation for other in family}:
+            names[place] = words.organisation(rng).split()[place]
+        return replace(page, organisation=" ".join(names))
+    shown = {other.shape for other in family}
+    shapes = [shape for shape in vocabulary.SHAPES if shape not in shown]
+    return replace(
+        page,
+        year=other_year(rng, family),
+        shape=rng.choice(shapes),
+        layout=words.layout(rng, CHART_LAYOUTS),
+    )
+
+
+def changes(rng: random.Random, with_shape: bool, count: int) -> list[str]:
+    """How the other pages of a family differ from its first."""
+    if with_shape:
+        return ["shape"] * min(count, 4) + ["subject"] * (count - 4)
+    chosen = ["subject", "subject", rng.choice(("year", "name")), "subject", "year"][:count]
+    rng.shuffle(chosen)
+    return chosen
+
+
+# Queries
+
+
+def subject_word(rng: random.Random, asked: str, synonym: bool, known: bool) -> str:
+    """How a query calls a subject; ``known``: only words that pre-training may use."""
+    others = vocabulary.OTHER_WORDS.get(asked)
+    if not synonym or others is None:
+        return asked.lower()
+    return others[0] if known else rng.choice(others[:2])
+
+
+def kind_of(rng: random.Random, page: Page, with_shape: bool) -> str:
+    if with_shape:
+        return "shape"
+    if page.layout in TABLE_LAYOUTS:
+        return "table cell"
+    return "quoted" if rng.random() < 0.4 else "paraphrased"
+
+
+def templates(page: Page, kind: str, known: bool) -> list[str]:
+    """The phrasings of a kind that make sense for a page; ``known``: those of pre-training."""
+    if kind == "shape":
+        groups = [vocabulary.SHAPE_QUERIES[page.shape]]
+    elif page.layout in ITEM_LAYOUTS:
+        groups = [vocabulary.ITEM_QUERIES]
+    else:
+        groups = [vocabulary.METRIC_QUERIES]
+    return [text for group in groups for text in (group.shared if known else group.course)]
+
+
+def write_query(
+    rng: random.Random, page: Page, asked: str, kind: str, known: bool, short: bool = False
+) -> str:
+    """A query of ``kind`` that ``page`` answers; ``short``: the organisation by half of its name."""
+    share = {"quoted": 0.0, "paraphrased": 1.0, "shape": 0.5, "table cell": 0.7}[kind]
+    name = page.organisation.split()[0] if short else page.organisation
+    return rng.choice(templates(page, kind, known)).format(
+        organisation=name,
+        subject=subject_word(rng, asked, rng.random() < share, known),
+        year=page.year,
+        region=page.region,
+    )
+
+
+def write_german_query(rng: random.Random, page: Page, asked: str, known: bool) -> str:
+    """The same question in German; pre-training knows the words of every other subject."""
+    group = vocabulary.GERMAN_QUERIES
+    others = vocabulary.OTHER_WORDS.get(asked)
+    return rng.choice(group.shared if known else group.course).format(
+        organisation=page.organisation, subject=others[2] if others else asked, year=page.year
+    )
+
+
+# The corpus
+
+
+def drawn_facts(page: Page) -> set[tuple[str, str, int]]:
+    """What can be read off a page: (organisation, subject, year) of each subject it shows."""
+    shown = page.subjects if page.layout in TABLE_LAYOUTS else page.subjects[:1]
+    return {(page.organisation, subject, page.year) for subject in shown}
+
+
+class ReportBuilder(SourceBuilder):
+    """Plan families of pages first, and the queries when all pages are known."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.charted: set[tuple[str, str]] = set()  # asked by shape: no other page may show them
+        self.pairs: set[tuple[str, str]] = set()
+        self.waiting: list[Row] = []
+
+    def free(self, page: Page) -> bool:
+        pairs = {fact[:2] for fact in drawn_facts(page)}
+        return not drawn_facts(page) & self.used and not pairs & self.charted
+
+    def take(self, page: Page, asked: str, kind: str | None) -> Row:
+        self.used |= drawn_facts(page)
+        self.pairs |= {fact[:2] for fact in drawn_facts(page)}
+        row = Row(f"page-{self.rng.getrandbits(40):010x}", page, asked, None, kind=kind)
+        self.rows.append(row)
+        return row
+
+    def first_page(self, with_shape: bool) -> Page:
+        while True:
+            page = draw_up(self.rng, COURSE, with_shape)
+            if not self.free(page):
+                continue
+            if not with_shape or not {fact[:2] for fact in drawn_facts(page)} & self.pairs:
+                return page
+
+    def family(self, size: int, queries: int) -> None:
+        """A page and ``size - 1`` others of its kind; ``queries`` of them are asked for, the first
+        among them.
+        """
+        with_shape = self.rng.random() < SHAPE_FAMILIES
+        pages = [self.first_page(with_shape)]
+        for change in changes(self.rng, with_shape, size - 1):
+            page = sibling(self.rng, COURSE, pages, change)
+            while not self.free(page):
+                page = sibling(self.rng, COURSE, pages, change)
+            pages.append(page)
+        if queries > 1 and with_shape and self.rng.random() < REPEATED:
+            # a page nobody asks for shows what the first one shows, as a later report may
+            pages[-1] = replace(
+                pages[0], year=other_year(self.rng, pages), seed=self.rng.randrange(2**31)
+            )
+        members = []
+        for number, page in enumerate(pages):
+            shown = page.subjects if page.layout in TABLE_LAYOUTS else page.subjects[:1]
+            kept = members and members[0].asked in shown
+            asked = members[0].asked if kept else self.rng.choice(shown)
+            by_shape = with_shape and page.subjects == pages[0].subjects
+            kind = kind_of(self.rng, page, by_shape) if number < queries else None
+            members.append(self.take(page, asked, kind))
+        if with_shape:
+            self.charted.add((pages[0].organisation, pages[0].subjects[0]))
+        for member in members:
+            others = [other.id for other in members if other is not member]
+            self.rng.shuffle(others)
+            member.negatives = others
+
+    def fill_negatives(self) -> None:
+        """Siblings first, in the order they have, then pages of the same organisation or subject."""
+        own = {row.id: list(row.negatives) for row in self.rows}
+        super().fill_negatives()
+        for row in self.rows:
+            far = [id_ for id_ in row.negatives if id_ not in own[row.id]]
+            row.negatives = (own[row.id] + far)[: len(row.negatives)]
+
+    def write_queries(self) -> None:
+        """Word every query; an organisation's short form only where it names one page."""
+        by_first_name = Counter(
+            (organisation.split()[0], subject, year)
+            for row in self.rows
+            for organisation, subject, year in drawn_facts(row.page)
+        )
+        for row in self.rows:
+            if row.kind is None:
+                continue
+            fact = (row.page.organisation.split()[0], row.asked, row.page.year)
+            short = (
+                row.kind in ("paraphrased", "table cell")
+                and by_first_name[fact] == 1
+                and self.rng.random() < SHORT_FORM
+            )
+            row.query = write_query(self.rng, row.page, row.asked, row.kind, False, short)
+
+
+def plan_reports(seed: int = 0, train_families: int = 521, eval_families: int = 375) -> list[Row]:
+    """All rows of this corpus: families of six pages; four of them are asked for in each of
+    ``train_families``, one in each of ``eval_families``.
+    """
+    builder = ReportBuilder(seed)
+    for _ in range(train_families):
+        builder.family(size=6, queries=4)
+    for _ in range(eval_families):
+        builder.family(size=6, queries=1)
+    builder.fill_negatives()
+    builder.write_queries()
+    builder.soil()
+    return builder.rows

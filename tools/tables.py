@@ -1,16 +1,18 @@
 """Write tables and the README's figure from the stored results: ``python -m tools.tables``.
 
 A test holds texts and results together. Every table stands between ``<!-- name: start -->`` and
-``<!-- name: end -->``, in ``README.md`` or ``docs/benchmarks.md``. The figure is the one that
-notebook 05 stores.
+``<!-- name: end -->``, in ``README.md``, ``docs/benchmarks.md`` or ``docs/phenomena.md``. The
+figure is the one that notebook 05 stores.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import statistics
 from pathlib import Path
 
+from tools import phenomena
 from vdr_helpers.cache import atomic_write
 from vdr_helpers.profiles import assets_folder
 from vdr_helpers.published import measured, published
@@ -18,6 +20,7 @@ from vdr_helpers.published import measured, published
 ROOT = assets_folder().parent
 README = ROOT / "README.md"
 BENCHMARKS = ROOT / "docs" / "benchmarks.md"
+PHENOMENA = ROOT / "docs" / "phenomena.md"
 FIGURE = ROOT / "assets" / "readme_result.png"
 RECIPES = ROOT / "benchmarks" / "results" / "recipes_tiny.json"
 
@@ -114,9 +117,40 @@ def recipes_table() -> str:
     return markdown(["Part", "Published recipe, s", "Course, s", "Times faster (range)"], rows)
 
 
+def phenomena_table() -> str:
+    """What is known of real models beside what ``reports`` shows."""
+    head = ["Phenomenon", "Known", "Measured here, `reports`", "Same direction"]
+    return markdown(head, phenomena.rows())
+
+
+def kinds_table() -> str:
+    """NDCG@10 of base, tuned model (mean of the seeds) and BM25 by kind of query."""
+    found = measured("phenomena")
+    runs = found["runs"]
+    kinds = list(found["base"]["ndcg_at_10"])
+    rows = [
+        [
+            name,
+            *(
+                f"{statistics.mean(run['ndcg_at_10'][kind] for run in scores):.3f}"
+                for kind in kinds
+            ),
+        ]
+        for name, scores in (
+            ("BM25 on exact text", [found["text_search"]]),
+            ("base", [found["base"]]),
+            ("tuned on the page's text", runs["the page's text instead of its picture"].values()),
+            ("tuned on the page", runs[phenomena.USUAL].values()),
+            ("tuned without the hard negative", runs["without the hard negative"].values()),
+        )
+    ]
+    return markdown(["", *kinds], rows)
+
+
 TABLES = {
     README: {"course": course_table, "headline": headline_table},
     BENCHMARKS: {"tiny": tiny_table, "choices": choices_table, "recipes": recipes_table},
+    PHENOMENA: {"phenomena": phenomena_table, "kinds": kinds_table},
 }
 
 

@@ -1,0 +1,134 @@
+"""The table of ``docs/phenomena.md``: what is known of real models beside what the profile
+``reports`` shows. :mod:`tools.tables` writes it.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tomllib
+
+from vdr_helpers.profiles import assets_folder
+from vdr_helpers.published import measured
+
+USUAL = "as notebook 03"
+
+
+def known() -> dict[str, dict]:
+    """The rows of ``assets/phenomena.toml`` by name."""
+    return tomllib.loads((assets_folder() / "phenomena.toml").read_text(encoding="utf-8"))
+
+
+def over_seeds(runs: dict[str, dict], name: str, *path: str) -> list[float]:
+    """One score of every seed of a run."""
+    values = []
+    for seed in sorted(runs[name]):
+        value = runs[name][seed]
+        for key in path:
+            value = value[key]
+        values.append(value)
+    return values
+
+
+def gain(runs: dict[str, dict], better: str, worse: str) -> float:
+    """Mean difference of NDCG@10 over the seeds that both runs have."""
+    both = sorted(set(runs[better]) & set(runs[worse]))
+    score = [[runs[name][seed]["ndcg_at_10"]["all"] for seed in both] for name in (better, worse)]
+    return statistics.mean(score[0]) - statistics.mean(score[1])
+
+
+def spread(runs: dict[str, dict], *names: str) -> float:
+    """The largest difference between two seeds of one run."""
+    scores = [over_seeds(runs, name, "ndcg_at_10", "all") for name in names]
+    return max(max(values) - min(values) for values in scores)
+
+
+def quantities(found: dict) -> dict[str, float | str]:
+    """What the texts and bands of ``assets/phenomena.toml`` name, from
+    ``assets/measured/phenomena.json``; means over seeds.
+    """
+    runs, base = found["runs"], found["base"]
+    usual = runs[USUAL]
+
+    def tuned(*path: str) -> float:
+        return statistics.mean(over_seeds(runs, USUAL, *path))
+
+    dims = list(base["by_dimensions"])
+    first, last = dims[0], dims[-1]
+
+    def kept(scores: dict) -> float:
+        return scores["by_dimensions"][last] / scores["by_dimensions"][first]
+
+    seed = min(usual)
+    text, whole = (
+        over_seeds(runs, "the page's text instead of its picture", "ndcg_at_10", "all"),
+        tuned("ndcg_at_10", "all"),
+    )
+    bm25 = found["text_search"]["ndcg_at_10"]
+    noise = spread(runs, USUAL, "without the hard negative")
+    batch_noise = spread(runs, USUAL, "batches of 16")
+    scans = usual[seed]["resolution"]
+    shares = [name for name in scans if 0.2 <= float(name) <= 0.4]
+    result = {
+        "base": base["ndcg_at_10"]["all"],
+        "tuned": whole,
+        "first": tuned("accuracy_at_1"),
+        "in_ten": tuned("recall_at_10"),
+        "bm25": bm25["all"],
+        "bm25_quoted": bm25["quoted"],
+        "bm25_shape": bm25["shape"],
+        "text": statistics.mean(text),
+        "over_text": whole - max(bm25["all"], statistics.mean(text)),
+        "hard_negative": gain(runs, USUAL, "without the hard negative"),
+        "four": gain(runs, "four hard negatives", USUAL),
+        "spread": max(noise, batch_noise),
+        "false_negatives": gain(runs, "false negatives planted", USUAL),
+        "batch": gain(runs, USUAL, "batches of 16"),
+        "kept_tuned": statistics.mean(kept(run) for run in usual.values()),
+        "kept_plain": kept(runs["without MatryoshkaLoss"][seed]),
+        "kept_base": kept(base),
+        "int8": tuned("int8") - whole,
+        "binary": tuned("binary") - whole,
+        "scans": ", ".join(f"{scans[share]:.3f}" for share in shares),
+        "scan_rise": scans["0.3"] - scans["0.2"],
+        "scan_end": scans["1.0"] - scans["0.4"],
+        "paraphrase_base": base["ndcg_at_10"]["quoted"] - base["ndcg_at_10"]["paraphrased"],
+        "paraphrase_tuned": tuned("ndcg_at_10", "quoted") - tuned("ndcg_at_10", "paraphrased"),
+        "german_base": base["the_same_in_english"] - base["german"],
+        "german_tuned": tuned("the_same_in_english") - tuned("german"),
+        "fused_base": base["fused_with_bm25"],
+        "fused": tuned("fused_with_bm25"),
+    }
+    lora = runs["LoRA, ten times the learning rate"][seed]["ndcg_at_10"]["all"]
+    own = usual[seed]["ndcg_at_10"]["all"]
+    return result | {
+        "lora": (lora - result["base"]) / (own - result["base"]),
+        "hard_negative_over_spread": result["hard_negative"] - noise,
+        "batch_over_spread": result["batch"] - batch_noise,
+        "kept_difference": result["kept_tuned"] - result["kept_base"],
+        "plain_difference": kept(usual[seed]) - result["kept_plain"],
+        "paraphrase_closes": result["paraphrase_base"] - result["paraphrase_tuned"],
+        "german_closes": result["german_base"] - result["german_tuned"],
+        "fusion_over_better": result["fused"] - max(whole, bm25["all"]),
+    }
+
+
+def shown(row: dict, found: dict[str, float | str]) -> bool:
+    """Whether every band of a row holds."""
+    return all(low <= found[name] <= high for name, (low, high) in row["bands"].items())
+
+
+def rows() -> list[list[str]]:
+    """The cells of the table, a list per phenomenon."""
+    found = quantities(measured("phenomena"))
+    table = []
+    for row in known().values():
+        verdict = "yes" if shown(row, found) else f"**no**: {row['why']}"
+        table.append(
+            [
+                row["title"],
+                f"{row['known']} ([source]({row['source']}))",
+                row["measured"].format(**found),
+                verdict,
+            ]
+        )
+    return table

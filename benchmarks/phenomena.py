@@ -25,9 +25,8 @@ from sentence_transformers.util import quantize_embeddings
 
 from benchmarks.recipe import load_base, matryoshka, train
 from benchmarks.where import where_measured
-from tiny_vdr.corpus import plan
 from tiny_vdr.pages import draw_page
-from tiny_vdr.reports import write_german_query
+from tiny_vdr.reports import plan_of, write_german_query
 from vdr_helpers.cache import atomic_write
 from vdr_helpers.evaluation import ndcg_at_10
 from vdr_helpers.machine import quiet_progress_bars
@@ -79,7 +78,8 @@ class Evaluation:
 
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
-        self.plan = plan(**(CORPUS | profile.corpus))
+        arguments = CORPUS | profile.corpus
+        self.plan = plan_of(arguments.pop("world"))(**arguments)
         self.chosen = chosen_rows(profile, "eval")
         rows = [self.plan[row[0]] for row in self.chosen]
         self.queries = [row.query for row in rows]

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tiny_vdr import pretrain, reports, vocabulary
-from tiny_vdr.corpus import build_source, plan
+from tiny_vdr.corpus import build_source
 from tiny_vdr.pages import CHART_LAYOUTS, TABLE_LAYOUTS, draw_page
 from tiny_vdr.report_batches import GERMAN_SUBJECTS, ReportBatches
 from tiny_vdr.sheet import Page, Sheet
@@ -48,7 +48,7 @@ def test_a_seed_gives_the_same_rows_and_another_seed_others():
 
 def test_an_unknown_corpus_is_named():
     with pytest.raises(ValueError, match="there are the generated corpora pages, reports, not 'x'"):
-        plan("x", 0, 20, 85)
+        reports.plan_of("x")
 
 
 def test_every_query_has_one_page(planned):
@@ -240,7 +240,7 @@ def test_the_second_half_goes_on_from_a_base(tmp_path):
 def test_a_source_of_this_corpus_has_the_schema_of_the_real_one(tmp_path: Path):
     from datasets import load_dataset
 
-    folder = build_source(tmp_path / "s", 0, 20, 85, workers=1, world="reports")
+    folder = build_source(tmp_path / "s", 0, 20, 85, workers=1, plan=reports.plan_reports)
     dataset = load_dataset(str(folder), "en", split="train", cache_dir=str(tmp_path / "cache"))
     assert dataset.column_names == ["id", "query", "image", "negatives", "language"]
     assert len(dataset) == 105 * 6 + 30

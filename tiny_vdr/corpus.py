@@ -13,6 +13,7 @@ import os
 import random
 import shutil
 from collections import defaultdict
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
@@ -256,18 +257,6 @@ def plan_rows(
     return builder.rows
 
 
-def plan(world: str, seed: int, train_families: int, eval_families: int) -> list[Row]:
-    """The rows of a generated corpus: ``"pages"`` is :func:`plan_rows`, ``"reports"`` is
-    :func:`tiny_vdr.reports.plan_reports`. Raises ``ValueError`` for another ``world``.
-    """
-    from tiny_vdr.reports import plan_reports
-
-    plans = {"pages": plan_rows, "reports": plan_reports}
-    if world not in plans:
-        raise ValueError(f"there are the generated corpora {', '.join(plans)}, not {world!r}")
-    return plans[world](seed, train_families, eval_families)
-
-
 def query_kind(row: Row) -> str:
     """What a planned query asks for: ``"item"``, ``"trend"`` (of a chart), ``"table line"`` or
     ``"figure"``.
@@ -323,10 +312,11 @@ def build_source(
     eval_families: int = 375,
     workers: int | None = None,
     mean_scale: float | None = None,
-    world: str = "pages",
+    plan: Callable[..., list[Row]] = plan_rows,
 ) -> Path:
     """Draw the source dataset into ``folder`` (about 4,400 pages, under a minute on two cores);
-    what was there is replaced. ``world`` as in :func:`plan`.
+    what was there is replaced. ``plan``: :func:`plan_rows`, or another with its first three
+    arguments.
 
     ``mean_scale`` enlarges the pages, as the ``rehearsal`` profile does; ``workers``: processes
     that draw, by default one per core and eight at most. Written beside the target and moved into
@@ -340,7 +330,7 @@ def build_source(
         raise ValueError(
             "build_source needs at least 20 train and 85 eval families to hold the noise that notebook 02 looks for"
         )
-    rows = plan(world, seed, train_families, eval_families)
+    rows = plan(seed, train_families, eval_families)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "en").mkdir(parents=True)

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from tiny_vdr import vocabulary
-from tiny_vdr.corpus import Row, SourceBuilder
+from tiny_vdr.corpus import Row, SourceBuilder, plan_rows
 from tiny_vdr.pages import (
     CHART_LAYOUTS,
     HELD_OUT_LAYOUTS,
@@ -308,3 +309,13 @@ def plan_reports(seed: int = 0, train_families: int = 521, eval_families: int = 
     builder.write_queries()
     builder.soil()
     return builder.rows
+
+
+def plan_of(world: str) -> Callable[..., list[Row]]:
+    """What plans the rows of a generated corpus: ``"pages"`` or ``"reports"``. Raises
+    ``ValueError`` for another ``world``.
+    """
+    plans = {"pages": plan_rows, "reports": plan_reports}
+    if world not in plans:
+        raise ValueError(f"there are the generated corpora {', '.join(plans)}, not {world!r}")
+    return plans[world]

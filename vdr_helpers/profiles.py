@@ -168,7 +168,9 @@ class Profile:
     reader_revision: str | None = None
     reader_folder: str | None = None  # goes before the name
     corpus: dict | None = (
-        None  # arguments of tiny_vdr.corpus.build_source where the dataset is generated
+        # where the dataset is generated: its world (tiny_vdr.reports.plan_of), "pages" if none is
+        # named, and arguments of tiny_vdr.corpus.build_source
+        None
     )
     documents_folder: str | None = (
         None  # PDF files of yours for notebook 08; None lets tiny_vdr.documents draw some

@@ -233,9 +233,13 @@ def source_path(profile: Profile) -> str:
     if profile.corpus is None:
         return profile.dataset_folder or profile.dataset_name
     from tiny_vdr.corpus import build_source
+    from tiny_vdr.reports import plan_of
+
+    arguments = dict(profile.corpus)
+    plan = plan_of(arguments.pop("world", "pages"))
 
     def draw(folder) -> None:
-        build_source(folder, **profile.corpus)
+        build_source(folder, plan=plan, **arguments)
 
     return str(cached(profile.output_dir, "source", corpus_settings(profile), draw))
 

@@ -29,7 +29,7 @@ from tiny_vdr.model import WIDTH, build_model
 from tiny_vdr.report_batches import ReportBatches
 
 STEPS = 4800  # batches of 32 pages: under two hours on two cores
-REPORT_STEPS = 2700  # of tiny_vdr.report_batches, from a base that reads
+REPORT_STEPS = 1500  # of tiny_vdr.report_batches, from a base that reads
 REPORT_PEAK = 6e-4  # their highest learning rate
 REPORT_PREFIXES = {WIDTH: 0.6, 16: 0.25, 8: 0.15}  # as prefix_weights gives them
 QUERY_GROUPS = 4  # the queries of a batch are padded within groups of like length

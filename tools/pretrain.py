@@ -57,7 +57,7 @@ The tiny base model (`assets/tiny-base`), trained further on a corpus where the 
   minutes on {machine}, which other work shared. At the end the model found the right page among 32, three siblings of it among them, in
   {accuracy:.0%} of the cases.
 - **Trained on** pages and queries of `tiny_vdr/report_batches.py`: synonyms, shapes of charts and German words beside the words of the
-  pages. A second synonym of each subject, every other German word, a phrasing of each shape, two layouts and the words marked
+  pages. A second synonym of each subject, every other German word, a phrasing of each shape, one layout and the words marked
   `held_out` in `tiny_vdr/vocabulary.py` were never shown.
 - **Loss**: as the tiny base's; the caption loss names the shape of a chart too.
 - **NDCG@10** on the profile's {queries} queries and {pages:,} pages, measured by the command that made it:

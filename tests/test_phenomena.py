@@ -1,0 +1,111 @@
+"""The table of phenomena: its arithmetic by hand, and that table, bands and stored numbers agree."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import phenomena as measuring
+from tools import phenomena
+from vdr_helpers.profiles import PROFILES, assets_folder
+from vdr_helpers.published import measured
+
+
+def test_ndcg_counts_pages_of_the_same_score_in_front():
+    similarities = np.array([[0.9, 0.1, 0.2], [0.5, 0.5, 0.1], [0.3, 0.2, 0.1]])
+    found = measuring.ndcg_of(similarities, np.array([0, 1, 2]))
+    assert found == pytest.approx([1, 1 / np.log2(3), 1 / np.log2(4)])
+    many = np.arange(12.0)[None]
+    assert measuring.ndcg_of(many, np.array([1])) == 0  # eleven pages are not among ten
+
+
+def test_fusion_adds_reciprocal_ranks_and_ignores_pages_without_a_word():
+    pages = np.array([[0.9, 0.5, 0.1]])
+    text = np.array([[0.0, 3.0, 1.0]])
+    k = measuring.FUSION_K + 1
+    fused = measuring.fuse(pages, text)
+    assert fused == pytest.approx(
+        np.array([[1 / k, 1 / (k + 1) + 1 / k, 1 / (k + 2) + 1 / (k + 1)]])
+    )
+
+
+def test_a_mean_by_kind_of_query():
+    values, kinds = np.array([1.0, 0.5, 0.0]), np.array(["quoted", "shape", "shape"])
+    assert measuring.by_kind(values, kinds) == {"all": 0.5, "quoted": 1.0, "shape": 0.25}
+
+
+def test_an_unknown_run_is_named():
+    with pytest.raises(SystemExit, match="unknown run batch 16: there are as notebook 03"):
+        measuring.main(["batch 16"])
+
+
+def test_a_scan_keeps_the_size_and_loses_detail():
+    from PIL import Image
+
+    page = Image.effect_noise((400, 560), 80).convert("RGB")
+    for share in (0.2, 0.4):
+        small = measuring.scan(page, share)
+        assert small.size == page.size
+        assert np.asarray(small).std() < np.asarray(page).std()
+    assert measuring.scan(page, 1.0).tobytes() == page.tobytes()
+
+
+# the stored table
+
+
+def test_every_row_has_bands_on_quantities_that_exist_and_a_source():
+    found = phenomena.quantities(measured("phenomena"))
+    for name, row in phenomena.known().items():
+        assert set(row["bands"]) <= set(found), name
+        assert row["source"].startswith("https://"), name
+        assert all(low < high for low, high in row["bands"].values()), name
+        row["measured"].format(**found)
+
+
+def test_a_phenomenon_that_does_not_show_has_its_reason_and_no_other_has():
+    found = phenomena.quantities(measured("phenomena"))
+    for name, row in phenomena.known().items():
+        assert phenomena.shown(row, found) == ("why" not in row), name
+
+
+def test_the_stored_runs_are_those_of_the_command():
+    runs = measured("phenomena")["runs"]
+    assert {name: sorted(map(int, seeds)) for name, seeds in runs.items()} == {
+        name: sorted(run.seeds) for name, run in measuring.RUNS.items()
+    }
+
+
+def test_a_changed_number_changes_the_verdict():
+    stored = measured("phenomena")
+    rows, changed = phenomena.known(), copy.deepcopy(stored)
+    changed["base"]["ndcg_at_10"]["all"] = 0.99
+    assert not phenomena.shown(rows["room"], phenomena.quantities(changed))
+    changed = copy.deepcopy(stored)
+    for run in changed["runs"]["without the hard negative"].values():
+        run["ndcg_at_10"]["all"] = 1.0
+    assert not phenomena.shown(rows["hard_negatives"], phenomena.quantities(changed))
+
+
+def test_the_card_of_the_base_says_what_was_measured():
+    card = (assets_folder() / "reports-base" / "README.md").read_text(encoding="utf-8")
+    scores = measured("phenomena")["base"]["by_dimensions"]
+    assert list(scores) == [str(dim) for dim in PROFILES["reports"].matryoshka_dims]
+    row = next(line for line in card.splitlines() if line.startswith("| NDCG@10 |"))
+    shown = [float(cell) for cell in row.split("|")[2:-1]]
+    assert shown == pytest.approx(list(scores.values()), abs=0.0011)
+
+
+def test_stored_scores_are_shares():
+    text = json.dumps(measured("phenomena")["runs"])
+    numbers = [value for value in _numbers(json.loads(text)) if value is not None]
+    assert numbers and all(0 <= value <= 1 for value in numbers)
+
+
+def _numbers(value):
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key != "train_seconds":
+                yield from _numbers(inner)
+    else:
+        yield value

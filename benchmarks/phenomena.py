@@ -21,7 +21,7 @@ import bm25s
 import numpy
 from datasets import Dataset
 from PIL.Image import Image, Resampling
-from sentence_transformers.util import quantize_embeddings
+from scipy.stats import rankdata
 
 from benchmarks.recipe import load_base, matryoshka, train
 from benchmarks.where import where_measured
@@ -166,9 +166,14 @@ def plant_false_negatives(profile: Profile, dataset: Dataset, chosen, evaluation
 
 
 def ndcg_of(similarities: numpy.ndarray, right: numpy.ndarray) -> numpy.ndarray:
-    """NDCG@10 of each query with one right page; pages of the same score share its last rank."""
+    """NDCG@10 of each query with one right page; among pages of the same score, the mean over
+    their order.
+    """
     own = similarities[numpy.arange(len(right)), right][:, None]
-    return ndcg_at_10((similarities >= own).sum(axis=1))
+    first = (similarities > own).sum(axis=1) + 1
+    last = (similarities >= own).sum(axis=1)
+    spans = zip(first, last, strict=True)
+    return numpy.array([ndcg_at_10(numpy.arange(low, high + 1)).mean() for low, high in spans])
 
 
 def by_kind(values: numpy.ndarray, kinds: numpy.ndarray) -> dict[str, float]:
@@ -182,11 +187,13 @@ def mean(values) -> float:
 
 
 def fuse(*scores: numpy.ndarray) -> numpy.ndarray:
-    """Reciprocal rank fusion of score matrices; a score of zero by BM25 has no rank."""
+    """Reciprocal rank fusion of score matrices: equal scores share the mean of their ranks, a score
+    of zero by BM25 has no rank.
+    """
     fused = numpy.zeros(scores[0].shape)
     for matrix in scores:
-        rank = (-matrix).argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
-        fused += numpy.where(matrix != 0, 1 / (FUSION_K + 1 + rank), 0)
+        rank = rankdata(-matrix, method="average", axis=1)
+        fused += numpy.where(matrix != 0, 1 / (FUSION_K + rank), 0)
     return fused
 
 
@@ -216,11 +223,10 @@ def score(model, evaluation: Evaluation, of_text: bool = False) -> dict:
     found["german"] = mean(ndcg_of(german @ pages.T, right[there]))
     found["the_same_in_english"] = mean(ndcg[there])
     signs = numpy.sign(queries) @ numpy.sign(pages).T
-    whole = quantize_embeddings(pages, "int8").astype(numpy.float32)
     found["binary"] = mean(ndcg_of(signs, right))
-    found["int8"] = mean(
-        ndcg_of(quantize_embeddings(queries, "int8").astype(numpy.float32) @ whole.T, right)
-    )
+    largest = abs(pages).max()  # as notebook 07 does it: the pages alone, one scale for all
+    codes = numpy.round(pages / largest * 127).astype(numpy.int8)
+    found["int8"] = mean(ndcg_of(queries @ codes.T.astype(numpy.float32), right))
     found["fused_with_bm25"] = mean(ndcg_of(fuse(similarities, evaluation.by_text), right))
     return found
 

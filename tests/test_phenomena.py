@@ -12,22 +12,21 @@ from vdr_helpers.profiles import PROFILES, assets_folder
 from vdr_helpers.published import measured
 
 
-def test_ndcg_counts_pages_of_the_same_score_in_front():
+def test_ndcg_is_the_mean_over_the_order_of_equal_pages():
     similarities = np.array([[0.9, 0.1, 0.2], [0.5, 0.5, 0.1], [0.3, 0.2, 0.1]])
     found = measuring.ndcg_of(similarities, np.array([0, 1, 2]))
-    assert found == pytest.approx([1, 1 / np.log2(3), 1 / np.log2(4)])
+    assert found == pytest.approx([1, (1 + 1 / np.log2(3)) / 2, 1 / np.log2(4)])
     many = np.arange(12.0)[None]
     assert measuring.ndcg_of(many, np.array([1])) == 0  # eleven pages are not among ten
 
 
 def test_fusion_adds_reciprocal_ranks_and_ignores_pages_without_a_word():
-    pages = np.array([[0.9, 0.5, 0.1]])
-    text = np.array([[0.0, 3.0, 1.0]])
-    k = measuring.FUSION_K + 1
-    fused = measuring.fuse(pages, text)
-    assert fused == pytest.approx(
-        np.array([[1 / k, 1 / (k + 1) + 1 / k, 1 / (k + 2) + 1 / (k + 1)]])
-    )
+    pages, text = np.array([[0.9, 0.5, 0.1, 0.05]]), np.array([[0.0, 3.0, 1.0, 1.0]])
+    k = measuring.FUSION_K
+    expected = [1 / (k + 1), 1 / (k + 2) + 1 / (k + 1), 1 / (k + 3) + 1 / (k + 2.5)]
+    fused = measuring.fuse(pages, text)[0]
+    assert fused[:3] == pytest.approx(expected)
+    assert fused[3] == pytest.approx(1 / (k + 4) + 1 / (k + 2.5))  # equal by text: the same rank
 
 
 def test_a_mean_by_kind_of_query():

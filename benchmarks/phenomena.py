@@ -63,7 +63,7 @@ RUNS = {
     "false negatives planted": Run(columns="false negatives"),
     "the page's text instead of its picture": Run(columns="text"),
     "LoRA, ten times the learning rate": Run(
-        changes={"adapters": (LORA,), "learning_rate": 7e-3}, seeds=(0,)
+        changes={"adapters": (LORA,), "learning_rate": 4e-3}, seeds=(0,)
     ),
     "without MatryoshkaLoss": Run(wrap=without_matryoshka, seeds=(0,)),
     "four hard negatives": Run(columns="four hard negatives", seeds=(0,)),

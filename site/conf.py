@@ -18,7 +18,17 @@ from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).resolve().parent.parent
 LESSONS = tomllib.loads((ROOT / "notebooks" / "curriculum.toml").read_text(encoding="utf-8"))
-DOCS = ["start", "profiles", "free_gpu", "status", "benchmarks", "teaching", "quiz", "handout"]
+DOCS = [
+    "start",
+    "profiles",
+    "phenomena",
+    "free_gpu",
+    "status",
+    "benchmarks",
+    "teaching",
+    "quiz",
+    "handout",
+]
 DOCS += ["glossary", "feedback", "store", "serve", "models"]
 
 project = "Visual document retrieval, a course"
@@ -28,7 +38,11 @@ language = "en"
 
 extensions = ["myst_nb"]
 root_doc = "README"
-CARDS = ["assets/tiny-base/README", "assets/tiny-finetuned/README"]
+CARDS = [
+    f"assets/{name}-{stage}/README"
+    for name in ("tiny", "reports")
+    for stage in ("base", "finetuned")
+]
 include_patterns = [
     "README.md",
     "CONTRIBUTING.md",

@@ -56,16 +56,21 @@ def test_a_scan_keeps_the_size_and_loses_detail():
 def test_every_row_has_bands_on_quantities_that_exist_and_a_source():
     found = phenomena.quantities(measured("phenomena"))
     for name, row in phenomena.known().items():
-        assert set(row["bands"]) <= set(found), name
+        bands = row.get("bands", {})
+        assert set(bands) <= set(found), name
         assert row["source"].startswith("https://"), name
-        assert all(low < high for low, high in row["bands"].values()), name
+        assert all(low < high for low, high in bands.values()), name
         row["measured"].format(**found)
 
 
 def test_a_phenomenon_that_does_not_show_has_its_reason_and_no_other_has():
     found = phenomena.quantities(measured("phenomena"))
     for name, row in phenomena.known().items():
-        assert phenomena.shown(row, found) == ("why" not in row), name
+        if "bands" in row:
+            assert phenomena.shown(row, found) == ("why" not in row), name
+        else:
+            assert phenomena.verdict(row, found) == "not measured"
+    assert sum(phenomena.counts().values()) == len(phenomena.known())
 
 
 def test_the_stored_runs_are_those_of_the_command():
@@ -93,6 +98,20 @@ def test_the_card_of_the_base_says_what_was_measured():
     row = next(line for line in card.splitlines() if line.startswith("| NDCG@10 |"))
     shown = [float(cell) for cell in row.split("|")[2:-1]]
     assert shown == pytest.approx(list(scores.values()), abs=0.0011)
+
+
+@pytest.mark.parametrize(
+    ("file", "sentence"),
+    [
+        ("notebooks/04_evaluate.ipynb", "it adds {hard_negative:.3f}, more than seeds differ"),
+        ("notebooks/a5_would_text_search_have_done.ipynb", "text search scores {bm25:.3f} with"),
+        ("notebooks/a5_would_text_search_have_done.ipynb", "and the tuned model {tuned:.3f} ("),
+    ],
+)
+def test_a_sentence_of_a_notebook_has_the_stored_number(file, sentence):
+    found = phenomena.quantities(measured("phenomena"))
+    assert sentence.format(**found) in (assets_folder().parent / file).read_text(encoding="utf-8")
+    assert found["hard_negative_over_spread"] > 0
 
 
 def test_stored_scores_are_shares():

@@ -245,3 +245,19 @@ def test_a_source_of_this_corpus_has_the_schema_of_the_real_one(tmp_path: Path):
     assert dataset.column_names == ["id", "query", "image", "negatives", "language"]
     assert len(dataset) == 105 * 6 + 30
     assert set(dataset["language"]) == {"en", "de"}
+
+
+@pytest.mark.slow
+def test_the_late_interaction_start_keeps_families_together_and_saves(tmp_path):
+    from sentence_transformers import MultiVectorEncoder
+
+    from tools import pretrain_late
+
+    pairs = pretrain_late.draw_pairs(tmp_path, 8)
+    assert len(pairs) == 8 and len(set(pairs["image"])) == 8
+    order = [list(batch) for batch in pretrain_late.in_order(pairs, 4, False)]
+    assert order == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    losses = pretrain_late.pretrain_late(tmp_path / "late", steps=1, batch=4)
+    assert losses == []  # told every twenty steps
+    model = MultiVectorEncoder(str(tmp_path / "late"), model_kwargs={"dtype": "float32"})
+    assert model.encode_query(["Staff at Alder Energy"])[0].shape[1] == 128

@@ -113,22 +113,33 @@ def quantities(found: dict) -> dict[str, float | str]:
 
 
 def shown(row: dict, found: dict[str, float | str]) -> bool:
-    """Whether every band of a row holds."""
+    """Whether every band of a row holds. Raises ``KeyError`` for a row that has none."""
     return all(low <= found[name] <= high for name, (low, high) in row["bands"].items())
+
+
+def verdict(row: dict, found: dict[str, float | str]) -> str:
+    """``yes``, ``no`` with its reason, or ``not measured``."""
+    if "bands" not in row:
+        return "not measured"
+    return "yes" if shown(row, found) else f"**no**: {row['why']}"
 
 
 def rows() -> list[list[str]]:
     """The cells of the table, a list per phenomenon."""
     found = quantities(measured("phenomena"))
-    table = []
-    for row in known().values():
-        verdict = "yes" if shown(row, found) else f"**no**: {row['why']}"
-        table.append(
-            [
-                row["title"],
-                f"{row['known']} ([source]({row['source']}))",
-                row["measured"].format(**found),
-                verdict,
-            ]
-        )
-    return table
+    return [
+        [
+            row["title"],
+            f"{row['known']} ([source]({row['source']}))",
+            row["measured"].format(**found),
+            verdict(row, found),
+        ]
+        for row in known().values()
+    ]
+
+
+def counts() -> dict[str, int]:
+    """How many phenomena show, do not show, and were not measured."""
+    found = quantities(measured("phenomena"))
+    said = [verdict(row, found).partition(":")[0].strip("*") for row in known().values()]
+    return {word: said.count(word) for word in ("yes", "no", "not measured")}

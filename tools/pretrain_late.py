@@ -36,7 +36,9 @@ from vdr_helpers.training import use_matrix_product
 
 STEPS, BATCH = 600, 32
 LEARNING_RATE = 5e-4
-NEW_LAYER = {r"^(model\.)?1\.linear": 5e-3}  # ten times as fast, as the published late-interaction run
+NEW_LAYER = {
+    r"^(model\.)?1\.linear": 5e-3
+}  # ten times as fast, as the published late-interaction run
 
 
 def draw_pairs(folder: Path, count: int, seed: int = 0) -> Dataset:
@@ -58,9 +60,11 @@ def in_order(dataset, batch_size: int, drop_last: bool, **settings) -> BatchSamp
     return BatchSampler(SequentialSampler(dataset), batch_size, drop_last)
 
 
-def pretrain_late(output: Path, steps: int = STEPS, seed: int = 0) -> list[float]:
-    """Train for ``steps`` batches of 32 pages and save the model; returns the losses, a mean of
-    twenty steps each.
+def pretrain_late(
+    output: Path, steps: int = STEPS, seed: int = 0, batch: int = BATCH
+) -> list[float]:
+    """Train for ``steps`` batches of ``batch`` pages and save the model; returns the losses, a mean
+    of twenty steps each.
     """
     profile = load_profile("reports")
     torch.manual_seed(seed)
@@ -75,7 +79,7 @@ def pretrain_late(output: Path, steps: int = STEPS, seed: int = 0) -> list[float
         args = MultiVectorEncoderTrainingArguments(
             output_dir=str(Path(folder) / "run"),
             max_steps=steps,
-            per_device_train_batch_size=BATCH,
+            per_device_train_batch_size=batch,
             learning_rate=LEARNING_RATE,
             learning_rate_mapping=NEW_LAYER,
             lr_scheduler_type="cosine",
@@ -92,7 +96,7 @@ def pretrain_late(output: Path, steps: int = STEPS, seed: int = 0) -> list[float
         trainer = MultiVectorEncoderTrainer(
             model=model,
             args=args,
-            train_dataset=draw_pairs(Path(folder), steps * BATCH, seed),
+            train_dataset=draw_pairs(Path(folder), steps * batch, seed),
             loss=MultiVectorMultipleNegativesRankingLoss(model),
         )
         trainer.train()

@@ -124,7 +124,7 @@ def licence_of(model: str) -> str | None:
     Known are the models of ``assets/models.json`` and the shipped base.
     """
     known = {row["model"]: row["licence"] for row in read_asset("models.json")["models"]}
-    licence = "Apache-2.0" if model == "assets/tiny-base" else known.get(model)
+    licence = "Apache-2.0" if model.startswith("assets/") else known.get(model)
     return licence.lower() if licence in ("Apache-2.0", "MIT") else None
 
 

@@ -247,7 +247,7 @@ def test_a_source_of_this_corpus_has_the_schema_of_the_real_one(tmp_path: Path):
     assert set(dataset["language"]) == {"en", "de"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_late_interaction_start_keeps_families_together_and_saves(tmp_path):
     from sentence_transformers import MultiVectorEncoder
 

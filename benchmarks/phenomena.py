@@ -26,7 +26,7 @@ from scipy.stats import rankdata
 from benchmarks.recipe import load_base, matryoshka, train
 from benchmarks.where import where_measured
 from tiny_vdr.pages import draw_page
-from tiny_vdr.reports import plan_of, write_german_query
+from tiny_vdr.reports import plan_corpus, write_german_query
 from vdr_helpers.cache import atomic_write
 from vdr_helpers.evaluation import ndcg_at_10
 from vdr_helpers.machine import quiet_progress_bars
@@ -78,8 +78,7 @@ class Evaluation:
 
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
-        arguments = CORPUS | profile.corpus
-        self.plan = plan_of(arguments.pop("world"))(**arguments)
+        self.plan = plan_corpus(**(CORPUS | profile.corpus))
         self.chosen = chosen_rows(profile, "eval")
         rows = [self.plan[row[0]] for row in self.chosen]
         self.queries = [row.query for row in rows]

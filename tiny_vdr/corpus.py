@@ -259,8 +259,10 @@ def plan_rows(
 
 def query_kind(row: Row) -> str:
     """What a planned query asks for: ``"item"``, ``"trend"`` (of a chart), ``"table line"`` or
-    ``"figure"``.
+    ``"figure"``; on the corpus of reports its kind (``reports.KINDS``).
     """
+    if row.kind:
+        return row.kind
     if row.page.layout in ITEM_LAYOUTS:
         return "item"
     if row.query in [

@@ -319,3 +319,8 @@ def plan_of(world: str) -> Callable[..., list[Row]]:
     if world not in plans:
         raise ValueError(f"there are the generated corpora {', '.join(plans)}, not {world!r}")
     return plans[world]
+
+
+def plan_corpus(world: str = "pages", **arguments) -> list[Row]:
+    """The rows of a profile's generated corpus; what is given is its ``Profile.corpus``."""
+    return plan_of(world)(**arguments)

@@ -19,7 +19,10 @@ def test_the_readme_shows_the_figure_of_notebook_05():
 @pytest.mark.parametrize("file", tables.TABLES, ids=lambda file: file.name)
 def test_a_changed_number_is_noticed(file):
     text = file.read_text(encoding="utf-8")
-    own = f"{tables.measured('tiny_run')['ndcg_at_10']['finetuned']['8']:.3f}"
+    if file == tables.PHENOMENA:
+        own = f"{tables.measured('phenomena')['base']['ndcg_at_10']['shape']:.3f}"
+    else:
+        own = f"{tables.measured('tiny_run')['ndcg_at_10']['finetuned']['8']:.3f}"
     assert own in text
     assert tables.with_tables(file, text.replace(own, "0.999")) == text
 

@@ -1,7 +1,7 @@
 """What is known of real models, measured on the profile ``reports``:
 ``python -m benchmarks.phenomena`` (about two hours on two cores, one training run at a time).
 
-Notebook 02 has to have run with ``VDR_PROFILE=reports``. Each training run is notebook 03's with one
+Notebook 02 has to have run with ``VDR_PROFILE=reports``, and ``tools.pretrain_late``. Each training run is notebook 03's with one
 thing changed, over three seeds; each is scored on the profile's 300 queries and 1,500 pages, by kind
 of query. Writes ``assets/measured/phenomena.json`` after every run, so that an interrupted command
 goes on where it was; ``python -m benchmarks.phenomena NAME ...`` measures these runs anew.
@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 
 import bm25s
 import numpy
@@ -23,6 +24,7 @@ from datasets import Dataset
 from PIL.Image import Image, Resampling
 from scipy.stats import rankdata
 
+from benchmarks.late_interaction import Collection, one_epoch
 from benchmarks.recipe import load_base, matryoshka, train
 from benchmarks.where import where_measured
 from tiny_vdr.pages import draw_page
@@ -30,11 +32,12 @@ from tiny_vdr.reports import plan_corpus, write_german_query
 from vdr_helpers.cache import atomic_write
 from vdr_helpers.evaluation import ndcg_at_10
 from vdr_helpers.machine import quiet_progress_bars
-from vdr_helpers.profiles import Profile, assets_folder, load_profile
+from vdr_helpers.profiles import Profile, assets_folder, load_profile, outputs_folder
 from vdr_helpers.published import read_asset
 from vdr_helpers.splits import chosen_rows, load_split
 
 SEEDS = (0, 1, 2)
+LATE = "late interaction"
 SCANS = (0.15, 0.2, 0.25, 0.3, 0.4, 1.0)  # of a page's height and width; the processor keeps 0.4
 PLANTED = 0.25  # share of the train rows whose hard negative shows the answer too
 CORPUS = {"seed": 0, "train_families": 521, "eval_families": 375}  # where the profile has no other
@@ -267,13 +270,34 @@ def measure(profile: Profile, evaluation: Evaluation, run: Run, seed: int) -> di
     return {"train_seconds": round(seconds, 1), **found}
 
 
+def late_interaction(profile: Profile, start: str) -> dict:
+    """One epoch of notebook 10's model from ``start``: NDCG@10 on all queries, and on the monitored
+    ones by how many vectors of a page are pooled into one.
+    """
+    train_dataset, eval_dataset = (load_split(profile, name)[0] for name in ("train", "eval"))
+    monitored = Collection(profile, eval_dataset.select(range(profile.monitor_rows)))
+    everything = Collection(profile, eval_dataset)
+    run = one_epoch(profile, "late", start, train_dataset, monitored, everything)
+    pooled = {str(factor): round(kept["ndcg_at_10"], 4) for factor, kept in run["pooled"].items()}
+    return {"seed": profile.seed, "ndcg_at_10": mean(run["per_query"]), "pooled": pooled}
+
+
 # The command
 
 
+def late_start() -> Path:
+    """What ``tools.pretrain_late`` has made. Raises ``SystemExit`` where it has not run."""
+    folder = outputs_folder() / "pretrain-late"
+    if not (folder / "modules.json").exists():
+        raise SystemExit("no late-interaction start: run python -m tools.pretrain_late first")
+    return folder
+
+
 def main(names: list[str]) -> None:
-    unknown = set(names) - set(RUNS)
+    unknown = set(names) - {*RUNS, LATE}
     if unknown:
-        raise SystemExit(f"unknown run {', '.join(sorted(unknown))}: there are {', '.join(RUNS)}")
+        known = ", ".join([*RUNS, LATE])
+        raise SystemExit(f"unknown run {', '.join(sorted(unknown))}: there are {known}")
     quiet_progress_bars()
     profile = load_profile("reports")
     evaluation = Evaluation(profile)
@@ -284,19 +308,23 @@ def main(names: list[str]) -> None:
         **where_measured(),
     }
     for name in names:
-        result["runs"].pop(name, None)
+        result["runs"].pop(name, None)  # measured anew
     if "base" not in result:
         base = load_base(profile)
         result["text_search"] = text_search(evaluation)
         result["base"] = score(base, evaluation)
         result["base"]["resolution"] = resolution(base, evaluation)
-    for name in names or RUNS:
+    for name in [name for name in names if name in RUNS] if names else RUNS:
         for seed in RUNS[name].seeds:
             done = result["runs"].setdefault(name, {})
             if str(seed) not in done:
                 done[str(seed)] = measure(profile, evaluation, RUNS[name], seed)
                 atomic_write(file, json.dumps(result, indent=1) + "\n")
             print(f"{name:<40} seed {seed}", done[str(seed)]["ndcg_at_10"], flush=True)
+    if LATE in names or "late_interaction" not in result:
+        result["late_interaction"] = late_interaction(profile, str(late_start()))
+        atomic_write(file, json.dumps(result, indent=1) + "\n")
+        print(LATE, result["late_interaction"], flush=True)
 
 
 if __name__ == "__main__":

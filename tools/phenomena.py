@@ -99,9 +99,13 @@ def quantities(found: dict) -> dict[str, float | str]:
         "fused_base": base["fused_with_bm25"],
         "fused": tuned("fused_with_bm25"),
     }
+    late = found["late_interaction"]
     lora = runs["LoRA, ten times the learning rate"][seed]["ndcg_at_10"]["all"]
     own = usual[seed]["ndcg_at_10"]["all"]
     return result | {
+        "late": late["ndcg_at_10"],
+        "late_minus_one": late["ndcg_at_10"] - whole,
+        "pooled": late["pooled"]["3"] / late["pooled"]["1"],
         "lora": (lora - result["base"]) / (own - result["base"]),
         "hard_negative_over_spread": result["hard_negative"] - noise,
         "batch_over_spread": result["batch"] - batch_noise,

@@ -1,10 +1,12 @@
 """What is known of real models, measured on the profile ``reports``:
-``python -m benchmarks.phenomena`` (about two hours on two cores, one training run at a time).
+``python -m benchmarks.phenomena`` (about an hour of one core).
 
-Notebook 02 has to have run with ``VDR_PROFILE=reports``, and ``tools.pretrain_late``. Each training run is notebook 03's with one
-thing changed, over three seeds; each is scored on the profile's 300 queries and 1,500 pages, by kind
-of query. Writes ``assets/measured/phenomena.json`` after every run, so that an interrupted command
-goes on where it was; ``python -m benchmarks.phenomena NAME ...`` measures these runs anew.
+Notebook 02 has to have run with ``VDR_PROFILE=reports``, and ``tools.pretrain_late``. Each training
+run is notebook 03's with one thing changed, over three seeds; each is scored on the profile's 300
+queries and 1,500 pages, by kind of query. Writes ``assets/measured/phenomena.json`` after every run
+and measures only what is not there, so that an interrupted command goes on where it was; with a new
+base or corpus, delete the file first. ``python -m benchmarks.phenomena NAME ...`` measures these
+runs anew.
 ``docs/phenomena.md`` holds the table, ``assets/phenomena.toml`` what is known and what is expected.
 """
 
@@ -15,7 +17,7 @@ import random
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import bm25s
@@ -29,6 +31,7 @@ from benchmarks.recipe import load_base, matryoshka, train
 from benchmarks.where import where_measured
 from tiny_vdr.pages import draw_page
 from tiny_vdr.reports import plan_corpus, write_german_query
+from tiny_vdr.sheet import Page
 from vdr_helpers.cache import atomic_write
 from vdr_helpers.evaluation import ndcg_at_10
 from vdr_helpers.machine import quiet_progress_bars
@@ -54,7 +57,7 @@ class Run:
     """Notebook 03's training with one thing changed."""
 
     changes: dict = field(default_factory=dict)  # of the profile
-    columns: str = "one hard negative"  # which pages a row has: a key of COLUMNS
+    columns: str = "one hard negative"  # which pages a row has: see training_rows
     wrap: Callable = matryoshka
     seeds: tuple[int, ...] = SEEDS
 
@@ -111,23 +114,20 @@ class Evaluation:
     @cached_property
     def by_text(self) -> numpy.ndarray:
         """BM25 of every query on every page's text: shape (queries, pages)."""
+        settings = {"stopwords": None, "return_ids": False, "show_progress": False}
         retriever = bm25s.BM25()
-        retriever.index([words(text) for text in self.texts], show_progress=False)
-        return numpy.stack([scores_of(retriever, query) for query in self.queries])
+        retriever.index(bm25s.tokenize(self.texts, **settings), show_progress=False)
+        asked = [
+            [word for word in words if word in retriever.vocab_dict]
+            for words in bm25s.tokenize(self.queries, **settings)
+        ]
+        return numpy.stack([retriever.get_scores(words) for words in asked])
 
 
-def text_of(page) -> str:
+@cache
+def text_of(page: Page) -> str:
     """The large type of a page, exactly: what an OCR program without errors would read."""
     return " ".join(line[0] for line in draw_page(page)[1])
-
-
-def words(text: str) -> list[str]:
-    return "".join(c if c.isalnum() else " " for c in text.lower()).split()
-
-
-def scores_of(retriever, query: str) -> numpy.ndarray:
-    known = [word for word in words(query) if word in retriever.vocab_dict]
-    return retriever.get_scores(known)
 
 
 def training_rows(profile: Profile, evaluation: Evaluation, columns: str) -> Dataset:
@@ -204,8 +204,8 @@ def unit(vectors: numpy.ndarray) -> numpy.ndarray:
 
 
 def score(model, evaluation: Evaluation, of_text: bool = False) -> dict:
-    """Everything the table needs of one model: NDCG@10 by kind, by dimensions, in German, quantized,
-    fused with text search.
+    """Everything the table needs of one model: NDCG@10 by kind, by dimensions, in German,
+    quantized, fused with text search.
     """
     profile, right = evaluation.profile, evaluation.right
     settings = {"batch_size": profile.encode_batch_size, "convert_to_numpy": True}
@@ -321,7 +321,7 @@ def main(names: list[str]) -> None:
                 done[str(seed)] = measure(profile, evaluation, RUNS[name], seed)
                 atomic_write(file, json.dumps(result, indent=1) + "\n")
             print(f"{name:<40} seed {seed}", done[str(seed)]["ndcg_at_10"], flush=True)
-    if LATE in names or "late_interaction" not in result:
+    if LATE in names or (not names and "late_interaction" not in result):
         result["late_interaction"] = late_interaction(profile, str(late_start()))
         atomic_write(file, json.dumps(result, indent=1) + "\n")
         print(LATE, result["late_interaction"], flush=True)

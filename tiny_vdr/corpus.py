@@ -259,7 +259,7 @@ def plan_rows(
 
 def query_kind(row: Row) -> str:
     """What a planned query asks for: ``"item"``, ``"trend"`` (of a chart), ``"table line"`` or
-    ``"figure"``; on the corpus of reports its kind (``reports.KINDS``).
+    ``"figure"``; on the corpus of reports the row's own kind.
     """
     if row.kind:
         return row.kind

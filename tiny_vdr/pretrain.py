@@ -218,8 +218,8 @@ def pretrain(
 
     ``start``: the folder of the model to go on from; without it, random weights. The log, one dict
     per ``log_every`` steps with the mean of each loss, is returned and saved as
-    ``pretrain_log.json``; the same seed gives the same log on every CPU of a kind. A GPU is used where there is one. Raises ``ValueError`` if ``steps`` is not
-    positive.
+    ``pretrain_log.json``; the same seed gives the same log on every CPU of a kind. A GPU is used
+    where there is one. Raises ``ValueError`` if ``steps`` is not positive.
     """
     steps = half.steps if steps is None else steps
     if steps < 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from tiny_vdr.reports import (
     changes,
     draw_up,
     kind_of,
+    shown_subjects,
     sibling,
     write_german_query,
     write_query,
@@ -53,15 +55,16 @@ class ReportBatches(torch.utils.data.Dataset):
         asked: list[tuple[Page, str, str, bool]] = []
         while len(asked) < self.size:
             asked += draw_family(rng, FAMILY)
+        asked = asked[: self.size]
         images, letters = [], []
-        for page, _, _, _ in asked[: self.size]:
+        for page, _, _, _ in asked:
             image, key_lines = draw_page(page)
             shrunk = PAGE_SIZE if image.height > image.width else PAGE_SIZE[::-1]
             letters.append(letter_targets(key_lines, image.size, shrunk))
             images.append(torch.from_numpy(np.array(image.resize(shrunk, Image.BICUBIC))))
-        asking = asked[: self.size]
+        asking = list(asked)
         while len(asking) < self.size + EXTRA_QUERIES:
-            asking = asking + draw_family(rng, 1)
+            asking += draw_family(rng, 1)
         queries, named = zip(*(word_query(rng, *row) for row in asking), strict=True)
         pixel_values, grids = patches(images)
         return {
@@ -82,13 +85,13 @@ def draw_family(rng: random.Random, size: int) -> list[tuple[Page, str, str, boo
     pages = [draw_up(rng, PRETRAINING, with_shape)]
     if rng.random() < 0.15 and pages[0].layout not in TABLE_LAYOUTS:
         invented = (vocabulary.invented_word(rng), *pages[0].subjects[1:])
-        pages = [Page(**{**pages[0].__dict__, "subjects": invented})]
+        pages = [replace(pages[0], subjects=invented)]
     kinds_of_change = changes(rng, with_shape, size - 1)
     for change in kinds_of_change:
         pages.append(sibling(rng, PRETRAINING, pages, change))
     family = []
     for page in pages:
-        shown = page.subjects if page.layout in TABLE_LAYOUTS else page.subjects[:1]
+        shown = shown_subjects(page)
         asked = family[0][1] if family and family[0][1] in shown else rng.choice(shown)
         short = "name" not in kinds_of_change and rng.random() < SHORT_FORM
         family.append((page, asked, kind_of(rng, page, with_shape), short))
@@ -108,13 +111,12 @@ def word_query(
     short = short and kind != "quoted"
     query = write_query(rng, page, asked, kind, known=True, short=short)
     named = [*names[: 1 if short else 2], asked, str(page.year)]
-    return query.lower() if rng.random() < 0.1 else query, named + [page.region] * (
-        page.region in query
-    )
+    if page.region in query:
+        named.append(page.region)
+    return query.lower() if rng.random() < 0.1 else query, named
 
 
 def page_words(page: Page) -> list[str]:
     """What a page names: its large words, and what its chart shows."""
-    shown = page.subjects if page.layout in TABLE_LAYOUTS else page.subjects[:1]
-    shape = [page.shape] * (page.layout in CHART_LAYOUTS)
-    return [*page.organisation.split(), *shown, page.region, str(page.year), *shape]
+    words = [*page.organisation.split(), *shown_subjects(page), page.region, str(page.year)]
+    return [*words, page.shape] if page.layout in CHART_LAYOUTS else words

@@ -6,8 +6,8 @@ each other and how a query is worded:
 
 - the pages of a family share organisation and year and differ in the subject, or share organisation
   and subject and differ in the year and in what their chart shows;
-- a query names the subject in the page's word or in another one, and an organisation now and then by
-  half of its name;
+- a query names the subject in the page's word or in another one, and an organisation now and then
+  by half of its name;
 - a query of the kind ``"shape"`` names no year: only the chart tells which page is meant.
 """
 
@@ -20,15 +20,9 @@ from dataclasses import dataclass, replace
 
 from tiny_vdr import vocabulary
 from tiny_vdr.corpus import Row, SourceBuilder, plan_rows
-from tiny_vdr.pages import (
-    CHART_LAYOUTS,
-    ITEM_LAYOUTS,
-    METRIC_LAYOUTS,
-    TABLE_LAYOUTS,
-)
+from tiny_vdr.pages import CHART_LAYOUTS, ITEM_LAYOUTS, METRIC_LAYOUTS, TABLE_LAYOUTS
 from tiny_vdr.sheet import Page
 
-KINDS = ("quoted", "paraphrased", "shape", "table cell")
 VERSION = 1  # raise it when the same seed would give other pages
 SHAPE_FAMILIES = 0.27  # the share of families in which the chart's shape is asked
 ITEM_FAMILIES = 0.3  # of the others: invoices and data sheets
@@ -104,6 +98,11 @@ def draw_up(rng: random.Random, words: Words, with_shape: bool) -> Page:
     )
 
 
+def shown_subjects(page: Page) -> tuple[str, ...]:
+    """The subjects that are drawn: all lines of a table, elsewhere the headline."""
+    return page.subjects if page.layout in TABLE_LAYOUTS else page.subjects[:1]
+
+
 def other_year(rng: random.Random, pages: list[Page]) -> int:
     taken = {page.year for page in pages}
     return rng.choice([year for year in vocabulary.YEARS if year not in taken])
@@ -167,21 +166,21 @@ def kind_of(rng: random.Random, page: Page, with_shape: bool) -> str:
     return "quoted" if rng.random() < 0.4 else "paraphrased"
 
 
-def templates(page: Page, kind: str, known: bool) -> list[str]:
+def templates(page: Page, kind: str, known: bool) -> tuple[str, ...]:
     """The phrasings of a kind that make sense for a page; ``known``: those of pre-training."""
     if kind == "shape":
-        groups = [vocabulary.SHAPE_QUERIES[page.shape]]
+        group = vocabulary.SHAPE_QUERIES[page.shape]
     elif page.layout in ITEM_LAYOUTS:
-        groups = [vocabulary.ITEM_QUERIES]
+        group = vocabulary.ITEM_QUERIES
     else:
-        groups = [vocabulary.METRIC_QUERIES]
-    return [text for group in groups for text in (group.shared if known else group.course)]
+        group = vocabulary.METRIC_QUERIES
+    return group.shared if known else group.course
 
 
 def write_query(
     rng: random.Random, page: Page, asked: str, kind: str, known: bool, short: bool = False
 ) -> str:
-    """A query of ``kind`` that ``page`` answers; ``short``: the organisation by half of its name."""
+    """A query of ``kind`` that ``page`` answers; ``short``: half of the organisation's name."""
     share = {"quoted": 0.0, "paraphrased": 1.0, "shape": 0.5, "table cell": 0.7}[kind]
     name = page.organisation.split()[0] if short else page.organisation
     return rng.choice(templates(page, kind, known)).format(
@@ -206,8 +205,7 @@ def write_german_query(rng: random.Random, page: Page, asked: str, known: bool) 
 
 def drawn_facts(page: Page) -> set[tuple[str, str, int]]:
     """What can be read off a page: (organisation, subject, year) of each subject it shows."""
-    shown = page.subjects if page.layout in TABLE_LAYOUTS else page.subjects[:1]
-    return {(page.organisation, subject, page.year) for subject in shown}
+    return {(page.organisation, subject, page.year) for subject in shown_subjects(page)}
 
 
 class ReportBuilder(SourceBuilder):
@@ -217,7 +215,6 @@ class ReportBuilder(SourceBuilder):
         super().__init__(seed)
         self.charted: set[tuple[str, str]] = set()  # asked by shape: no other page may show them
         self.pairs: set[tuple[str, str]] = set()
-        self.waiting: list[Row] = []
 
     def free(self, page: Page) -> bool:
         pairs = {fact[:2] for fact in drawn_facts(page)}
@@ -256,7 +253,7 @@ class ReportBuilder(SourceBuilder):
             )
         members = []
         for number, page in enumerate(pages):
-            shown = page.subjects if page.layout in TABLE_LAYOUTS else page.subjects[:1]
+            shown = shown_subjects(page)
             kept = members and members[0].asked in shown
             asked = members[0].asked if kept else self.rng.choice(shown)
             by_shape = with_shape and page.subjects == pages[0].subjects
@@ -270,7 +267,7 @@ class ReportBuilder(SourceBuilder):
             member.negatives = others
 
     def fill_negatives(self) -> None:
-        """Siblings first, in the order they have, then pages of the same organisation or subject."""
+        """Siblings first, as they are ordered, then pages of the same organisation or subject."""
         own = {row.id: list(row.negatives) for row in self.rows}
         super().fill_negatives()
         for row in self.rows:

@@ -1,5 +1,5 @@
 """Make the base model of the ``tiny`` profile from random weights: ``make pretrain``, at most two
-hours on two cores. ``python -m tools.pretrain --profile reports`` makes that profile's base from it.
+hours on two cores. ``python -m tools.pretrain --profile reports`` makes that profile's from it.
 
 Runs :func:`tiny_vdr.pretrain.pretrain`, scores the result on the profile's 300 queries and 1,500
 pages, and writes its card. A run that was stopped goes on where it was. ``--ship`` puts the result

@@ -109,8 +109,8 @@ def names_of(node: ast.stmt) -> list[str]:
 
 
 def chooser(rows, **settings) -> dict:
-    """Notebook 02's ``choose_negatives``, and ``choose_rows`` with it, for these rows;
-    ``settings``: the profile's fields that they read.
+    """``choose_rows`` with notebook 02's ``why_refused`` and ``asked`` for these rows;
+    ``settings``: the profile's fields that it reads.
 
     ``choose_rows(fingerprint_of)`` returns ``(train, eval, noise)``: lists of ``[row, its hard
     negatives...]``, and a counter of what was refused. ``rows`` gives columns by name and rows by
@@ -123,10 +123,10 @@ def chooser(rows, **settings) -> dict:
         "distinct_eval_pages": True,
     }
     profile = SimpleNamespace(**(usual | settings))
-    names = ("row_of_id", "rows_of_query", "right_pages", "why_refused", "choose_negatives")
-    space = definitions("02", *names, "asks_in_english", "asked", rows=rows, profile=profile)
-    own = space["right_pages"], space["choose_negatives"]
-    return space | {"choose_rows": partial(choose_rows, profile, rows, space["asked"], *own)}
+    names = ("row_of_id", "asked", "why_refused")
+    space = definitions("02", *names, rows=rows)
+    own = (space[name] for name in names)
+    return space | {"choose_rows": partial(choose_rows, profile, rows, *own)}
 
 
 def prepare(profile) -> dict:

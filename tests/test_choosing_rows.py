@@ -5,17 +5,18 @@ import io
 import random
 import shutil
 from collections import Counter
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
-from cells import chooser, edited_sources, prepare
+from cells import chooser, definitions, edited_sources, prepare
 from datasets import Dataset
 from PIL import Image
 
 from vdr_helpers.pages import PageStore, fetch_chosen, fingerprint, open_page, presize
 from vdr_helpers.profiles import load_profile
 from vdr_helpers.source import source_path
-from vdr_helpers.splits import load_split, stored_choice
+from vdr_helpers.splits import choose_negatives, load_split, stored_choice
 
 
 def table(rows: list[tuple]) -> Dataset:
@@ -28,49 +29,56 @@ def table(rows: list[tuple]) -> Dataset:
 # hard negatives
 
 
-def test_each_kind_of_noise_is_skipped_and_counted():
+def chosen_of(count: int, avoided: set, noise: Counter) -> list[int]:
+    """What ``choose_negatives`` takes of a list with each kind of noise, by the notebook's own
+    ``why_refused``.
+    """
     #                 0    1    2     3      4    5    6    7
     fingerprints = ["P", "A", None, "P", "TAKEN", "B", "A", "C"]
-    names = ["me", "a", "broken", "copy", "taken", "b", "a-again", "c"]
-    listed = ["gone", "broken", "a", "copy", "taken", "a-again", "b", "gone too", "c"]
-    row = {"id": "me", "query": "q me", "negatives": listed}
-    rows = table([(name, f"q {name}", [], "en") for name in names])
-    choose_negatives = chooser(rows)["choose_negatives"]
+    listed = [None, 2, 1, 3, 4, 6, 5, None, 7]
+    why_refused = definitions("02", "why_refused")["why_refused"]
+    refusal = partial(why_refused, own="P", right={"P"}, avoided=avoided)
+    return choose_negatives(listed, refusal, fingerprints.__getitem__, count, noise)
+
+
+def test_each_kind_of_noise_is_skipped_and_counted():
     noise = Counter()
-    assert choose_negatives(row, fingerprints.__getitem__, 2, {"TAKEN"}, noise) == [1, 5]
+    assert chosen_of(2, {"TAKEN"}, noise) == [1, 5]
     assert noise == {
-        "negative id resolves to nothing": 1,  # "gone too" comes after the second was found
+        "negative id resolves to nothing": 1,  # the second comes after two were found
         "negative image does not open": 1,
         "negative is a copy of its own positive": 1,
         "page already used (train or another eval row)": 1,
     }
-    chosen = choose_negatives(row, fingerprints.__getitem__, 4, set(), Counter())
+    chosen = chosen_of(4, set(), Counter())
     assert chosen == [1, 4, 5, 7]
-    more = choose_negatives(row, fingerprints.__getitem__, 9, set(), Counter())
-    assert more == chosen, "no more than there are"
+    assert chosen_of(9, set(), Counter()) == chosen, "no more than there are"
 
 
 def test_a_row_without_negatives_is_passed_over():
-    rows = table([("a", "q", None, "en")])
-    choose_negatives = chooser(rows)["choose_negatives"]
-    assert choose_negatives(rows[0], ["print"].__getitem__, 1, set(), Counter()) == []
+    rows = table([("a", "q", None, "en"), ("b", "r", ["a"], "en")])
+    choose_rows = chooser(rows, eval_rows=0)["choose_rows"]
+    train, _, noise = choose_rows(["A", "B"].__getitem__)
+    assert train == [[1, 0]]
+    assert noise == {"train row dropped: not enough usable pages": 1}
 
 
 def test_an_id_that_stands_in_two_rows_is_told(capsys):
     [cell] = [source for source in edited_sources("02") if "row_of_id = {" in source]
-    rows = table([("a", "q", [], "en"), ("b", "q", [], "en"), ("a", None, [], "en")])
-    exec(cell, {"rows": rows.select([0, 1])})
-    assert capsys.readouterr().out == ""
-    exec(cell, {"rows": rows})
-    assert capsys.readouterr().out == "1 ids stand in more than one row; the last of them counts\n"
+    rows = table([("a", "q", ["b"], "en"), ("b", "q", [], "en"), ("a", None, [], "en")])
+    told = "1 ids stand in more than one row; the last of them counts\n"
+    for some, is_told in ((rows.select([0, 1]), False), (rows, True)):
+        source = SimpleNamespace(read_columns=lambda names, some=some: some.select_columns(names))
+        exec(cell, {"source": source})
+        assert (told in capsys.readouterr().out) == is_told
 
 
 def test_a_page_that_answers_the_query_too_is_no_negative():
     rows = table(
         [("a", "same", ["b", "c"], "en"), ("b", "same", [], "en"), ("c", "other", [], "en")]
     )
-    choose_negatives, noise = chooser(rows)["choose_negatives"], Counter()
-    assert choose_negatives(rows[0], ["A", "B", "C"].__getitem__, 2, set(), noise) == [2]
+    train, _, noise = chooser(rows, eval_rows=0)["choose_rows"](["A", "B", "C"].__getitem__)
+    assert train == [[0, 2]]
     assert noise == {"negative answers the query too": 1}
 
 
@@ -91,8 +99,10 @@ def test_a_query_of_train_and_its_other_pages_are_not_evaluated():
 
 
 def test_a_query_that_is_an_address_is_not_asked():
-    rows = table([("a", "https://example.org/a.png", [], "en"), ("b", "Which?", [], "en")])
-    assert chooser(rows)["asked"] == [1]
+    rows = table([("a", "https://example.org/a.png", ["b"], "en"), ("b", "Which?", ["a"], "en")])
+    train, _, noise = chooser(rows, eval_rows=0)["choose_rows"](["A", "B"].__getitem__)
+    assert train == [[1, 0]]
+    assert noise == {"query is blank, an address or a file": 1}
 
 
 def test_a_source_without_a_query_in_english_says_which_languages_it_has():

@@ -62,6 +62,17 @@ def test_rows_that_share_a_query_are_one_query_with_several_right_pages():
     assert "q0-negative_0" not in corpus and corpus["q1-negative_0"] == "P0"
 
 
+def test_a_page_is_labelled_for_the_query_that_it_stands_beside():
+    _, corpus, relevant, hard_negatives = evaluation.retrieval_inputs(eval_split())
+    kinds = evaluation.page_kinds("q1", list(corpus), relevant, hard_negatives)
+    assert kinds == ["other page"] * 3 + ["positive", "hard negative", "hard negative"]
+    assert evaluation.page_kinds(None, list(corpus), relevant, hard_negatives) == 6 * ["not judged"]
+    assert evaluation.page_kinds("q1", ["q1-positive", "mine"], relevant, hard_negatives) == [
+        "positive",
+        "other page",
+    ]
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 12])
 def test_ndcg_with_several_right_pages_is_the_evaluators(count):
     generator = torch.Generator().manual_seed(count)

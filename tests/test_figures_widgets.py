@@ -14,7 +14,7 @@ import torch
 from cells import edited_sources
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.transforms import Bbox
 from PIL import Image
 
@@ -579,13 +579,19 @@ def test_the_box_of_appendix_a2_answers_every_control():
 
 
 def test_a_list_of_scores_shows_each_interval_and_the_own_score_where_there_is_one():
-    scores, half_widths = numpy.array([0.5, 0.9]), numpy.array([0.1, 0.02])
-    figure = figures.score_list(["small", "large"], scores, half_widths, ["white", "white"])
-    [axis] = figure.axes
+    rows = [("a/small", "1B", 0.5), ("b/large", "8B", 0.9)]
+    models = pandas.DataFrame(rows, columns=["model", "parameters", "ndcg_at_10"])
+    half_widths, card = numpy.array([0.1, 0.02]), {"model": "b/large", "base_model": "b/other"}
+    [axis] = figures.score_list(models, half_widths, card).axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["small (1B)", "large (8B)"]
+    assert [to_hex(colour) for colour in axis.collections[1].get_facecolor()] == [
+        "#ffffff",
+        figures.TUNED,
+    ]
     segments = [line.tolist() for line in axis.collections[0].get_segments()]
     assert segments == [[[0.4, 0], [0.6, 0]], [[0.88, 1], [0.92, 1]]]
     assert not axis.lines
-    own = figures.score_list(["small", "large"], scores, half_widths, ["white", "white"], 0.8)
+    own = figures.score_list(models, half_widths, card, (2.1, 0.8))
     assert own.axes[0].lines[0].get_xdata() == [0.8, 0.8]
 
 

@@ -23,11 +23,14 @@ from vdr_helpers.model_card import (
     count_tokens,
     facts,
     licence_of,
+    provenance,
+    score_tables,
     set_evaluation,
     set_facts,
+    set_head,
     whole_log,
 )
-from vdr_helpers.models import merge_adapters, save_tuned
+from vdr_helpers.models import folder_to_publish, merge_adapters, report_refusal, save_tuned
 from vdr_helpers.profiles import load_profile
 
 HISTORY = [
@@ -182,6 +185,41 @@ def test_a_fact_is_set_whether_the_library_knew_one_or_not():
     assert "<!--" not in text
 
 
+@pytest.mark.parametrize(("licence", "told"), [("mit", "mit"), (None, "not known here: look")])
+def test_title_language_and_licence_stand_in_head_and_text(licence, told):
+    metrics = {
+        "model-index": [{"name": "x", "results": []}],
+        "metrics": ["cosine_ndcg@10"],
+        "eval_metrics": [{"table": "| a table |"}],
+    }
+    data = SimpleNamespace(format_eval_metrics=lambda: metrics)
+    card = ModelCard(
+        "---\ntags:\n- x\n---\n# Old\n\n- **Language:** de\n<!-- - **License:** ? -->\n"
+    )
+    fields = {"language": "en", "license": licence, "pipeline_tag": "visual-document-retrieval"}
+    assert set_head(card, SimpleNamespace(model_card_data=data), "New", fields) == "| a table |"
+    assert (data.model_name, card.data.model_name) == ("New", "New")
+    assert (card.data.language, card.data.license) == ("en", licence)
+    assert card.data.metrics == ["cosine_ndcg@10"]
+    assert card.text.lstrip().startswith(f"# New\n\n- **Language:** en\n- **License:** {told}")
+
+
+def test_what_a_model_was_made_from_is_told_where_its_manifest_says_so(trained, tmp_path):
+    profile, model, trainer = trained
+    base, different = provenance(save_tuned(profile, model, trainer))
+    assert base == "assets/tiny-base"
+    assert different.splitlines() == [f"- {setting}" for setting in profile.deviations]
+    assert provenance(str(tmp_path)) == ("not known", "- not known here")
+
+
+def test_scores_by_dimension_stand_below_the_metrics_where_they_are_known():
+    truncation = {"base": {"16": 0.5, "8": 0.25}, "finetuned": {"16": 0.75, "8": 0.6251}}
+    table = score_tables("| metrics |", truncation)
+    assert table.startswith("| metrics |\n\nNDCG@10 of base and tuned model by dimension:\n\n|")
+    assert table.endswith("|---|---|---|\n| 16 | 0.500 | 0.750 |\n| 8 | 0.250 | 0.625 |")
+    assert score_tables("| metrics |", None) == "| metrics |"
+
+
 def test_the_own_evaluation_takes_the_place_of_the_librarys():
     own = "## Evaluation\n\nours\n\n## Limits\n"
     card = "# A\n\n## Usage\n\nuse\n\n## Evaluation\n\ntheirs\n\n## Training Details\n\nsteps\n"
@@ -225,3 +263,28 @@ def test_lora_is_merged_so_that_no_path_leaves(tmp_path):
     published = SentenceTransformer(str(folder), device="cpu")
     assert not getattr(published[0].auto_model, "peft_config", None)
     assert abs(published.encode_query(["Alder Energy revenue 2020"]) - expected).max() < 1e-5
+
+
+def test_the_folder_to_publish_holds_the_cards_pages_and_nothing_of_before(tmp_path):
+    profile, tuned = load_profile("tiny"), tmp_path / "tuned"
+    (tuned / "assets").mkdir(parents=True)
+    (tuned / "assets" / "image_0.jpg").write_bytes(b"page")
+    folder = folder_to_publish(profile, "owner/model-of-the-hub")
+    assert list(folder.iterdir()) == []
+    (folder / "old.safetensors").write_bytes(b"old")
+    assert folder_to_publish(profile, str(tuned)) == folder == profile.output_dir / "published"
+    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    assert files == ["assets/image_0.jpg"]
+
+
+def test_a_refusal_is_told_and_goes_no_further(tmp_path, capsys):
+    folder = tmp_path / "tiny" / "published"
+    with report_refusal(folder):
+        print("published")
+    with report_refusal(folder):
+        raise PermissionError("403: no right")
+    assert capsys.readouterr().out.splitlines() == [
+        "published",
+        "not published (PermissionError): 403: no right",
+        "The model is safe in tiny/published, in your outputs folder.",
+    ]

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from cells import edited_sources
 from datasets import Dataset
+from sentence_transformers import SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.losses import (
     CachedMultipleNegativesRankingLoss,
     MatryoshkaLoss,
@@ -15,6 +15,7 @@ from sentence_transformers.sentence_transformer.losses import (
 from tiny_vdr.pages import draw_page
 from tiny_vdr.sheet import Page
 from vdr_helpers import figures, training
+from vdr_helpers.published import published
 
 pytestmark = pytest.mark.slow
 
@@ -54,20 +55,31 @@ def test_a_shorter_width_has_scores_of_its_own():
 
 
 def test_the_log_table_is_the_cards():
-    """Notebook 03's table, by its own cell."""
-    [source] = [source for source in edited_sources("03") if 'groupby("step")' in source]
     short = {SCORE.replace("cosine", "cosine-8d"): 0.4, "epoch": 0.1, "step": 4}
     validated = {"eval_loss": 7.5, "epoch": 0.1, "step": 4}
-    space = {"log_history": [*LOG, short, validated], "score": SCORE, "display": lambda table: None}
-    exec(source, space)
-    table = space["log"]
+    table = training.log_table([*LOG, short, validated])
     assert table.index.name == "step"
     assert list(table.columns) == ["Epoch", "Training Loss", "Validation Loss", "NDCG@10"]
     assert list(table.index) == [2, 4, 8]  # the summary at the end is not a row
     assert table.loc[4].tolist() == [0.1, 8.25, 7.5, 0.71]  # one step, one row
     assert table.loc[2, "Training Loss"] == 9.5
     assert table["NDCG@10"].isna().tolist() == [True, False, False]
-    assert len(space["published_log"]) == 22
+    assert len(table.columns) == len(published()["training_log"][0]) - 1  # the step is the index
+
+
+def test_the_scores_before_the_training_are_step_0():
+    log = training.whole_log({SCORE.removeprefix("eval_"): 0.6}, LOG)
+    assert log == [{"step": 0, "epoch": 0.0, SCORE: 0.6}, *LOG]
+    assert training.log_table(log)["NDCG@10"].loc[0] == 0.6
+
+
+def test_arguments_stand_beside_the_published_ones(tmp_path):
+    args = SentenceTransformerTrainingArguments(str(tmp_path), learning_rate=0.5, max_steps=7)
+    table = training.arguments_beside_published(args)
+    assert table.loc["learning_rate"].tolist() == ["0.5", "2e-05"]
+    assert table.loc["max_steps", "here"] == "7", "it differs"
+    assert {"optim", *published()["not_default"]} <= set(table.index)
+    assert "adam_beta1" not in table.index
 
 
 def test_the_validation_loss_is_drawn_beside_the_training_loss():

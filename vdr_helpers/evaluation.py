@@ -1,7 +1,7 @@
 """Evaluation inputs, scores and intervals, embeddings that are kept, and results.
 
 Notebook 03 shows how the inputs are built; notebook 04 shows :func:`ranks`, :func:`ndcg_at_10`,
-:func:`interval`, :func:`with_interval` and :func:`paired_test` as they stand here.
+:func:`interval` and :func:`paired_test` as they stand here.
 """
 
 from __future__ import annotations
@@ -86,6 +86,20 @@ def check_query(query: str | None, row: int) -> None:
     )
 
 
+def page_kinds(query_id: str | None, page_ids: list, relevant_docs: dict, hard_negatives: dict):
+    """How a figure labels each of ``page_ids`` for one query: ``"positive"``, ``"hard negative"``
+    or ``"other page"``.
+
+    ``relevant_docs`` and ``hard_negatives``: of :func:`retrieval_inputs`. For a query that is not
+    among them, every page is ``"not judged"``.
+    """
+    if query_id not in relevant_docs:
+        return ["not judged"] * len(page_ids)
+    labels = dict.fromkeys(hard_negatives[query_id], "hard negative")
+    labels |= dict.fromkeys(relevant_docs[query_id], "positive")
+    return [labels.get(page_id, "other page") for page_id in page_ids]
+
+
 def ranks(similarities, right_pages, equal_in_front=False):
     """The rank of each query's right page, 1 for the first place: a tensor of shape (queries,).
 
@@ -135,12 +149,8 @@ def with_interval(values, sign=""):
 
 def paired_test(first, second):
     """p-value of the paired permutation test; both arrays hold one value per query."""
-
-    def mean_difference(first, second, axis):
-        return (first - second).mean(axis=axis)
-
-    settings = {"permutation_type": "samples", "n_resamples": 9999, "rng": 0}
-    return stats.permutation_test((first, second), mean_difference, **settings).pvalue
+    swaps = {"permutation_type": "samples", "n_resamples": 9999, "rng": 0}
+    return stats.permutation_test([first - second], numpy.mean, **swaps).pvalue
 
 
 def embedding_settings(model, queries: list[str], pages: list[str]) -> dict:

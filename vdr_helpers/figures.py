@@ -290,20 +290,24 @@ def draw_widths(axis, curves: dict, bands: dict, is_published: bool) -> None:
     axis.set_xlabel("dimensions kept")
 
 
-def score_list(labels, scores, half_widths, colours, measured: float | None = None):
-    """A score per label with its interval, a line each, best on top (notebook 04).
+def score_list(models, half_widths, card: dict, measured: tuple | None = None):
+    """The published score of each model with its interval, a line each, best on top (notebook 04).
 
-    The four sequences have one entry per label, in rising order of ``scores``; the intervals are
-    ``scores`` plus and minus ``half_widths``. ``measured``: a score of your own,
-    drawn as a vertical line.
+    ``models``: a table with the columns model, parameters and ndcg_at_10, in rising order of the
+    last; the intervals are the scores plus and minus ``half_widths``. ``card["model"]`` and
+    ``card["base_model"]`` name the two that have colours. ``measured``: ``(parameters, score)`` of
+    your own model, drawn as a vertical line.
     """
+    scores = models["ndcg_at_10"]
+    labels = models["model"].str.split("/").str[1] + " (" + models["parameters"] + ")"
+    colours = models["model"].map({card["model"]: TUNED, card["base_model"]: BASE}).fillna("white")
     figure, axis = new_figure(height=4.8)
     lows, highs = scores - half_widths, scores + half_widths
     axis.hlines(labels, lows, highs, color=PUBLISHED, linestyle="--")
     axis.scatter(scores, labels, s=45, color=colours, edgecolor=PUBLISHED, zorder=3)
     if measured:
-        axis.axvline(measured, color=TUNED)
-        label_points(axis, [("measured here", [(measured, 0)], TUNED)])
+        axis.axvline(measured[1], color=TUNED)
+        label_points(axis, [("measured here", [(measured[1], 0)], TUNED)])
     axis.set(xlabel="NDCG@10", xlim=(0.25, 1))
     axis.set_title("published; dashed: a 95 % interval is at most this wide", fontsize=9)
     return figure

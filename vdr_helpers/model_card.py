@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 
+from vdr_helpers.cache import read_manifest
 from vdr_helpers.published import read_asset
 
 ASSETS = r"(?<=['\"])assets/"  # how the library's card names a picture that lies beside it
@@ -170,9 +171,40 @@ def set_facts(text: str, values: dict[str, str]) -> str:
     return text
 
 
+def provenance(tuned: str) -> tuple[str, str]:
+    """``(name of the base, list in Markdown of what differs from the published setting)``, as the
+    manifest of the tuned model in the folder ``tuned`` has them.
+
+    Without a manifest, as for a model on the hub, both say that it is not known.
+    """
+    manifest = read_manifest(tuned) or {}
+    base = manifest.get("model", {}).get("name", "not known")
+    different = manifest.get("trained", {}).get("not the published setting", "not known here")
+    return base, "\n".join(f"- {setting}" for setting in different.split("; "))
+
+
+def score_tables(metrics: str, truncation: dict | None) -> str:
+    """The table ``metrics`` of :func:`set_head`, and below it NDCG@10 of base and tuned model by
+    dimension, in Markdown.
+
+    ``truncation``: what notebook 05 keeps, ``{"base": {dimensions: score}, "finetuned": ...}``;
+    ``None`` leaves the second table out.
+    """
+    if not truncation:
+        return metrics
+    rows = ["| Dimensions | Base | Tuned |", "|---|---|---|"]
+    for dim, tuned in truncation["finetuned"].items():
+        rows.append(f"| {dim} | {truncation['base'][dim]:.3f} | {tuned:.3f} |")
+    heading = "NDCG@10 of base and tuned model by dimension:"
+    return "\n".join([metrics, "", heading, "", *rows])
+
+
 def set_head(card, model, title: str, fields: dict) -> str:
-    """Give the card's YAML head a title, these fields, and the metrics that an evaluator wrote into
-    ``model.model_card_data``; returns the metrics as a table in Markdown.
+    """Give the card a title, and its YAML head these fields and the metrics that an evaluator wrote
+    into ``model.model_card_data``; returns the metrics as a table in Markdown.
+
+    ``fields``: under the names of the head. The description gets ``language`` and ``license`` too,
+    and says so where no licence is known.
     """
     from huggingface_hub.repocard_data import model_index_to_eval_results
 
@@ -182,12 +214,10 @@ def set_head(card, model, title: str, fields: dict) -> str:
     card.data.metrics = formatted["metrics"]
     for name, value in {"model_name": title, **fields}.items():
         setattr(card.data, name, value)
+    licence = fields["license"] or "not known here: look it up before you use the model"
+    text = re.sub(r"^# .*$", lambda _: f"# {title}", card.text, count=1, flags=re.MULTILINE)
+    card.text = set_facts(text, {"Language": fields["language"], "License": licence})
     return formatted["eval_metrics"][0]["table"]
-
-
-def set_title(text: str, title: str) -> str:
-    """The card's text under another title."""
-    return re.sub(r"^# .*$", lambda _: f"# {title}", text, count=1, flags=re.MULTILINE)
 
 
 def set_usage(text: str, repository: str, width: int, similarities) -> str:

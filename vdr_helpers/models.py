@@ -6,10 +6,19 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import MethodType
 
-from vdr_helpers.cache import damage, read_manifest, replace_folder, settings_key, stage_folder
+from vdr_helpers.cache import (
+    damage,
+    make_folder,
+    read_manifest,
+    replace_folder,
+    settings_key,
+    stage_folder,
+)
 from vdr_helpers.model_card import fill
 from vdr_helpers.profiles import PROFILES, Profile
 from vdr_helpers.splits import resolve_revision, split_settings, splits_folder
@@ -203,6 +212,35 @@ def merge_adapters(model, source: str, profile: Profile):
     PeftModel.from_pretrained(merged[0].auto_model, source).merge_and_unload()
     merged._model_card_text = model._model_card_text  # the tuned model's card, not the base's
     return merged
+
+
+def folder_to_publish(profile: Profile, tuned: str) -> Path:
+    """The folder that notebook 06 publishes, empty but for the pages that the card of the tuned
+    model shows; nothing of an earlier model stays.
+
+    ``tuned``: the folder or hub id of the tuned model; one on the hub gives no pages.
+    """
+    folder = profile.output_dir / "published"
+    shutil.rmtree(folder, ignore_errors=True)
+    make_folder(folder)
+    pictures = Path(tuned) / "assets"
+    if pictures.is_dir():
+        shutil.copytree(pictures, folder / "assets")
+    return folder
+
+
+@contextmanager
+def report_refusal(folder: Path) -> Iterator[None]:
+    """Print why the hub did not take the model, and that it is safe in ``folder``, instead of
+    stopping the notebook.
+
+    Every error counts: the hub, the network and the token have errors of their own.
+    """
+    try:
+        yield
+    except Exception as error:
+        print(f"not published ({type(error).__name__}): {error}")
+        print(f"The model is safe in {folder.parent.name}/{folder.name}, in your outputs folder.")
 
 
 def is_named(profile: Profile) -> bool:

@@ -13,6 +13,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -48,30 +49,38 @@ def group_by_query(queries: Iterable[str]) -> dict[str, list[int]]:
 
 
 def choose_rows(
-    profile: Profile, rows, asked: list[int], right_pages, choose_negatives, fingerprint_of
+    profile: Profile, rows, row_of_id: dict, asked: list[int], why_refused, fingerprint_of
 ) -> tuple[list[list[int]], list[list[int]], Counter]:
     """``(train, eval, noise)``: the first usable rows of ``asked`` for training and the next ones
     for evaluation, each as ``[row, its hard negatives...]``, and a count of what was refused.
 
-    ``asked``: the rows with a query, in order. ``right_pages(row, fingerprint_of)`` and
-    ``choose_negatives(row, fingerprint_of, count, avoided, noise)`` are those of notebook 02;
-    ``fingerprint_of(number)``: a page's fingerprint, ``None`` where it does not open. Raises
-    ``ValueError`` where no row has a query, or too few are usable.
+    ``row_of_id``: the row of each id. ``asked``: the rows with a query, in order.
+    ``why_refused(page, own, right, avoided)`` is that of notebook 02; ``fingerprint_of(number)``: a
+    page's fingerprint, ``None`` where it does not open. Raises ``ValueError`` where no row has a
+    query, or too few are usable.
     """
     if not asked:
         languages = sorted(map(str, set(rows["language"])))
         raise ValueError(f"found no query in English, but in {languages[:5]}")
+    rows_of_query = group_by_query(rows["query"])
     used: set[str] = set()  # the pages of the chosen rows
     candidates, noise = iter(asked), Counter()  # eval goes on where train stops
 
     def usable(split: str, avoided: set[str], noted: int, needed: int) -> Iterator[list[int]]:
         """The next usable rows; up to ``noted`` negatives are kept, ``needed`` must be there."""
         for number in candidates:
-            if fingerprint_of(number) is None:
+            row = rows[number]
+            if not is_text(row["query"]):
+                noise["query is blank, an address or a file"] += 1
+                continue
+            own = fingerprint_of(number)
+            if own is None:
                 noise["positive image does not open"] += 1
                 continue
-            right = right_pages(rows[number], fingerprint_of)
-            negatives = choose_negatives(rows[number], fingerprint_of, noted, avoided, noise)
+            right = {fingerprint_of(other) for other in rows_of_query[row["query"]]} - {None}
+            listed = [row_of_id.get(negative) for negative in row["negatives"] or ()]
+            refusal = partial(why_refused, own=own, right=right, avoided=avoided)
+            negatives = choose_negatives(listed, refusal, fingerprint_of, noted, noise)
             if right & avoided or len(negatives) < needed:
                 noise[f"{split} row dropped: not enough usable pages"] += 1
                 continue
@@ -83,6 +92,27 @@ def choose_rows(
     of_eval = usable("eval", used if profile.distinct_eval_pages else set(), 4, 4)
     train = first_rows(of_train, profile.train_rows, "train")
     return train, first_rows(of_eval, profile.eval_rows, "eval"), noise
+
+
+def choose_negatives(
+    listed: list[int | None], refusal, fingerprint_of, count: int, noise: Counter
+) -> list[int]:
+    """The first ``count`` of the ``listed`` rows whose pages can be hard negatives, each page once.
+
+    ``listed``: ``None`` for an id that resolves to nothing. ``refusal(page)``: why a page cannot be
+    one, else ``None``; what is refused is counted in ``noise``.
+    """
+    chosen: dict[str, int] = {}  # fingerprint to row
+    for number in listed:
+        page = None if number is None else fingerprint_of(number)
+        reason = "negative id resolves to nothing" if number is None else refusal(page)
+        if reason:
+            noise[reason] += 1
+        else:
+            chosen.setdefault(page, number)
+        if len(chosen) == count:
+            break
+    return list(chosen.values())
 
 
 def first_rows(usable: Iterator[list[int]], count: int, split: str) -> list[list[int]]:

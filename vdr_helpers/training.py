@@ -28,6 +28,7 @@ from vdr_helpers.models import (
 )
 from vdr_helpers.models import weights_hash
 from vdr_helpers.profiles import Profile
+from vdr_helpers.published import published
 
 # Training arguments that change what is shown, kept or waited for, but no number of the result.
 NOT_THE_RESULT = (
@@ -37,6 +38,11 @@ NOT_THE_RESULT = (
 # how a batch is cut: the gradient does not depend on it
 MINI_BATCHES = ("mini_batch_size", "mini_batch_num_tokens")
 
+
+# training arguments whose defaults are worth knowing
+WORTH_KNOWING = ("lr_scheduler_type", "optim", "weight_decay", "max_grad_norm", "seed")
+# what the published card calls the columns of its log
+CARD_COLUMNS = {"epoch": "Epoch", "loss": "Training Loss", "eval_loss": "Validation Loss"}
 
 # the end of a page's path: the folder of a PageStore, the SHA-1 of size and pixels
 PAGE_FILE = re.compile(r"[/\\]pages-[0-9a-f]{10}[/\\][0-9a-f]{40}\.png$")
@@ -181,6 +187,40 @@ class LiveCurve(TrainerCallback):
 
     def on_evaluate(self, args, state, control, **kwargs) -> None:
         self.picture.value = figures.to_png(figures.training_curve(state.log_history, self.dim))
+
+
+def whole_log(scores_before: dict, log_history: list[dict]) -> list[dict]:
+    """``trainer.state.log_history`` with the scores before the training in front, as step 0."""
+    start = {f"eval_{name}": value for name, value in scores_before.items()}
+    return [{"step": 0, "epoch": 0.0} | start, *log_history]
+
+
+def log_table(log_history: list[dict]):
+    """The log as a ``pandas.DataFrame`` with the columns of the published card's, a row for each
+    step that logged a loss or a score.
+    """
+    import pandas
+
+    table = pandas.DataFrame(log_history)
+    [score] = [name for name in table.columns if name.endswith("_cosine_ndcg@10")]
+    columns = CARD_COLUMNS | {score: "NDCG@10"}
+    table = table.reindex(columns=["step", *columns]).groupby("step").first()
+    return table.dropna(subset=["loss", score], how="all").rename(columns=columns)
+
+
+def arguments_beside_published(args):
+    """Training arguments here and in the published run, as a ``pandas.DataFrame``.
+
+    A row for each that is not default there, for :data:`WORTH_KNOWING`, and for every other one in
+    which the two differ.
+    """
+    import pandas
+
+    here, there = args.to_dict(), published()["arguments"]
+    differing = [name for name in there if name in here and here[name] != there[name]]
+    names = dict.fromkeys([*published()["not_default"], *WORTH_KNOWING, *differing])
+    rows = {name: {"here": str(here[name]), "published": str(there[name])} for name in names}
+    return pandas.DataFrame.from_dict(rows, orient="index")
 
 
 def run_settings(trainer) -> dict:

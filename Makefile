@@ -8,8 +8,8 @@ BIN := $(VENV)/bin
 PART_1 := run,audit,bench,documents,ocr,store
 PART_2 := $(PART_1),scale
 PART_all := $(PART_2)
-LAB := $(PART_2),lab
-TEST := $(LAB),serve,site,test
+LAB := $(PART_2),lab,serve
+TEST := $(LAB),site,test
 
 NOTEBOOKS_1 := $(sort $(wildcard notebooks/0[0-7]_*.ipynb notebooks/a[0-9]*_*.ipynb))
 NOTEBOOKS_2 := $(sort $(wildcard notebooks/08_*.ipynb notebooks/09_*.ipynb notebooks/1[0-9]_*.ipynb))

@@ -22,9 +22,11 @@ from pathlib import Path
 
 import bm25s
 import numpy
+from bm25s.stopwords import STOPWORDS_EN_PLUS, STOPWORDS_GERMAN
 from PIL import Image
 
 FORMAT = 1  # of the index
+STOP_WORDS = {*STOPWORDS_EN_PLUS, *STOPWORDS_GERMAN}
 K = 60  # of reciprocal rank fusion (Cormack, Clarke and Buettcher 2009)
 LONGEST_ANSWER = 400  # tokens
 NOT_THERE = "NOT ON THESE PAGES"
@@ -51,8 +53,21 @@ def read_index(index):
     return settings, pages
 
 
+# Chinese, Japanese and Korean, of which only the last has spaces, and endings on every word
+UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
+RUN = re.compile(f"[{UNSPACED}]+|[^\\W_{UNSPACED}]+")
+
+
 def words(text):
-    return re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", text).casefold())
+    """The words of a text: case, and how letters are written (é, ﬁ), make no difference.
+
+    Where words have no spaces between them, every two neighbouring characters are one.
+    """
+    found = []
+    for run in RUN.findall(unicodedata.normalize("NFKC", text).casefold()):
+        pairs = [run[i : i + 2] for i in range(len(run) - 1)] if run[0] > "\u3000" else []
+        found += pairs or [run]
+    return found
 
 
 def text_scores(question, pages):
@@ -61,11 +76,12 @@ def text_scores(question, pages):
         words(" ".join(dict.fromkeys(f"{x['title']} {x['file']} {x['text']}" for x in rows)))
         for rows in pages.values()
     ]
-    known = set().union(*texts)
-    asked = [word for word in words(question) if word in known]
+    asked, known = words(question), set().union(*texts)
+    if not known.intersection(set(asked) - STOP_WORDS or asked):
+        return numpy.full(len(texts), -numpy.inf)  # all that is found are words like "the"
     retriever = bm25s.BM25()
     retriever.index(texts, show_progress=False)
-    scores = retriever.get_scores(asked) if asked else numpy.zeros(len(texts))
+    scores = retriever.get_scores([word for word in asked if word in known])
     return numpy.where(scores > 0, scores, -numpy.inf)
 
 

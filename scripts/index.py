@@ -8,9 +8,10 @@ Run the same line again after a change: files that are new or changed are read, 
 leave the index, and nothing else is drawn or encoded again. A run that was stopped goes on where it
 was. Pages without a text layer are read by OCR, if rapidocr is installed.
 
-Text that nobody sees is not read, and damaged pictures are named. Two cases escape: text of the
-colour of the picture below it, and pictures in fax or JBIG2 compression, which many black-and-white
-scans have.
+Every PDF file that is not read is named with the reason; files of other kinds are counted. Text
+that nobody sees is not read, and damaged pictures are named. Two cases escape: text of the colour
+of the picture below it, and pictures in fax or JBIG2 compression, which many black-and-white scans
+have. OCR reads pages without any text only: not a scan that has a printed page number as text.
 
 Needs: pip install "sentence-transformers[image]" pypdfium2; for OCR also rapidocr onnxruntime
 """
@@ -26,15 +27,17 @@ import re
 import statistics
 import unicodedata
 import zipfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy
 import pypdfium2
+from filelock import FileLock, Timeout
 from PIL import Image, ImageChops
 from pypdfium2.raw import (
+    FORMTYPE_XFA_FULL,
     FPDF_ANNOT_WIDGET,
     FPDF_ERR_FORMAT,
     FPDF_ERR_PASSWORD,
@@ -54,7 +57,7 @@ from torchvision.transforms.v2 import functional
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 LARGEST_PAGE = 50_000_000  # pixels of a picture inside a page, which is unpacked whole
-READER = 1  # raise it when pages are read in another way: they are all read again
+READER = 2  # raise it when pages are read in another way: they are all read again
 CHUNK = 500  # pages that are encoded before their vectors are kept
 FORMAT = 1  # of the index
 PATCH = 32  # pixels: 2 x 2 patches of 16, which Qwen3-VL makes one token
@@ -177,9 +180,19 @@ def remove_unseen_text(page):
             page.remove_obj(text)
 
 
+NO_LETTER = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ue000-\uf8ff\ufffd\ufffe]")
+
+
 def clean(text):
-    """Text without halves of surrogate pairs, which no file and no tokenizer takes."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    """Text that files and tokenizers take, a word that the end of a line has cut in one piece.
+
+    Taken out are halves of surrogate pairs, and what fonts without a table of letters leave.
+    """
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    # PDFium's mark of such a cut
+    text = re.sub("\x02(?=(.))", lambda cut: "-" if cut[1].isupper() else "", text)
+    text = text.replace("\x02", "")
+    return NO_LETTER.sub(" ", text)
 
 
 def read_fields(page):
@@ -263,6 +276,8 @@ def open_document(file):
         }
         reason = reasons.get(error.err_code, "has no page that can be read")
         raise ValueError(reason) from error
+    if document.get_formtype() == FORMTYPE_XFA_FULL:
+        raise ValueError("is an XFA form, of which nothing is drawn here: print it to a PDF file")
     document.init_forms()  # or what was filled into a form is neither drawn nor read
     return document
 
@@ -348,7 +363,10 @@ def write_whole(file, text):
 
 def read_picture(file, processor, pages, ocr=None):
     """What read_document finds, for a picture at the model's size that prepare.py has made."""
-    picture = Image.open(file).convert("RGB")
+    try:
+        picture = Image.open(file).convert("RGB")
+    except (OSError, SyntaxError) as error:
+        raise ValueError("is damaged or no picture") from error
     text = clean(ocr(picture)).strip() if ocr else ""
     row = {"page": 1, "image": save_picture(picture, pages), "text": text, "headings": []}
     row["text_by"] = "ocr" if text else ""
@@ -373,36 +391,115 @@ def kept_document(record, index, made_with):
     return found if whole else None
 
 
-def files_of(folder):
-    """{name: path} of the PDF files of a folder, or of the pages that prepare.py has made there."""
-    if (folder / "manifest.json").exists():
-        files, begin = (folder / "pages").glob("*.png"), folder / "pages"
-    else:
-        files = (file for file in folder.rglob("*") if file.suffix.lower() == ".pdf")
-        begin = folder
-    names = {unicodedata.normalize("NFC", x.relative_to(begin).as_posix()): x for x in files}
-    return dict(sorted(names.items()))
+def walk(folder, index):
+    """(all files below a folder, links to folders too; {path: what happened} of folders)."""
+    files, problems = [], {}
+
+    def closed(error):
+        problems[Path(error.filename)] = f"is a folder that cannot be read: {error.strerror}"
+
+    for place, folders, names in os.walk(folder, onerror=closed):
+        paths = [Path(place) / name for name in folders]
+        folders[:] = [path.name for path in paths if path.resolve() != index.resolve()]
+        for path in paths:
+            if path.suffix.lower() == ".pdf":
+                names.append(path.name)  # to be named
+            elif path.is_symlink():
+                problems[path] = "is a link to a folder, and not followed: index that folder"
+        files += [Path(place) / name for name in names]
+    return sorted(files), problems
+
+
+def name_of(file, begin):
+    """The name of a file in one Unicode form and on one line; bytes that are no text become "?"."""
+    name = clean(unicodedata.normalize("NFC", file.relative_to(begin).as_posix()))
+    return re.sub("[\t\n\r\x80-\x9f]", " ", name)
+
+
+def is_pdf(file):
+    """Whether a file that is not called so begins as a PDF file does."""
+    try:
+        return file.is_file() and file.open("rb").read(5) == b"%PDF-"
+    except OSError:
+        return False
+
+
+def files_of(folder, index):
+    """{name: path} of the PDF files of a folder, or of the pages that prepare.py has made there.
+
+    Printed is what is not among them, and why.
+    """
+    is_data = (folder / "manifest.json").exists()
+    begin, ending = (folder / "pages", ".png") if is_data else (folder, ".pdf")
+    files, problems = walk(begin, index)
+    found, others = {}, Counter()
+    for file in files:
+        name = name_of(file, begin)
+        if file.suffix.lower() != ending:
+            if not is_data and is_pdf(file):
+                problems[file] = f"is a PDF file: call it {Path(name).stem}.pdf to have it read"
+            elif not is_data:
+                others[Path(name).suffix.lower() or "no ending"] += 1
+        elif name in found:
+            problems[file] = "is left out, another file has this name: rename one of them"
+        else:
+            found[name] = file
+    for file, problem in problems.items():
+        print(f"{name_of(file, begin)} {problem}")
+    if others:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common(5))
+        print(f"{sum(others.values())} files are no PDF files, and not read: {kinds}")
+    return found
+
+
+def file_hash(file):
+    """20 digits for a file's content. ValueError for what is no file, or cannot be read."""
+    try:
+        if not file.is_file():
+            raise ValueError("is no file: a folder, or a link to nothing")
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()[:20]
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from error
+
+
+def read_file(file, digest, index, processor, ocr):
+    """What is found in a file. ValueError with the reason where it cannot be read.
+
+    OSError where the index cannot be written: all other files would fare no better.
+    """
+    read = read_picture if file.suffix.lower() == ".png" else read_document
+    try:
+        found = read(file, processor, index / "pages", ocr)
+    except ValueError:
+        raise
+    except OSError:
+        file_hash(file)  # is it the file that fails?
+        raise
+    except Exception as error:  # of a library: it costs this file, not the others
+        raise ValueError(f"cannot be read: {type(error).__name__}, {error}") from error
+    if file_hash(file) != digest:
+        raise ValueError("was changed while it was read: run the same line again")
+    return found
 
 
 def read_folder(folder, index, processor, made_with, ocr):
     """(rows of all pages, records in use, number of files read now); problems are printed."""
     rows, records, new = [], {}, 0
-    for name, file in files_of(folder).items():
+    files = files_of(folder, index)
+    for number, (name, file) in enumerate(files.items(), start=1):
         try:
-            if not file.is_file():
-                raise ValueError("is no file: a folder, or a link to nothing")
-            digest = hashlib.sha256(file.read_bytes()).hexdigest()[:20]
+            digest = file_hash(file)
             if digest in records:
                 raise ValueError(f"is a copy of {records[digest]}, and left out")
             record = index / "documents" / f"{digest}.json"
             found = kept_document(record, index, made_with)
             if not found:
-                read = read_picture if file.suffix == ".png" else read_document
-                found = read(file, processor, index / "pages", ocr) | {"made_with": made_with}
+                found = read_file(file, digest, index, processor, ocr) | {"made_with": made_with}
                 write_whole(record, json.dumps(found))
                 new += 1
-                print(f"{name}: {len(found['rows'])} pages", flush=True)
-        except (ValueError, OSError) as error:
+                print(f"{number} of {len(files)}  {name}: {len(found['rows'])} pages", flush=True)
+        except ValueError as error:
             print(f"{name} {error}")
             continue
         records[digest] = name
@@ -601,14 +698,27 @@ def told(model):
     return " ".join(f"{name} {value}" for name, value in model.items()) if model else "none"
 
 
+def lock(index):
+    """The index for this run alone: a second would take away what the first has just written."""
+    index.mkdir(parents=True, exist_ok=True)
+    try:
+        return FileLock(index / ".lock", timeout=0).acquire()
+    except Timeout as error:
+        raise ValueError(f"another run is writing {index}: wait until it has ended") from error
+
+
 def main():
     args = read_arguments()
     settings = settle(args)
     model = load_model(settings) if settings["model"] else None
-    for name in ("pages", "documents"):
-        (args.index / name).mkdir(parents=True, exist_ok=True)
-    write_whole(args.index / "index.json", json.dumps(settings, indent=1))
+    with lock(args.index):
+        write_whole(args.index / "index.json", json.dumps(settings, indent=1))
+        make_index(args, settings, model)
 
+
+def make_index(args, settings, model):
+    for name in ("pages", "documents"):
+        (args.index / name).mkdir(exist_ok=True)
     pages = settings["pages"]
     size = {"shortest_edge": pages["min_pixels"], "longest_edge": pages["max_pixels"]}
     pixels = SimpleNamespace(patch_size=PATCH, merge_size=1, size=size)
@@ -621,18 +731,22 @@ def main():
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     write_whole(args.index / "pages.jsonl", lines)  # from here on the pages are searched
     remove_the_rest(args.index, images, records)
+    tell(args.index, rows, new, encoded, settings["model"], ocr)
 
+
+def tell(index, rows, new, encoded, model, ocr):
     files = len({row["file"] for row in rows})
-    print(
-        f"{len(rows)} pages of {files} files in {args.index}: {new} files read, {encoded} encoded"
-    )
-    without_text = sum(not row["text_by"] for row in rows)
-    if without_text and not ocr:
-        print(f"{without_text} pages have no text: install rapidocr and onnxruntime to read them")
-    elif without_text:
-        print(f"{without_text} pages have no text, and OCR finds none")
+    print(f"{len(rows)} pages of {files} files in {index}: {new} files read, {encoded} encoded")
+    without_text = Counter(row["file"] for row in rows if not row["text_by"])
+    if without_text:
+        way = "OCR finds none"
+        if not ocr:
+            way = "install rapidocr and onnxruntime to read them, or leave out --no-ocr"
+        print(f"{sum(without_text.values())} pages have no text: {way}")
+        most = without_text.most_common(5)
+        print("They are most in", ", ".join(f"{name} ({count})" for name, count in most))
     if model:
-        print(f"Searched by text and by page vectors of {settings['model']['source']}.")
+        print(f"Searched by text and by page vectors of {model['source']}.")
     else:
         print(f"Searched by text only: {TEXT_ONLY}")
 
@@ -651,5 +765,11 @@ def remove_the_rest(index, images, records):
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, FileNotFoundError) as error:
+    except ValueError as error:
         raise SystemExit(f"index.py: {error}") from error
+    except OSError as error:
+        raise SystemExit(
+            f"index.py: {error}\nMend that and run the same line again: what was read is kept."
+        ) from error
+    except KeyboardInterrupt:
+        raise SystemExit("index.py: stopped. Run the same line again to go on.") from None

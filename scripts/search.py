@@ -72,9 +72,21 @@ def by_image(rows):
 # The two searches, each a score for every image
 
 
+# Chinese, Japanese and Korean, of which only the last has spaces, and endings on every word
+UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
+RUN = re.compile(f"[{UNSPACED}]+|[^\\W_{UNSPACED}]+")
+
+
 def words(text):
-    """The words of a text: case, and how letters are written (é, ﬁ), make no difference."""
-    return re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", text).casefold())
+    """The words of a text: case, and how letters are written (é, ﬁ), make no difference.
+
+    Where words have no spaces between them, every two neighbouring characters are one.
+    """
+    found = []
+    for run in RUN.findall(unicodedata.normalize("NFKC", text).casefold()):
+        pairs = [run[i : i + 2] for i in range(len(run) - 1)] if run[0] > "\u3000" else []
+        found += pairs or [run]
+    return found
 
 
 def text_scores(query, pages):
@@ -204,5 +216,5 @@ def main():
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(f"search.py: {error}") from error

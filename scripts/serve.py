@@ -18,8 +18,10 @@ import hashlib
 import json
 import os
 import re
+import socket
 import time
 import unicodedata
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Literal
@@ -27,11 +29,14 @@ from typing import Annotated, Literal
 import bm25s
 import numpy
 import uvicorn
+from bm25s.stopwords import STOPWORDS_EN_PLUS, STOPWORDS_GERMAN
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import ClientDisconnect
 
 FORMAT = 1  # of the index
+STOP_WORDS = {*STOPWORDS_EN_PLUS, *STOPWORDS_GERMAN}
 K = 60  # of reciprocal rank fusion (Cormack, Clarke and Buettcher 2009)
 LONGEST_QUERY = 1000  # characters
 LONGEST_BODY = 64_000  # bytes of a request
@@ -70,10 +75,13 @@ def body_as(kind):
 
     async def read(request: Request):
         body = b""
-        async for piece in request.stream():
-            body += piece
-            if len(body) > LONGEST_BODY:
-                raise HTTPException(413, f"the request is longer than {LONGEST_BODY:,} bytes")
+        try:
+            async for piece in request.stream():
+                body += piece
+                if len(body) > LONGEST_BODY:
+                    raise HTTPException(413, f"the request is longer than {LONGEST_BODY:,} bytes")
+        except ClientDisconnect as gone:
+            raise HTTPException(400, "the request ended before its body did") from gone
         try:
             return kind.model_validate_json(body)
         except ValidationError as error:
@@ -87,8 +95,21 @@ def body_as(kind):
 # The index and its two searches, as search.py has them
 
 
+# Chinese, Japanese and Korean, of which only the last has spaces, and endings on every word
+UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
+RUN = re.compile(f"[{UNSPACED}]+|[^\\W_{UNSPACED}]+")
+
+
 def words(text):
-    return re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", text).casefold())
+    """The words of a text: case, and how letters are written (é, ﬁ), make no difference.
+
+    Where words have no spaces between them, every two neighbouring characters are one.
+    """
+    found = []
+    for run in RUN.findall(unicodedata.normalize("NFKC", text).casefold()):
+        pairs = [run[i : i + 2] for i in range(len(run) - 1)] if run[0] > "\u3000" else []
+        found += pairs or [run]
+    return found
 
 
 def model_key(source, revision):
@@ -118,20 +139,36 @@ def load_model(index, settings):
     )
 
 
+def read_pages(index):
+    """(settings, {image: rows of the pages that look so}) of an index; ValueError, as search.py."""
+    note, lines = index / "index.json", index / "pages.jsonl"
+    if not note.exists() or not lines.exists():
+        raise ValueError(f"no finished index in {index}: make one with index.py first")
+    pages = {}
+    try:
+        settings = json.loads(note.read_text(encoding="utf-8"))
+        if settings["format"] != FORMAT:
+            raise ValueError("another format")
+        for line in lines.open(encoding="utf-8"):
+            row = json.loads(line)
+            if not {"file", "page", "title", "text"} <= row.keys():
+                raise ValueError("half a row")
+            pages.setdefault(row["image"], []).append(row)
+        if not pages:
+            raise ValueError("no page")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{index} is damaged or has another format: delete it and run index.py again"
+        ) from error
+    return settings, pages
+
+
 class Index:
     """An index in memory; ValueError where it is missing, stopped, damaged or another model's."""
 
     def __init__(self, folder):
-        note, lines = folder / "index.json", folder / "pages.jsonl"
-        if not note.exists() or not lines.exists():
-            raise ValueError(f"no finished index in {folder}: make one with index.py first")
-        settings = json.loads(note.read_text(encoding="utf-8"))
-        if settings.get("format") != FORMAT:
-            raise ValueError(f"{folder} has another format than {FORMAT}: run index.py again")
-        self.folder, self.pages = folder, {}  # {image: rows of the pages that look so}
-        for line in lines.open(encoding="utf-8"):
-            row = json.loads(line)
-            self.pages.setdefault(row["image"], []).append(row)
+        settings, self.pages = read_pages(folder)
+        self.folder = folder
         texts = [
             words(" ".join(dict.fromkeys(f"{x['title']} {x['file']} {x['text']}" for x in rows)))
             for rows in self.pages.values()
@@ -149,7 +186,7 @@ class Index:
             with numpy.load(self.folder / "vectors.npz") as kept:
                 column = {image: i for i, image in enumerate(kept["images"].tolist())}
                 return kept["vectors"][[column[image] for image in self.pages]]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise ValueError(f"{self.folder} has not all page vectors: run index.py") from error
 
     def encode(self, queries):
@@ -164,8 +201,10 @@ class Index:
         return self.model.encode_query(queries, normalize_embeddings=True).astype("float32")
 
     def text_scores(self, query):
-        asked = [word for word in words(query) if word in self.known]
-        scores = self.retriever.get_scores(asked) if asked else numpy.zeros(len(self.pages))
+        asked = words(query)
+        if not self.known.intersection(set(asked) - STOP_WORDS or asked):
+            return numpy.full(len(self.pages), -numpy.inf)  # all that is found are words like "the"
+        scores = self.retriever.get_scores([word for word in asked if word in self.known])
         return numpy.where(scores > 0, scores, -numpy.inf)
 
     def search(self, question):
@@ -273,8 +312,20 @@ def read_arguments():
     return parser.parse_args()
 
 
+def check_port(host, port):
+    """ValueError where nobody can be served there, which is known before a model is loaded."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except (OSError, OverflowError) as error:
+        raise ValueError(
+            f"cannot listen on {host}, port {port}: name another --port or --host ({error})"
+        ) from error
+
+
 def main():
     args = read_arguments()
+    check_port(args.host, args.port)
     index = Index(args.index)
     log = args.log.open("a", encoding="utf-8") if args.log else None
     app = make_app(index, log)

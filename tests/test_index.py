@@ -2,6 +2,8 @@
 finds in its index.
 """
 
+import contextlib
+import errno
 import io
 import json
 import os
@@ -10,7 +12,9 @@ import shutil
 import zlib
 
 import numpy
+import pypdfium2
 import pytest
+from filelock import FileLock
 from PIL import Image
 from reportlab.lib.utils import ImageReader
 from reportlab.pdfgen.canvas import Canvas
@@ -119,6 +123,18 @@ def test_what_was_filled_into_a_form_is_drawn_and_read(read, tmp_path):
     images = [one["rows"][0]["image"] for one in found]
     assert images[0] == images[2] != images[1]
     assert [texts(one) for one in found[:2]] == [["Anna"], ["Bert"]]
+
+
+def test_a_form_that_only_its_maker_draws_is_named(read, tmp_path):
+    file = objects(
+        tmp_path / "form.pdf",
+        b"<</Type/Catalog/Pages 2 0 R/NeedsRendering true/AcroForm<</Fields[]/XFA 4 0 R>>>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 300 400]>>",
+        stream(b"<xdp:xdp/>"),
+    )
+    with pytest.raises(ValueError, match=r"is an XFA form, .* print it to a PDF file"):
+        read(file)
 
 
 def hidden(canvas):
@@ -293,6 +309,7 @@ def test_half_a_surrogate_pair_costs_no_more_than_itself(read, tmp_path):
     for text in (found["title"], *found["rows"][0]["headings"]):
         text.encode()
     assert part("index", "clean")("a\ud83db") == "a?b"
+    assert part("index", "clean")("Alt\x02Öl, instal\x02lation\x02") == "Alt-Öl, installation"
 
 
 def test_a_link_to_nowhere_costs_that_link(read, tmp_path):
@@ -305,6 +322,33 @@ def test_a_link_to_nowhere_costs_that_link(read, tmp_path):
     file = pdf(tmp_path / "book.pdf", outline)
     file.write_bytes(file.read_bytes().replace(b"/Dest [", b"/Dest [ 99 0 R ", 1))
     assert read(file)["rows"][0]["headings"] == ["Heading second"]
+
+
+def test_a_word_that_the_end_of_a_line_has_cut_is_one_word(read, tmp_path):
+    def lines(canvas):
+        for y, line in enumerate(("The instal-", "lation of a Linux-", "Distribution")):
+            canvas.drawString(20, 500 - 20 * y, line)
+
+    assert texts(read(pdf(tmp_path / "cut.pdf", lines))) == [
+        "The installation of a Linux-Distribution"
+    ]
+
+
+def test_letters_that_a_font_does_not_name_are_read_by_ocr(read, tmp_path):
+    file = objects(
+        tmp_path / "type3.pdf",
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 300 400]/Contents 4 0 R"
+        b"/Resources<</Font<</F 5 0 R>>>>>>",
+        stream(b"BT /F 40 Tf 20 200 Td <1912> Tj ET"),
+        b"<</Type/Font/Subtype/Type3/FontBBox[0 0 750 750]/FontMatrix[.001 0 0 .001 0 0]"
+        b"/FirstChar 18/LastChar 25/Widths[800 0 0 0 0 0 0 800]/CharProcs<</a 6 0 R/b 6 0 R>>"
+        b"/Encoding<</Type/Encoding/Differences[18/a 25/b]>>>>",
+        stream(b"800 0 0 0 750 750 d1 0 0 750 750 re f"),
+    )
+    [row] = read(file, lambda picture: "two squares")["rows"]
+    assert (row["text"], row["text_by"]) == ("two squares", "ocr")
 
 
 # what is read of a folder
@@ -339,6 +383,86 @@ def test_every_bad_file_is_named_and_the_others_are_read(folder):
         assert said in done.said, said
     files = {row["file"] for row in read_lines(folder / "index" / "pages.jsonl")}
     assert files == {"good.pdf", "ending.pdf", "x.pdf/inside.pdf"}
+
+
+def test_every_file_that_is_not_read_is_named_or_counted(folder):
+    pdfs = folder / "pdf"
+    pdf(pdfs / "good.pdf")
+    pdf(pdfs / "renamed.txt", "Another ending")
+    pdf(pdfs / "bare", "No ending")
+    (pdfs / "letter.docx").write_bytes(b"PK")
+    (pdfs / "manual.pdf.gz").write_bytes(b"gz")
+    (folder / "elsewhere").mkdir()
+    pdf(folder / "elsewhere" / "linked.pdf", "Linked")
+    (pdfs / "link").symlink_to(folder / "elsewhere")
+    (pdfs / "loop").symlink_to(pdfs)
+    done = index(folder)
+    assert done.status == 0
+    for said in (
+        "renamed.txt is a PDF file: call it renamed.pdf to have it read",
+        "bare is a PDF file: call it bare.pdf to have it read",
+        "link is a link to a folder, and not followed",
+        "loop is a link to a folder, and not followed",
+        "2 files are no PDF files, and not read: 1 .docx, 1 .gz",
+        "1 pages of 1 files",
+    ):
+        assert said in done.said, said
+    inside = call("index", "pdf", *SIZE, "--index", "pdf/index", "--no-ocr", folder=folder)
+    assert "2 files are no PDF files" in inside.said
+    again = call("index", "pdf", *SIZE, "--index", "pdf/index", "--no-ocr", folder=folder)
+    assert "2 files are no PDF files" in again.said, "the index itself is not counted"
+
+
+def test_a_page_that_a_library_stumbles_over_costs_its_file_only(folder):
+    page = b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 300 400]/CropBox[500 500 600 600]>>"
+    objects(
+        folder / "pdf" / "a.pdf",
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        page,
+    )
+    pdf(folder / "pdf" / "b.pdf")
+    done = index(folder)
+    assert done.status == 0 and "1 pages of 1 files" in done.said, done.said
+    assert "a.pdf" in done.said, "named, whatever is wrong with it"
+
+
+def test_a_folder_that_cannot_be_read_is_named(folder, monkeypatch):
+    (folder / "pdf" / "locked").mkdir()
+    pdf(folder / "pdf" / "good.pdf")
+    scandir = os.scandir
+
+    def closed(place):
+        if str(place).endswith("locked"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(place))
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    assert "locked is a folder that cannot be read: Permission denied" in index(folder).said
+
+
+def test_names_that_are_no_text_are_printed_and_written(folder):
+    pdf(folder / "pdf" / "a.pdf", "First").rename(folder / "pdf" / os.fsdecode(b"over\xe9.pdf"))
+    pdf(folder / "pdf" / "b.pdf", "Second").rename(folder / "pdf" / "two\nlines.pdf")
+    pdf(folder / "pdf" / "c.pdf", "Third").rename(folder / "pdf" / os.fsdecode(b"\xfcber.txt"))
+    (folder / "pdf" / os.fsdecode(b"x.d\xf6c")).write_bytes(b"word")
+    done = index(folder)
+    assert done.status == 0 and "2 pages of 2 files" in done.said, done.said
+    assert "?ber.txt is a PDF file: call it ?ber.pdf" in done.said
+    assert "1 files are no PDF files, and not read: 1 .d?c" in done.said
+    assert "over?.pdf, page 1" in search(folder, "first").said
+    done.said.encode()
+    names = [row["file"] for row in read_lines(folder / "index" / "pages.jsonl")]
+    assert names == ["over?.pdf", "two lines.pdf"]
+
+
+def test_two_files_of_one_name_are_named(folder):
+    for name in ("\u00fcber.pdf", "u\u0308ber.pdf"):
+        pdf(folder / "pdf" / name, f"In {len(name)} letters")
+    if len(list((folder / "pdf").iterdir())) == 1:
+        pytest.skip("this disk writes all names in one form")
+    done = index(folder)
+    assert "\u00fcber.pdf is left out, another file has this name: rename one" in done.said
 
 
 @pytest.mark.skipif(
@@ -419,11 +543,94 @@ def test_a_run_that_was_stopped_loses_nothing_and_leaves_nothing_half(folder, mo
     assert not [file for file in (folder / "index").rglob("*") if file.suffix == ".partial"]
 
 
+@contextlib.contextmanager
+def full_disk(size):
+    """No file may grow beyond `size` bytes, as on a disk that is full."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_stops_the_run_and_keeps_the_index(folder):
+    pdf(folder / "pdf" / "a.pdf", "Page of a")
+    assert index(folder).status == 0
+    pdf(folder / "pdf" / "b.pdf", lambda canvas: scan(canvas, "page of b"))
+    with full_disk(1000):
+        done = index(folder)
+    assert done.status == 1 and "run the same line again: what was read is kept" in done.said
+    assert "a.pdf, page 1" in search(folder, "page").said
+    assert "2 pages of 2 files in index: 1 files read" in index(folder).said
+
+
+def test_a_file_that_changes_while_it_is_read_is_named(folder, monkeypatch):
+    pdf(folder / "pdf" / "a.pdf", "Page of a")
+    pdf(folder / "pdf" / "b.pdf", "Page of b")
+    main = part("index", "main")
+    read_document = main.__globals__["read_document"]
+
+    def changing(file, *arguments):
+        found = read_document(file, *arguments)
+        if file.name == "a.pdf":
+            file.write_bytes(file.read_bytes() + b"more")
+        return found
+
+    main.__globals__["read_document"] = changing
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("sys.argv", ["index.py", "pdf", *map(str, SIZE), "--no-ocr"])
+    main()
+    assert {row["file"] for row in read_lines(folder / "index" / "pages.jsonl")} == {"b.pdf"}
+    assert "2 pages of 2 files in index: 1 files read" in index(folder).said
+
+
+def test_a_file_that_goes_while_others_are_read_is_named(folder, monkeypatch, capsys):
+    pdf(folder / "pdf" / "a.pdf", "Page of a")
+    pdf(folder / "pdf" / "b.pdf", "Page of b")
+    main = part("index", "main")
+    read_document = main.__globals__["read_document"]
+
+    def going(file, *arguments):
+        (folder / "pdf" / "a.pdf").unlink(missing_ok=True)
+        return read_document(file, *arguments)
+
+    main.__globals__["read_document"] = going
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("sys.argv", ["index.py", "pdf", *map(str, SIZE), "--no-ocr"])
+    main()
+    said = capsys.readouterr().out
+    assert "a.pdf is no file" in said and "1 pages of 1 files" in said
+
+
+def test_a_second_run_at_the_same_time_is_refused(folder):
+    pdf(folder / "pdf" / "a.pdf", "Page of a")
+    assert index(folder).status == 0
+    with FileLock(folder / "index" / ".lock"):
+        done = index(folder)
+        assert done.status == 1 and "another run is writing index: wait" in done.said, done.said
+        assert "a.pdf, page 1" in search(folder, "page").said
+    assert index(folder).status == 0
+
+
+def test_a_run_that_is_stopped_by_hand_says_how_to_go_on(folder, monkeypatch):
+    pdf(folder / "pdf" / "a.pdf", "Page of a")
+
+    def stop(file):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pypdfium2, "PdfDocument", stop)
+    done = index(folder)
+    assert done.status == 1 and "index.py: stopped. Run the same line again" in done.said
+
+
 def test_pages_without_text_are_read_once_ocr_is_installed(folder, monkeypatch):
     pdf(folder / "pdf" / "scan.pdf", lambda canvas: canvas.circle(99, 99, 50, fill=1))
     pdf(folder / "pdf" / "text.pdf", "A layer")
     done = index(folder)
     assert "1 pages have no text: install rapidocr and onnxruntime" in done.said
+    assert "They are most in scan.pdf (1)" in done.said
     assert "OCR" not in index(folder).said
     main = part("index", "main")
     main.__globals__["load_ocr"] = lambda: lambda picture: "zebra"
@@ -595,6 +802,9 @@ def test_pages_that_prepare_has_made_are_searched(made, tmp_path):
     done = call("index", "data", "--no-ocr", "--model", TUNED, *FLOAT, folder=tmp_path)
     assert done.status == 0 and "5 pages of 5 files in index: 5 files read, 5 encoded" in done.said
     names = sorted(page.name for page in (tmp_path / "data" / "pages").iterdir())
+    (tmp_path / "data" / "pages" / "damaged.png").write_bytes(b"\x89PNG")
+    done = call("index", "data", "--no-ocr", *FLOAT[:2], folder=tmp_path)
+    assert done.status == 0 and "damaged.png is damaged or no picture" in done.said, done.said
     said = search(tmp_path, "Which pump?").said
     assert all(f"{name}, page 1 index/pages/{name}" in said for name in names)
 
@@ -627,6 +837,28 @@ def test_the_answer_is_a_file_a_page_and_its_picture(found):
 )
 def test_umlauts_are_found_however_they_are_typed(query, found):
     assert "1 " in search(found, query).said and "deutsch.pdf, page 1" in search(found, query).said
+
+
+def test_words_without_spaces_between_them_are_found(found, tmp_path):
+    shutil.copytree(found / "index", tmp_path / "index")
+    row = read_lines(tmp_path / "index" / "pages.jsonl")[0]
+    texts = {
+        "zh.pdf": "\u65b0\u7ef4\u62a4\u8005\u624b\u518c",
+        "ko.pdf": "\uc124\uce58\ub97c \uc2dc\uc791",
+    }
+    rows = [row | {"file": name, "text": text, "image": name} for name, text in texts.items()]
+    lines = "".join(json.dumps(row) + "\n" for row in [row, *rows])
+    (tmp_path / "index" / "pages.jsonl").write_text(lines)
+    for query, name in (("\u7ef4\u62a4\u8005", "zh.pdf"), ("\uc124\uce58", "ko.pdf")):
+        done = search(tmp_path, query)
+        assert done.status == 0 and f"{name}, page 1" in done.said, done.said
+        other = ({*texts} - {name}).pop()
+        assert other not in done.said
+    for text in (*texts.values(), "Gr\u00f6\u00dfe of filter_3", "Debian\u65b0\u7ef4 1"):
+        assert part("search", "words")(text) == part("serve", "words")(text)
+    assert part("search", "words")("Debian\u65b0\u7ef4\u62a4") == [
+        "debian", "\u65b0\u7ef4", "\u7ef4\u62a4",
+    ]  # fmt: skip
 
 
 def test_words_that_no_page_has_are_named(found):

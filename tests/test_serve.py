@@ -78,6 +78,7 @@ def serving(index, *options):
                     break
                 assert process.poll() is None, "".join(said)
                 time.sleep(0.2)
+            client.said = said
             yield client, process
     finally:
         process.terminate()
@@ -120,13 +121,49 @@ def test_help_shows_an_example(name, tmp_path):
     [
         (lambda folder: (folder / "pages.jsonl").unlink(), "make one with index.py first"),
         (lambda folder: (folder / "index.json").write_text('{"format": 2}'), "another format"),
+        (lambda folder: (folder / "index.json").write_text("[]"), "is damaged"),
+        (lambda folder: (folder / "pages.jsonl").write_text('{"file"'), "is damaged"),
+        (lambda folder: (folder / "pages.jsonl").write_text('{"image": "0.png"}'), "is damaged"),
+        (lambda folder: (folder / "pages.jsonl").write_text(""), "is damaged"),
         (lambda folder: (folder / "vectors.npz").unlink(), "has not all page vectors"),
+        (lambda folder: (folder / "vectors.npz").write_bytes(b"PK"), "has not all page vectors"),
     ],
 )
 def test_an_index_that_is_not_whole_is_refused(damage, message, tmp_path):
     damage(save_index(tmp_path / "index", TUNED))
     done = call("serve", "--index", "index", folder=tmp_path)
     assert done.status == 1 and done.said.startswith("serve.py: ") and message in done.said
+
+
+def test_a_port_that_is_taken_is_named_before_anything_is_loaded(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = call("serve", "--index", "nowhere", "--port", port, folder=tmp_path)
+    assert done.status == 1 and f"cannot listen on 127.0.0.1, port {port}" in done.said
+    assert "name another --port" in done.said
+    done = call("serve", "--index", "nowhere", "--port", 70_000, folder=tmp_path)
+    assert done.status == 1 and "name another --port" in done.said
+
+
+def test_words_like_the_alone_find_nothing_as_in_search(tmp_path):
+    index = part("serve", "Index")(save_index(tmp_path / "index"))
+    question = part("serve", "Question")
+    assert index.search(question(query="Where at is the zebra?"))["results"] == []
+    assert len(index.search(question(query="at"))["results"]) == 2, "nothing else was asked"
+
+
+def test_a_client_that_hangs_up_leaves_no_traceback(tmp_path):
+    with serving(save_index(tmp_path / "index")) as (client, _):
+        port = client.base_url.port
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", port)) as half:
+                half.sendall(b"POST /search HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
+        assert client.post("/search", json={"query": "staff"}).status_code == 200
+        time.sleep(0.5)
+        said = client.said
+    assert "Traceback" not in "".join(said), said
 
 
 def test_an_index_of_another_model_is_refused_by_name(tmp_path):

@@ -31,6 +31,7 @@ import pandas
 import pypdfium2
 from PIL import Image, ImageChops
 from pypdfium2.raw import (
+    FORMTYPE_XFA_FULL,
     FPDF_ANNOT_WIDGET,
     FPDF_ERR_FORMAT,
     FPDF_ERR_PASSWORD,
@@ -54,7 +55,7 @@ from vdr_helpers.profiles import Profile
 
 PICTURES = "pages"  # the folder of a document's page files
 # Raise it when pages are read in another way: they are all read again.
-READER = 1
+READER = 2
 
 
 # One page of a PDF file, and one file, as in scripts/index.py
@@ -151,9 +152,19 @@ def remove_unseen_text(page):
             page.remove_obj(text)
 
 
+NO_LETTER = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ue000-\uf8ff\ufffd\ufffe]")
+
+
 def clean(text):
-    """Text without halves of surrogate pairs, which no file and no tokenizer takes."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    """Text that files and tokenizers take, a word that the end of a line has cut in one piece.
+
+    Taken out are halves of surrogate pairs, and what fonts without a table of letters leave.
+    """
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    # PDFium's mark of such a cut
+    text = re.sub("\x02(?=(.))", lambda cut: "-" if cut[1].isupper() else "", text)
+    text = text.replace("\x02", "")
+    return NO_LETTER.sub(" ", text)
 
 
 def read_fields(page):
@@ -223,6 +234,8 @@ def open_document(file):
         }
         reason = reasons.get(error.err_code, "has no page that can be read")
         raise ValueError(reason) from error
+    if document.get_formtype() == FORMTYPE_XFA_FULL:
+        raise ValueError("is an XFA form, of which nothing is drawn here: print it to a PDF file")
     document.init_forms()  # or what was filled into a form is neither drawn nor read
     return document
 
@@ -322,13 +335,15 @@ def read_documents(folder: Path, processor, store: Path) -> tuple[list[dict], di
     for file in sorted(folder.rglob("*")):
         if file.suffix.lower() != ".pdf":
             continue
-        name = unicodedata.normalize("NFC", file.relative_to(folder).as_posix())
+        name = clean(unicodedata.normalize("NFC", file.relative_to(folder).as_posix()))
         try:
             digest = digest_of(file)
+            if name in names.values():
+                raise ValueError("is left out, another file has this name: rename one of them")
             if names.setdefault(digest, name) != name:
                 raise ValueError(f"is a copy of {names[digest]}, and left out")
             kept, found = keep_document(file, digest, processor, store)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, ArithmeticError, pypdfium2.PdfiumError) as error:
             problems[name] = getattr(error, "strerror", None) or str(error)
             continue
         if found["problems"]:

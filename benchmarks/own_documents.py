@@ -1,11 +1,11 @@
 """What fine-tuning on one's own documents gains and forgets, over seeds: ``python -m
 benchmarks.own_documents`` (about 15 minutes on two cores).
 
-Runs notebook 08's own cells on the ``tiny`` profile, up to the first results, once for each
-training seed and for each number of old rows mixed in, and writes
-``assets/measured/own_documents.json``: a line for batches of several documents and one for batches
-of one. The documents, the queries, the split and the mined negatives are the same in every run; the
-seed changes the order of the training rows. ``--resume`` keeps the runs of an interrupted one. The
+Runs notebook 08's own cells, up to the first results, once for each training seed and for each
+number of old rows mixed in, and writes ``assets/measured/own_documents.json`` (with
+``VDR_PROFILE=reports`` ``own_documents_reports.json``): a line for batches of several documents and
+one for batches of one. The documents, the queries, the split and the mined negatives are the same
+in every run; the seed changes the order of the training rows. ``--resume`` keeps the runs of an interrupted one. The
 start is the tuned model that notebook 08 starts from.
 """
 
@@ -17,11 +17,10 @@ import time
 from dataclasses import replace
 
 from benchmarks.notebook_cells import code_cells, first_with, run_silently
-from benchmarks.where import where_measured
+from benchmarks.where import measured_file, where_measured
 from vdr_helpers.cache import atomic_write
-from vdr_helpers.profiles import assets_folder, load_profile
+from vdr_helpers.profiles import load_profile
 
-FILE = assets_folder() / "measured" / "own_documents.json"
 SEEDS = (0, 1, 2)
 MIXED = (0, 1)  # old rows per own row
 # what the first and the last cell of the training hold
@@ -37,20 +36,22 @@ def main() -> None:
     import IPython.display
 
     IPython.display.display = lambda *shown, **settings: None
+    profile = load_profile()
+    file = measured_file("own_documents", profile)
     sources = code_cells("08")
     first, last = (first_with(sources, text) for text in (SETTING, SCORES))
     before, training = sources[:first], sources[first : last + 1]
     space: dict = {"__name__": "own_documents", "display": IPython.display.display}
     run_silently(before, space)
     result = {
-        "what": "tiny profile, notebook 08's own cells",
+        "what": f"{profile.name} profile, notebook 08's own cells",
         **where_measured(),
         "own rows": len(space["own_rows"]),
         "runs": [],
     }
     found = {}
-    if FILE.exists() and "--resume" in sys.argv:
-        found = json.loads(FILE.read_text(encoding="utf-8"))
+    if file.exists() and "--resume" in sys.argv:
+        found = json.loads(file.read_text(encoding="utf-8"))
     # interrupted: the same versions and rows
     if {name: found.get(name) for name in result if name != "runs"} == {
         name: value for name, value in result.items() if name != "runs"
@@ -60,7 +61,7 @@ def main() -> None:
     todo = [(mixed, seed) for mixed in MIXED for seed in SEEDS if (mixed, seed) not in done]
     for mixed, seed in todo:
         started = time.perf_counter()
-        space |= {"profile": replace(load_profile("tiny"), seed=seed)}
+        space |= {"profile": replace(profile, seed=seed)}
         space |= {"model": space["load_start"]()}
         run_silently(
             [source.replace(SETTING, f"old_per_own = {mixed}") for source in training], space
@@ -70,7 +71,7 @@ def main() -> None:
             kind = {"batches of": plan, "old rows per own row": mixed, "seed": seed}
             result["runs"].append(kind | means(space["results"][plan]))
             print(result["runs"][-1], f"{time.perf_counter() - started:.0f} s", flush=True)
-        atomic_write(FILE, json.dumps(result, indent=1) + "\n")
+        atomic_write(file, json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -35,14 +35,16 @@ from tiny_vdr.sheet import Page
 from vdr_helpers.cache import atomic_write
 from vdr_helpers.evaluation import ndcg_at_10
 from vdr_helpers.machine import quiet_progress_bars
-from vdr_helpers.profiles import Profile, assets_folder, load_profile, outputs_folder
+from vdr_helpers.profiles import PROFILES, Profile, assets_folder, load_profile, outputs_folder
 from vdr_helpers.published import read_asset
 from vdr_helpers.splits import chosen_rows, load_split
 
 SEEDS = (0, 1, 2)
 LATE = "late interaction"
 SCANS = (0.15, 0.2, 0.25, 0.3, 0.4, 1.0)  # of a page's height and width; the processor keeps 0.4
-PLANTED = 0.25  # share of the train rows whose hard negative shows the answer too
+# Share of the train rows whose hard negative shows the answer too. Of the best ranked passages that
+# MS MARCO does not mark as right, about 70 % were found to be right (RocketQA, arXiv:2010.08191).
+PLANTED = 0.5
 CORPUS = {"seed": 0, "train_families": 521, "eval_families": 375}  # where the profile has no other
 FUSION_K = 60  # of reciprocal rank fusion (Cormack, Clarke and Buettcher 2009)
 LORA = read_asset("gpu_memory.json")["lora"]
@@ -67,9 +69,10 @@ RUNS = {
     "without the hard negative": Run(columns="no hard negative"),
     "batches of 16": Run(changes={"per_device_train_batch_size": 16}),
     "false negatives planted": Run(columns="false negatives"),
-    "the page's text instead of its picture": Run(columns="text"),
+    "the page's text instead of its picture": Run(columns="text", seeds=(0,)),
     "LoRA, ten times the learning rate": Run(
-        changes={"adapters": (LORA,), "learning_rate": 4e-3}, seeds=(0,)
+        changes={"adapters": (LORA,), "learning_rate": PROFILES["reports"].adapter_learning_rate},
+        seeds=(0,),
     ),
     "without MatryoshkaLoss": Run(wrap=without_matryoshka, seeds=(0,)),
     "four hard negatives": Run(columns="four hard negatives", seeds=(0,)),

@@ -2,10 +2,10 @@
 [ROWS:SEED:NEGATIVES ...]``.
 
 Runs the cells of notebook 09 themselves, down to its table, with other numbers of train rows and
-other seeds than the profile's, on the tuned model and data of ``outputs/tiny``; a row is five pairs
-of query and page, read once. NEGATIVES: ``stored`` or ``mined``. Writes what they find to
-``assets/measured/rerank.json`` after every run and keeps the runs that are there already. 1,536
-rows take about six minutes of one core.
+other seeds than the profile's, on its tuned model and data; a row is five pairs of query and page, read
+once. NEGATIVES: ``stored`` or ``mined``. Writes what they find to
+``assets/measured/rerank.json`` after every run and keeps the runs that are there already; with
+``VDR_PROFILE=reports`` to ``rerank_reports.json``. 1,536 rows take about six minutes of one core.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import time
 from dataclasses import replace
 
 from benchmarks.notebook_cells import code_cells, first_with, run_silently
-from benchmarks.where import where_measured
+from benchmarks.where import measured_file, where_measured
 from vdr_helpers.cache import atomic_write
 from vdr_helpers.machine import quiet_progress_bars
-from vdr_helpers.profiles import assets_folder, load_profile
+from vdr_helpers.profiles import load_profile
 
 LAST = "def with_interval("  # the cell after which everything is known that is kept
 DEFAULT = ("240:0:stored", "240:0:mined", "1536:0:stored")
@@ -32,7 +32,7 @@ def measure(rows: int, seed: int, negatives: str) -> dict:
     if negatives not in ("stored", "mined"):
         raise SystemExit(f"negatives are stored or mined, not {negatives}")
     quiet_progress_bars()
-    profile = replace(load_profile("tiny"), reranker_rows=rows, seed=seed)
+    profile = replace(load_profile(), reranker_rows=rows, seed=seed)
     cells = code_cells("09")
     cells = [
         source.replace('"negative": stored', f'"negative": {negatives}')
@@ -65,14 +65,16 @@ def key(run: dict) -> tuple:
 
 
 def main(asked: list[str]) -> None:
-    file = assets_folder() / "measured" / "rerank.json"
+    profile = load_profile()
+    file = measured_file("rerank", profile)
     runs = json.loads(file.read_text(encoding="utf-8"))["runs"] if file.exists() else []
     for one in asked or DEFAULT:
         rows, seed, negatives = one.split(":")
         found = measure(int(rows), int(seed), negatives)
         print(found, flush=True)
         runs = sorted([run for run in runs if key(run) != key(found)] + [found], key=key)
-        what = "tiny profile, notebook 09's cells with more train rows, first ten pages reranked, all eval queries"
+        what = f"{profile.name} profile, notebook 09's cells with more train rows, "
+        what += "first ten pages reranked, all eval queries"
         atomic_write(
             file, json.dumps({"what": what, **where_measured(), "runs": runs}, indent=1) + "\n"
         )

@@ -38,11 +38,8 @@ language = "en"
 
 extensions = ["myst_nb"]
 root_doc = "README"
-CARDS = [
-    f"assets/{name}-{stage}/README"
-    for name in ("tiny", "reports")
-    for stage in ("base", "finetuned")
-]
+SHIPPED = ("tiny-base", "tiny-finetuned", "reports-base", "reports-finetuned", "reports-late")
+CARDS = [f"assets/{name}/README" for name in SHIPPED]
 include_patterns = [
     "README.md",
     "CONTRIBUTING.md",

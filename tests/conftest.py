@@ -50,7 +50,7 @@ def own_outputs(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def source(tmp_path_factory):
-    """The folder of a small generated source, drawn once (620 pages)."""
+    """The folder of a small generated source, drawn once."""
     from tiny_vdr.corpus import build_source
 
     return build_source(tmp_path_factory.mktemp("corpus") / "source", **SMALL)

@@ -21,7 +21,6 @@ from test_evaluation import KnownModel
 from test_figures_widgets import PNG
 
 from tiny_vdr.corpus import changed_facts, plan_rows, query_kind
-from tiny_vdr.pages import CHART_LAYOUTS, ITEM_LAYOUTS, TABLE_LAYOUTS
 from vdr_helpers import figures
 from vdr_helpers.evaluation import retrieval_inputs
 from vdr_helpers.pages import PageStore, fingerprint
@@ -434,23 +433,6 @@ def test_the_marked_score_is_that_of_the_evaluator_with_more_right_pages():
 @pytest.fixture(scope="module")
 def plan():
     return plan_rows(0, 20, 85)
-
-
-def test_the_plan_tells_what_a_query_asks_for(plan):
-    asked = [row for row in plan if row.query and row.language == "en"]
-    kinds = {query_kind(row) for row in asked}
-    assert kinds == {"figure", "trend", "table line", "item"}
-    for row in asked:
-        kind = query_kind(row)
-        assert (kind == "item") == (row.page.layout in ITEM_LAYOUTS)
-        assert kind != "table line" or row.page.layout in TABLE_LAYOUTS
-        assert (
-            kind != "trend"
-            or row.page.layout in CHART_LAYOUTS
-            and any(
-                word in row.query for word in ("rise", "chart", "quarter", "develop", "good year")
-            )
-        )
 
 
 def test_what_a_negative_changes_is_what_stands_otherwise_on_it(plan):

@@ -27,11 +27,13 @@ from sentence_transformers.multi_vector_encoder.modules import HierarchicalToken
 from sentence_transformers.util.similarity import maxsim
 
 from benchmarks import late_interaction
+from tiny_vdr.pages import draw_page
+from tiny_vdr.sheet import Page
 from vdr_helpers.evaluation import ranks
 from vdr_helpers.profiles import load_profile
 from vdr_helpers.published import published, read_asset
 
-QUERIES = [  # long enough that no two pages below are equally similar to one
+QUERIES = [
     "Who sells lamps at Vesper Optics?",
     "Which page gives Rowan Steel's staff during 2011?",
     "pallets sold in Seville by Umber Paper, 2013",
@@ -53,13 +55,13 @@ def model():
 
 @pytest.fixture(scope="module")
 def pages():
-    """Three pages of two sizes with something on them."""
-    made = []
-    for i, size in enumerate([(160, 224), (224, 160), (160, 224)]):
-        page = Image.new("RGB", size, "white")
-        page.paste((10 * i, 40, 90), (20 + 30 * i, 30, 90 + 30 * i, 60))
-        made.append(page)
-    return made
+    """The pages of the three queries, in two sizes."""
+    asked = (
+        Page("Vesper Optics", ("Lamps", "Gears", "Hoses"), 2012, "Oslo", "invoice", 0),
+        Page("Rowan Steel", ("Staff", "Rent", "Wages"), 2011, "Turin", "slide", 1),
+        Page("Umber Paper", ("Pallets", "Gloves", "Pumps"), 2013, "Seville", "datasheet", 2),
+    )
+    return [draw_page(page)[0] for page in asked]
 
 
 @pytest.fixture(scope="module")

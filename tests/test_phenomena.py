@@ -2,13 +2,14 @@
 
 import copy
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks import phenomena as measuring
 from tools import phenomena
-from vdr_helpers.profiles import PROFILES, assets_folder
+from vdr_helpers.profiles import assets_folder
 from vdr_helpers.published import measured
 
 
@@ -92,9 +93,10 @@ def test_a_changed_number_changes_the_verdict():
 
 
 def test_the_card_of_the_base_says_what_was_measured():
-    card = (assets_folder() / "reports-base" / "README.md").read_text(encoding="utf-8")
+    profile = phenomena.measured_profile()
+    card = (Path(profile.base_model) / "README.md").read_text(encoding="utf-8")
     scores = measured("phenomena")["base"]["by_dimensions"]
-    assert list(scores) == [str(dim) for dim in PROFILES["reports"].matryoshka_dims]
+    assert list(scores) == [str(dim) for dim in profile.matryoshka_dims]
     row = next(line for line in card.splitlines() if line.startswith("| NDCG@10 |"))
     shown = [float(cell) for cell in row.split("|")[2:-1]]
     assert shown == pytest.approx(list(scores.values()), abs=0.0011)

@@ -304,6 +304,13 @@ def test_a_relative_folder_is_also_seen_from_the_checkout(monkeypatch, tmp_path)
     assert load_profile("full").base_model == shipped("assets/tiny-base")
 
 
+def test_another_base_is_what_late_interaction_starts_from(monkeypatch):
+    assert load_profile("reports").late_start == shipped("assets/reports-late")
+    assert load_profile("tiny").late_start == shipped("assets/tiny-base")
+    monkeypatch.setenv("VDR_MODEL", "assets/tiny-base")
+    assert load_profile("reports").late_start == shipped("assets/tiny-base")
+
+
 @pytest.mark.parametrize(
     "text",
     [

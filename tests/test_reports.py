@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from tiny_vdr import pretrain, reports, vocabulary
+from tiny_vdr import corpus, pretrain, reports, vocabulary
 from tiny_vdr.corpus import build_source
 from tiny_vdr.pages import CHART_LAYOUTS, TABLE_LAYOUTS, draw_page
-from tiny_vdr.report_batches import GERMAN_SUBJECTS, ReportBatches
+from tiny_vdr.report_batches import FAMILY, GERMAN_SUBJECTS, ReportBatches, TwinBatches
 from tiny_vdr.sheet import Page, Sheet
-from vdr_helpers.profiles import assets_folder
+from vdr_helpers.profiles import assets_folder, load_profile
+from vdr_helpers.source import source_path
 
 SIZES = (60, 90)  # families
 
@@ -46,9 +47,31 @@ def test_a_seed_gives_the_same_rows_and_another_seed_others():
     assert all(row.id not in row.negatives for row in first)
 
 
+def test_families_of_one_organisation_stand_together(planned):
+    """They are wrong answers to each other's queries."""
+    first_pages = [row.page for row in planned if row.kind][::4][: SIZES[0]]
+    groups = Counter(page.organisation for page in first_pages)
+    assert sum(count >= reports.FAMILIES_OF_ORGANISATION for count in groups.values()) > 10
+
+
 def test_an_unknown_corpus_is_named():
     with pytest.raises(ValueError, match="there are the generated corpora pages, reports, not 'x'"):
         reports.plan_of("x")
+
+
+def test_the_world_of_a_profile_chooses_the_plan(monkeypatch):
+    drawn = []
+
+    def draw(folder, plan, **settings):
+        (folder / "page").write_text("drawn")
+        drawn.append((plan, settings))
+
+    monkeypatch.setattr(corpus, "build_source", draw)
+    tiny = load_profile("tiny")
+    worlds = ({"seed": 1}, {"world": "pages", "seed": 1}, {"world": "reports", "seed": 1})
+    folders = {source_path(dataclasses.replace(tiny, corpus=world)) for world in worlds}
+    assert len(folders) == 3
+    assert drawn == [(corpus.plan_rows, {"seed": 1})] * 2 + [(reports.plan_reports, {"seed": 1})]
 
 
 def test_every_query_has_one_page(planned):
@@ -168,15 +191,25 @@ def test_the_german_question_names_page_and_subject():
 # pre-training
 
 
+@pytest.fixture(scope="module", params=[ReportBatches, TwinBatches])
+def part(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def batches():
-    return [ReportBatches(8, 0)[step] for step in range(12)]
+def batches(part):
+    return [part(8, 0)[step] for step in range(12)]
 
 
-def test_pre_training_never_meets_what_is_held_out(batches):
+def test_pre_training_never_meets_what_is_held_out(part, batches):
     queries = " ".join(query.lower() for batch in batches for query in batch["queries"])
     subjects = vocabulary.METRICS.shared + vocabulary.ITEMS.shared
-    hidden = {vocabulary.OTHER_WORDS[subject][1].lower() for subject in subjects}
+    hidden = {
+        vocabulary.OTHER_WORDS[subject][1].lower()
+        for subject in subjects
+        if len(part.words.other_words[subject]) == 1
+    }
+    assert len(hidden) >= len(subjects) / 2 - 1
     hidden |= {
         word.lower()
         for subject in vocabulary.METRICS.held_out + vocabulary.ITEMS.held_out
@@ -208,6 +241,21 @@ def test_a_batch_names_what_its_pages_show(batches):
             assert named <= {words[i] for i in on_page.nonzero().flatten()}, query
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_twin_differs_in_a_word_of_the_organisation_alone(seed):
+    drawn = TwinBatches(8, 0).draw(random.Random(seed))
+    assert len(drawn) == 2 * FAMILY
+    changed = set()
+    for (page, *asked), (twin, *asked_again) in zip(drawn[:FAMILY], drawn[FAMILY:], strict=True):
+        assert replace(twin, organisation=page.organisation, seed=page.seed) == page
+        names = zip(page.organisation.split(), twin.organisation.split(), strict=True)
+        changed.add(tuple(one != other for one, other in names))
+        assert asked[:2] == asked_again[:2]
+    assert changed in ({(True, False)}, {(False, True)})
+    if changed == {(False, True)}:  # the first word names both of them: no query may use it alone
+        assert not any(short for *_, short in drawn)
+
+
 def test_the_same_seed_gives_the_same_batch():
     first, again, other = ReportBatches(8, 0)[3], ReportBatches(8, 0)[3], ReportBatches(8, 1)[3]
     assert torch.equal(first["pixel_values"], again["pixel_values"])
@@ -221,13 +269,14 @@ def test_the_rate_of_the_second_half_rises_and_falls():
         pretrain.REPORT_PEAK / 50, rel=0.05
     )
     assert sum(pretrain.REPORT_PREFIXES.values()) == pytest.approx(1)
+    assert sum(pretrain.LAST_PREFIXES.values()) == pytest.approx(1)
 
 
 @pytest.mark.slow
 def test_the_second_half_goes_on_from_a_base(tmp_path):
-    half = dataclasses.replace(pretrain.REPORTS, learning_rate=lambda *_: 1e-3)
+    part = dataclasses.replace(pretrain.REPORTS, learning_rate=lambda *_: 1e-3)
     log = pretrain.pretrain(
-        tmp_path / "base", 8, 8, log_every=1, half=half, start=assets_folder() / "tiny-base"
+        tmp_path / "base", 8, 8, log_every=1, part=part, start=assets_folder() / "tiny-base"
     )
     assert log[0]["letter"] > log[-1]["letter"] and log[0]["caption"] > log[-1]["caption"]
     before = pretrain.load_start(assets_folder() / "tiny-base")

@@ -3,6 +3,7 @@
 import pytest
 
 from tools import tables
+from vdr_helpers.profiles import PROFILES
 
 
 @pytest.mark.parametrize("file", tables.TABLES, ids=lambda file: file.name)
@@ -40,19 +41,31 @@ def test_the_cards_scores_are_the_readmes():
     """
     card = (tables.ROOT / "assets" / "tiny-base" / "README.md").read_text(encoding="utf-8")
     scores = tables.measured("tiny_seeds")["base_ndcg_at_10"]
-    assert f"| NDCG@10 | {' | '.join(f'{score:.3f}' for score in scores.values())} |" in card
+    row = next(line for line in card.splitlines() if line.startswith("| NDCG@10 |"))
+    shown = [float(cell) for cell in row.split("|")[2:-1]]
+    assert shown == pytest.approx(list(scores.values()), abs=0.0006)  # stored scores are rounded
 
 
 def test_the_four_conditions_hold_for_every_seed():
     """What the course promises of ``tiny``: room above the base, a gain, and a tuned model that
-    keeps what the base loses.
+    keeps what the base loses. Every seed lies in the bands that the notebooks check.
     """
-    seeds = tables.measured("tiny_seeds")
+    seeds, bands = tables.measured("tiny_seeds"), PROFILES["tiny"].bands
     base, tuned = seeds["base_ndcg_at_10"], [run["ndcg_at_10"] for run in seeds["runs"]]
-    base_kept = base["8"] / base["256"]
-    assert 0.50 <= base["256"] <= 0.92
+    widest, *_, narrowest = base
+    base_kept = base[narrowest] / base[widest]
     assert len(tuned) >= 3
     for scores in tuned:
-        assert scores["256"] - base["256"] >= 0.05
-        assert scores["8"] / scores["256"] >= 0.85
-        assert scores["8"] / scores["256"] - base_kept >= 0.10
+        kept = scores[narrowest] / scores[widest]
+        found = {
+            "base": base[widest],
+            "finetuned": scores[widest],
+            "gain": scores[widest] - base[widest],
+            "kept_finetuned": kept,
+            "kept_difference": kept - base_kept,
+        }
+        for name, value in found.items():
+            low, high = bands[name]
+            assert low <= value <= high, name
+    for name in ("gain", "kept_difference"):
+        assert bands[name][0] > 0

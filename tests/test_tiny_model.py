@@ -386,9 +386,9 @@ def test_pre_training_learns_and_a_stopped_run_ends_where_an_unbroken_one_does(p
     same log and the same weights.
     """
     # beside the notebooks' tests two threads would wait for each other at every sum
-    half = replace(pretrain.READING, threads=1)
+    part = replace(pretrain.READING, threads=1)
     settings = {"steps": 20, "batch_size": 8, "log_every": 1}
-    log = pretrain.pretrain(tmp_path / "whole", half=half, **settings)
+    log = pretrain.pretrain(tmp_path / "whole", part=part, **settings)
     assert [row["step"] for row in log] == list(range(1, 21))
     sums = [row["letter"] + row["caption"] for row in log]
     assert sum(sums[-4:]) < 0.8 * sum(sums[:4])
@@ -397,12 +397,12 @@ def test_pre_training_learns_and_a_stopped_run_ends_where_an_unbroken_one_does(p
     def killed(step, steps):
         if step == 12:
             raise KeyboardInterrupt
-        return half.learning_rate(step, steps)
+        return part.learning_rate(step, steps)
 
     with pytest.raises(KeyboardInterrupt):
-        pretrain.pretrain(tmp_path / "killed", half=replace(half, learning_rate=killed), **settings)
+        pretrain.pretrain(tmp_path / "killed", part=replace(part, learning_rate=killed), **settings)
     assert not (tmp_path / "killed" / "model.safetensors").exists()
-    resumed_log = pretrain.pretrain(tmp_path / "killed", half=half, **settings)
+    resumed_log = pretrain.pretrain(tmp_path / "killed", part=part, **settings)
     assert without_minutes(resumed_log) == without_minutes(log)
     assert not (tmp_path / "killed" / "pretrain.pt").exists()
 

@@ -239,7 +239,7 @@ VARIATIONS: dict[tuple[str, int], dict] = {
     ("10", 2): {
         "edits": [
             (
-                "profile.base_model, revision=profile.model_revision",
+                "profile.late_start, revision=profile.model_revision",
                 "tuned_path, revision=profile.finetuned_revision",
             )
         ],

@@ -16,7 +16,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,12 +26,13 @@ from torch.utils.data import DataLoader
 
 from tiny_vdr.batches import CHARACTERS, PAGE_SIZE, Batches
 from tiny_vdr.model import WIDTH, build_model
-from tiny_vdr.report_batches import ReportBatches
+from tiny_vdr.report_batches import ReportBatches, TwinBatches
 
 STEPS = 4800  # batches of 32 pages: under two hours on two cores
 REPORT_STEPS = 1500  # of tiny_vdr.report_batches, from a base that reads
 REPORT_PEAK = 6e-4  # their highest learning rate
 REPORT_PREFIXES = {WIDTH: 0.6, 16: 0.25, 8: 0.15}  # as prefix_weights gives them
+LAST_PREFIXES = {WIDTH: 0.5, 16: 0.2, 8: 0.3}  # those of the last batches
 QUERY_GROUPS = 4  # the queries of a batch are padded within groups of like length
 
 
@@ -186,8 +187,8 @@ def save_state(path: Path, **state) -> None:
 
 
 @dataclass(frozen=True)
-class Half:
-    """One half of pre-training: which batches, how many, how fast, and on which first numbers."""
+class Part:
+    """One part of pre-training: which batches, how many, how fast, and on which first numbers."""
 
     batches: type
     steps: int
@@ -198,10 +199,11 @@ class Half:
     threads: int
 
 
-READING = Half(Batches, STEPS, learning_rate, prefix_weights, threads=2)
-REPORTS = Half(
+READING = Part(Batches, STEPS, learning_rate, prefix_weights, threads=2)
+REPORTS = Part(
     ReportBatches, REPORT_STEPS, report_learning_rate, lambda *_: REPORT_PREFIXES, threads=1
 )
+TWINS = replace(REPORTS, batches=TwinBatches, prefix_weights=lambda *_: LAST_PREFIXES)
 
 
 def pretrain(
@@ -210,10 +212,10 @@ def pretrain(
     batch_size: int = 32,
     seed: int = 0,
     log_every: int = 20,
-    half: Half = READING,
+    part: Part = READING,
     start: Path | None = None,
 ) -> list[dict]:
-    """Train for ``steps`` batches of ``half`` (its own number, if not given) and save the model in
+    """Train for ``steps`` batches of ``part`` (its own number, if not given) and save the model in
     ``output``; a run that was stopped goes on from ``output/pretrain.pt``.
 
     ``start``: the folder of the model to go on from; without it, random weights. The log, one dict
@@ -221,14 +223,14 @@ def pretrain(
     ``pretrain_log.json``; the same seed gives the same log on every CPU of a kind. A GPU is used
     where there is one. Raises ``ValueError`` if ``steps`` is not positive.
     """
-    steps = half.steps if steps is None else steps
+    steps = part.steps if steps is None else steps
     if steps < 1:
         raise ValueError(f"steps must be positive, got {steps}")
     output.mkdir(parents=True, exist_ok=True)
     device, threads = "cuda" if torch.cuda.is_available() else "cpu", torch.get_num_threads()
-    torch.set_num_threads(half.threads)
+    torch.set_num_threads(part.threads)
     model = load_start(start) if start else build_model(seed)
-    losses = Losses(model, seed, half.batches.kinds).to(device)
+    losses = Losses(model, seed, part.batches.kinds).to(device)
     decayed = [p for p in losses.parameters() if p.dim() > 1]
     flat = [p for p in losses.parameters() if p.dim() <= 1]
     optimizer = torch.optim.AdamW(
@@ -245,7 +247,7 @@ def pretrain(
         begin, spent, log = state["step"], state["spent"], state["log"]
     workers = max(1, min(8, (os.cpu_count() or 2) - 1))
     batches = DataLoader(
-        half.batches(batch_size, seed),
+        part.batches(batch_size, seed),
         batch_size=None,
         sampler=range(begin, steps),
         num_workers=workers,
@@ -253,8 +255,8 @@ def pretrain(
     started, window = time.time() - spent, []
     for step, batch in enumerate(batches, start=begin):
         for group in optimizer.param_groups:
-            group["lr"] = half.learning_rate(step, steps)
-        parts = losses(batch, half.prefix_weights(step, steps))
+            group["lr"] = part.learning_rate(step, steps)
+        parts = losses(batch, part.prefix_weights(step, steps))
         optimizer.zero_grad()
         (parts["contrastive"] + 0.5 * parts["caption"] + parts["letter"]).backward()
         torch.nn.utils.clip_grad_norm_(losses.parameters(), 1.0)
@@ -264,7 +266,7 @@ def pretrain(
         if done % log_every == 0 or done == steps:
             row = {"step": done, "minutes": round((time.time() - started) / 60, 2)}
             row |= {
-                name: round(sum(part[name] for part in window) / len(window), 4)
+                name: round(sum(losses_of[name] for losses_of in window) / len(window), 4)
                 for name in window[0]
             }
             log.append(row)

@@ -1,4 +1,4 @@
-"""Batches of the second half of pre-training: pages and queries of :mod:`tiny_vdr.reports`."""
+"""Batches of the later parts of pre-training: pages and queries of :mod:`tiny_vdr.reports`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ from tiny_vdr.batches import (
 )
 from tiny_vdr.pages import CHART_LAYOUTS, TABLE_LAYOUTS, draw_page
 from tiny_vdr.reports import (
+    LATER,
     PRETRAINING,
     SHORT_FORM,
+    Words,
     changes,
     draw_up,
     kind_of,
@@ -35,6 +37,7 @@ from tiny_vdr.sheet import Page
 FAMILY = 4
 SHAPES = 0.4  # share of the families in which the chart's shape is asked
 GERMAN = 0.2  # share of the queries that could be German
+Asked = tuple[Page, str, str, bool]  # page, subject asked, kind of query, short name allowed
 GERMAN_SUBJECTS = (vocabulary.METRICS.shared + vocabulary.ITEMS.shared)[::2]
 
 
@@ -44,17 +47,22 @@ class ReportBatches(torch.utils.data.Dataset):
     """
 
     kinds = (*KINDS, vocabulary.SHAPES)
+    name, words = "reports", PRETRAINING
 
     def __init__(self, size: int, seed: int) -> None:
         self.size, self.seed = size, seed
         words = [word.lower() for kind in self.kinds for word in kind]
         self.index = {word: i for i, word in enumerate(words)}
 
+    def draw(self, rng: random.Random) -> list[Asked]:
+        """Families that a batch is filled with."""
+        return draw_family(rng, self.words, FAMILY)
+
     def __getitem__(self, step: int) -> dict:
-        rng = random.Random(f"reports-{self.seed}-{step}")
-        asked: list[tuple[Page, str, str, bool]] = []
+        rng = random.Random(f"{self.name}-{self.seed}-{step}")
+        asked: list[Asked] = []
         while len(asked) < self.size:
-            asked += draw_family(rng, FAMILY)
+            asked += self.draw(rng)
         asked = asked[: self.size]
         images, letters = [], []
         for page, _, _, _ in asked:
@@ -64,8 +72,8 @@ class ReportBatches(torch.utils.data.Dataset):
             images.append(torch.from_numpy(np.array(image.resize(shrunk, Image.BICUBIC))))
         asking = list(asked)
         while len(asking) < self.size + EXTRA_QUERIES:
-            asking += draw_family(rng, 1)
-        queries, named = zip(*(word_query(rng, *row) for row in asking), strict=True)
+            asking += draw_family(rng, self.words, 1)
+        queries, named = zip(*(word_query(rng, self.words, *row) for row in asking), strict=True)
         pixel_values, grids = patches(images)
         return {
             "pixel_values": pixel_values,
@@ -77,18 +85,30 @@ class ReportBatches(torch.utils.data.Dataset):
         }
 
 
-def draw_family(rng: random.Random, size: int) -> list[tuple[Page, str, str, bool]]:
+class TwinBatches(ReportBatches):
+    """Batches in which every family stands twice, the second time at another organisation, so that
+    its name has to be read as well; more subjects are invented, more other words are used.
+    """
+
+    name, words = "twins", LATER
+
+    def draw(self, rng: random.Random) -> list[Asked]:
+        family = draw_family(rng, self.words, FAMILY)
+        return family + at_another_organisation(rng, self.words, family)
+
+
+def draw_family(rng: random.Random, words: Words, size: int) -> list[Asked]:
     """``size`` pages of one family, each with the subject asked, the query's kind, and whether the
     organisation may be called by half of its name.
     """
     with_shape = rng.random() < SHAPES
-    pages = [draw_up(rng, PRETRAINING, with_shape)]
-    if rng.random() < 0.15 and pages[0].layout not in TABLE_LAYOUTS:
+    pages = [draw_up(rng, words, with_shape)]
+    if rng.random() < words.invented_subjects and pages[0].layout not in TABLE_LAYOUTS:
         invented = (vocabulary.invented_word(rng), *pages[0].subjects[1:])
         pages = [replace(pages[0], subjects=invented)]
     kinds_of_change = changes(rng, with_shape, size - 1)
     for change in kinds_of_change:
-        pages.append(sibling(rng, PRETRAINING, pages, change))
+        pages.append(sibling(rng, words, pages, change))
     family = []
     for page in pages:
         shown = shown_subjects(page)
@@ -98,18 +118,36 @@ def draw_family(rng: random.Random, size: int) -> list[tuple[Page, str, str, boo
     return family
 
 
+def at_another_organisation(rng: random.Random, words: Words, family: list[Asked]) -> list[Asked]:
+    """The pages of a family once more, with the first or second word of the organisation changed;
+    a first word that stays is no name for one of them any more.
+    """
+    place, renamed, twins = rng.randrange(2), {}, []
+    for page, asked, kind, short in family:
+        if page.organisation not in renamed:
+            names = page.organisation.split()
+            while (name := " ".join(names)) in {*renamed, *renamed.values(), page.organisation}:
+                names[place] = words.organisation(rng).split()[place]
+            renamed[page.organisation] = name
+        twin = replace(page, organisation=renamed[page.organisation], seed=rng.randrange(2**31))
+        twins.append((twin, asked, kind, short and place == 0))
+    if place == 1:
+        family[:] = [(page, asked, kind, False) for page, asked, kind, _ in family]
+    return twins
+
+
 def word_query(
-    rng: random.Random, page: Page, asked: str, kind: str, short: bool
+    rng: random.Random, words: Words, page: Page, asked: str, kind: str, short: bool
 ) -> tuple[str, list[str]]:
     """A query with words of pre-training alone, and what it names."""
     names = page.organisation.split()
     if kind == "shape":
-        query = write_query(rng, page, asked, kind, known=True)
+        query = write_query(rng, words, page, asked, kind)
         return query, [*names, asked, page.shape]
     if asked in GERMAN_SUBJECTS and rng.random() < GERMAN:
         return write_german_query(rng, page, asked, known=True), [*names, asked, str(page.year)]
     short = short and kind != "quoted"
-    query = write_query(rng, page, asked, kind, known=True, short=short)
+    query = write_query(rng, words, page, asked, kind, short)
     named = [*names[: 1 if short else 2], asked, str(page.year)]
     if page.region in query:
         named.append(page.region)

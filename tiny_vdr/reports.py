@@ -6,6 +6,8 @@ each other and how a query is worded:
 
 - the pages of a family share organisation and year and differ in the subject, or share organisation
   and subject and differ in the year and in what their chart shows;
+- three families belong to one organisation, so that their pages are wrong answers to each other's
+  queries, too;
 - a query names the subject in the page's word or in another one, and an organisation now and then
   by half of its name;
 - a query of the kind ``"shape"`` names no year: only the chart tells which page is meant.
@@ -23,9 +25,10 @@ from tiny_vdr.corpus import Row, SourceBuilder, plan_rows
 from tiny_vdr.pages import CHART_LAYOUTS, ITEM_LAYOUTS, METRIC_LAYOUTS, TABLE_LAYOUTS
 from tiny_vdr.sheet import Page
 
-VERSION = 1  # raise it when the same seed would give other pages
+VERSION = 2  # raise it when the same seed would give other pages
 SHAPE_FAMILIES = 0.27  # the share of families in which the chart's shape is asked
 ITEM_FAMILIES = 0.3  # of the others: invoices and data sheets
+FAMILIES_OF_ORGANISATION = 3  # their pages are wrong answers to each other's queries, too
 REPEATED = 0.1  # share of train families of charts with a page that answers the first query too
 HELD_OUT_LAYOUT = "letter"  # pre-training on this corpus never draws it
 SHORT_FORM = 0.2  # of the queries that may name an organisation by the first half of its name
@@ -33,7 +36,12 @@ SHORT_FORM = 0.2  # of the queries that may name an organisation by the first ha
 
 @dataclass(frozen=True)
 class Words:
-    """The words and layouts that pages are made of; ``invented``: the share of invented names."""
+    """The words and layouts that pages and queries are made of.
+
+    ``other_words``: how else a query may call a subject; ``invented``: the share of invented names;
+    ``invented_subjects``: of pages about something invented; ``course``: with the phrasings of the
+    course instead of pre-training's.
+    """
 
     first: tuple[str, ...]
     second: tuple[str, ...]
@@ -41,7 +49,10 @@ class Words:
     items: tuple[str, ...]
     regions: tuple[str, ...]
     layouts: tuple[str, ...]
+    other_words: dict[str, tuple[str, ...]]
     invented: float = 0.0
+    invented_subjects: float = 0.0
+    course: bool = False
 
     def organisation(self, rng: random.Random) -> str:
         first, second = rng.choice(self.first), rng.choice(self.second)
@@ -65,6 +76,8 @@ COURSE = Words(
     items=vocabulary.ITEMS.course,
     regions=vocabulary.REGIONS.course,
     layouts=METRIC_LAYOUTS + ITEM_LAYOUTS,
+    other_words={subject: others[:2] for subject, others in vocabulary.OTHER_WORDS.items()},
+    course=True,
 )
 PRETRAINING = Words(
     first=vocabulary.FIRST_NAMES.shared,
@@ -73,7 +86,16 @@ PRETRAINING = Words(
     items=vocabulary.ITEMS.shared,
     regions=vocabulary.REGIONS.shared,
     layouts=tuple(x for x in METRIC_LAYOUTS + ITEM_LAYOUTS if x != HELD_OUT_LAYOUT),
+    other_words={subject: others[:1] for subject, others in vocabulary.OTHER_WORDS.items()},
     invented=0.35,
+    invented_subjects=0.15,
+)
+# The second thousand and a half batches: both other words of every second subject.
+LATER = replace(
+    PRETRAINING,
+    other_words=PRETRAINING.other_words
+    | {subject: others[:2] for subject, others in list(vocabulary.OTHER_WORDS.items())[1::2]},
+    invented_subjects=0.3,
 )
 
 
@@ -150,12 +172,12 @@ def changes(rng: random.Random, with_shape: bool, count: int) -> list[str]:
 # Queries
 
 
-def subject_word(rng: random.Random, asked: str, synonym: bool, known: bool) -> str:
-    """How a query calls a subject; ``known``: only words that pre-training may use."""
-    others = vocabulary.OTHER_WORDS.get(asked)
+def subject_word(rng: random.Random, words: Words, asked: str, synonym: bool) -> str:
+    """How a query calls a subject: in the page's word, or with ``synonym`` in another one."""
+    others = words.other_words.get(asked)
     if not synonym or others is None:
         return asked.lower()
-    return others[0] if known else rng.choice(others[:2])
+    return others[0] if len(others) == 1 else rng.choice(others)
 
 
 def kind_of(rng: random.Random, page: Page, with_shape: bool) -> str:
@@ -166,26 +188,26 @@ def kind_of(rng: random.Random, page: Page, with_shape: bool) -> str:
     return "quoted" if rng.random() < 0.4 else "paraphrased"
 
 
-def templates(page: Page, kind: str, known: bool) -> tuple[str, ...]:
-    """The phrasings of a kind that make sense for a page; ``known``: those of pre-training."""
+def templates(words: Words, page: Page, kind: str) -> tuple[str, ...]:
+    """The phrasings of a kind that make sense for a page."""
     if kind == "shape":
         group = vocabulary.SHAPE_QUERIES[page.shape]
     elif page.layout in ITEM_LAYOUTS:
         group = vocabulary.ITEM_QUERIES
     else:
         group = vocabulary.METRIC_QUERIES
-    return group.shared if known else group.course
+    return group.course if words.course else group.shared
 
 
 def write_query(
-    rng: random.Random, page: Page, asked: str, kind: str, known: bool, short: bool = False
+    rng: random.Random, words: Words, page: Page, asked: str, kind: str, short: bool = False
 ) -> str:
     """A query of ``kind`` that ``page`` answers; ``short``: half of the organisation's name."""
     share = {"quoted": 0.0, "paraphrased": 1.0, "shape": 0.5, "table cell": 0.7}[kind]
     name = page.organisation.split()[0] if short else page.organisation
-    return rng.choice(templates(page, kind, known)).format(
+    return rng.choice(templates(words, page, kind)).format(
         organisation=name,
-        subject=subject_word(rng, asked, rng.random() < share, known),
+        subject=subject_word(rng, words, asked, rng.random() < share),
         year=page.year,
         region=page.region,
     )
@@ -215,6 +237,7 @@ class ReportBuilder(SourceBuilder):
         super().__init__(seed)
         self.charted: set[tuple[str, str]] = set()  # asked by shape: no other page may show them
         self.pairs: set[tuple[str, str]] = set()
+        self.organisation = ""
 
     def free(self, page: Page) -> bool:
         pairs = {fact[:2] for fact in drawn_facts(page)}
@@ -230,6 +253,8 @@ class ReportBuilder(SourceBuilder):
     def first_page(self, with_shape: bool) -> Page:
         while True:
             page = draw_up(self.rng, COURSE, with_shape)
+            if self.organisation:
+                page = replace(page, organisation=self.organisation)
             if not self.free(page):
                 continue
             if not with_shape or not {fact[:2] for fact in drawn_facts(page)} & self.pairs:
@@ -241,6 +266,7 @@ class ReportBuilder(SourceBuilder):
         """
         with_shape = self.rng.random() < SHAPE_FAMILIES
         pages = [self.first_page(with_shape)]
+        self.organisation = pages[0].organisation
         for change in changes(self.rng, with_shape, size - 1):
             page = sibling(self.rng, COURSE, pages, change)
             while not self.free(page):
@@ -290,7 +316,7 @@ class ReportBuilder(SourceBuilder):
                 and by_first_name[fact] == 1
                 and self.rng.random() < SHORT_FORM
             )
-            row.query = write_query(self.rng, row.page, row.asked, row.kind, False, short)
+            row.query = write_query(self.rng, COURSE, row.page, row.asked, row.kind, short)
 
 
 def plan_reports(seed: int = 0, train_families: int = 521, eval_families: int = 375) -> list[Row]:
@@ -298,10 +324,11 @@ def plan_reports(seed: int = 0, train_families: int = 521, eval_families: int = 
     ``train_families``, one in each of ``eval_families``.
     """
     builder = ReportBuilder(seed)
-    for _ in range(train_families):
-        builder.family(size=6, queries=4)
-    for _ in range(eval_families):
-        builder.family(size=6, queries=1)
+    for queries, families in ((4, train_families), (1, eval_families)):
+        for number in range(families):
+            if number % FAMILIES_OF_ORGANISATION == 0:
+                builder.organisation = ""  # the next family draws another
+            builder.family(size=6, queries=queries)
     builder.fill_negatives()
     builder.write_queries()
     builder.soil()

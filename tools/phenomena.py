@@ -7,10 +7,15 @@ from __future__ import annotations
 import statistics
 import tomllib
 
-from vdr_helpers.profiles import assets_folder
+from vdr_helpers.profiles import PROFILES, Profile, assets_folder
 from vdr_helpers.published import measured
 
 USUAL = "as notebook 03"
+
+
+def measured_profile() -> Profile:
+    """The profile that was measured; the stored file's first words name it."""
+    return PROFILES[measured("phenomena")["what"].partition(",")[0].removeprefix("profile ")]
 
 
 def known() -> dict[str, dict]:
@@ -42,6 +47,33 @@ def spread(runs: dict[str, dict], *names: str) -> float:
     return max(max(values) - min(values) for values in scores)
 
 
+def of_own_documents(found: dict) -> dict[str, float]:
+    """Split and forgetting, from ``benchmarks.own_documents``: means over seeds, and over both
+    kinds of batches where the name holds neither.
+    """
+    start, runs = found["start"], found["runs"]
+
+    def gained(task: str, mixed: int, batches: str = "document") -> float:
+        scores = [
+            run[task]
+            for run in runs
+            if run["old rows per own row"] == mixed and batches in run["batches of"]
+        ]
+        return statistics.mean(scores) - start[task]
+
+    unseen, wrong = gained("unseen documents", 0), gained("wrong split", 0)
+    return {
+        "unseen_several": gained("unseen documents", 0, "several"),
+        "unseen_one": gained("unseen documents", 0, "one"),
+        "wrong_several": gained("wrong split", 0, "several"),
+        "wrong_one": gained("wrong split", 0, "one"),
+        "pretended": wrong - unseen,
+        "forgotten": gained("old pages", 0),
+        "replayed": gained("old pages", 1),
+        "replay_recovers": gained("old pages", 1) - gained("old pages", 0),
+    }
+
+
 def quantities(found: dict) -> dict[str, float | str]:
     """What the texts and bands of ``assets/phenomena.toml`` name, from
     ``assets/measured/phenomena.json``; means over seeds.
@@ -55,8 +87,8 @@ def quantities(found: dict) -> dict[str, float | str]:
     dims = list(base["by_dimensions"])
     first, last = dims[0], dims[-1]
 
-    def kept(scores: dict) -> float:
-        return scores["by_dimensions"][last] / scores["by_dimensions"][first]
+    def kept(scores: dict, width: str = last) -> float:
+        return scores["by_dimensions"][width] / scores["by_dimensions"][first]
 
     seed = min(usual)
     text, whole = (
@@ -85,6 +117,7 @@ def quantities(found: dict) -> dict[str, float | str]:
         "false_negatives": gain(runs, "false negatives planted", USUAL),
         "batch": gain(runs, USUAL, "batches of 16"),
         "kept_tuned": statistics.mean(kept(run) for run in usual.values()),
+        "kept_16": statistics.mean(kept(run, "16") for run in usual.values()),
         "kept_plain": kept(runs["without MatryoshkaLoss"][seed]),
         "kept_base": kept(base),
         "int8": tuned("int8") - whole,
@@ -99,14 +132,14 @@ def quantities(found: dict) -> dict[str, float | str]:
         "fused_base": base["fused_with_bm25"],
         "fused": tuned("fused_with_bm25"),
     }
+    result |= of_own_documents(measured("own_documents_reports"))
     late = found["late_interaction"]
-    lora = runs["LoRA, ten times the learning rate"][seed]["ndcg_at_10"]["all"]
-    own = usual[seed]["ndcg_at_10"]["all"]
+    lora = gain(runs, "LoRA, ten times the learning rate", USUAL)
     return result | {
         "late": late["ndcg_at_10"],
         "late_minus_one": late["ndcg_at_10"] - whole,
         "pooled": late["pooled"]["3"] / late["pooled"]["1"],
-        "lora": (lora - result["base"]) / (own - result["base"]),
+        "lora": 1 + lora / (whole - result["base"]),
         "hard_negative_over_spread": result["hard_negative"] - noise,
         "batch_over_spread": result["batch"] - batch_noise,
         "kept_difference": result["kept_tuned"] - result["kept_base"],
@@ -123,10 +156,14 @@ def shown(row: dict, found: dict[str, float | str]) -> bool:
 
 
 def verdict(row: dict, found: dict[str, float | str]) -> str:
-    """``yes``, ``no`` with its reason, or ``not measured``."""
+    """``yes``, ``no`` with its reason, or ``not measured``. Raises ``ValueError`` where a reason is
+    missing.
+    """
     if "bands" not in row:
         return "not measured"
-    return "yes" if shown(row, found) else f"**no**: {row['why']}"
+    if not shown(row, found) and "why" not in row:
+        raise ValueError(f"{row['title']} does not show: write in assets/phenomena.toml why")
+    return "yes" if shown(row, found) else f"**no**: {row['why'].format(**found)}"
 
 
 def rows() -> list[list[str]]:

@@ -4,13 +4,15 @@
 A model of one vector per page learns through its last token alone; a real late-interaction model
 has learned with all of its tokens. So the base is trained further on pages and queries of
 pre-training with Sentence Transformers' own loss over all vectors, the pages of a family side by
-side. It stays in ``outputs/pretrain-late``, where ``benchmarks.phenomena`` measures it.
+side. It is made in ``outputs/pretrain-late``, where ``benchmarks.phenomena`` measures it;
+``--ship`` puts it into ``assets/reports-late``, from where notebook 10 starts on that profile.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -30,7 +32,8 @@ from torch.utils.data import BatchSampler, SequentialSampler
 from tiny_vdr.batches import PAGE_SIZE
 from tiny_vdr.pages import draw_page
 from tiny_vdr.report_batches import FAMILY, draw_family, word_query
-from vdr_helpers.profiles import load_profile, outputs_folder
+from tiny_vdr.reports import LATER
+from vdr_helpers.profiles import assets_folder, load_profile, outputs_folder
 from vdr_helpers.training import use_matrix_product
 
 STEPS, BATCH = 250, 32
@@ -39,17 +42,28 @@ NEW_LAYER = {
     r"^(model\.)?1\.linear": 5e-3
 }  # ten times as fast, as the published late-interaction run
 
+CARD = """# The late-interaction start of the profile `reports`
+
+The base model `assets/reports-base`, trained further with a vector for every token: the network, and a layer that makes each
+token's vector {width} numbers long. Stored in half precision.
+
+- **For**: notebook 10 on the profile `reports`. It reads generated pages only and is of no use on real documents.
+- **Made by** `python -m tools.pretrain_late`: {steps} batches of {batch} queries and pages of `tiny_vdr/report_batches.py`, the pages
+  of a family side by side, with `MultiVectorMultipleNegativesRankingLoss`.
+- No data of people or organisations: every name and figure is invented. Licence: Apache-2.0.
+"""
+
 
 def draw_pairs(folder: Path, count: int, seed: int = 0) -> Dataset:
     """``count`` queries with their pages as files of ``folder``, family after family."""
     rng, rows = random.Random(f"late-{seed}"), {"query": [], "image": []}
     while len(rows["query"]) < count:
-        for page, *asked in draw_family(rng, FAMILY):
+        for page, *asked in draw_family(rng, LATER, FAMILY):
             image = draw_page(page)[0]
             size = PAGE_SIZE if image.height > image.width else PAGE_SIZE[::-1]
             file = folder / f"{len(rows['query'])}.png"
             image.resize(size, Resampling.BICUBIC).save(file, compress_level=1)
-            rows["query"].append(word_query(rng, page, *asked)[0])
+            rows["query"].append(word_query(rng, LATER, page, *asked)[0])
             rows["image"].append(str(file))
     return Dataset.from_dict(rows)
 
@@ -108,10 +122,18 @@ def main() -> None:
         prog="python -m tools.pretrain_late", description=__doc__.partition("\n")[0]
     )
     parser.add_argument("--steps", type=int, default=STEPS, help="batches of 32 pages")
+    parser.add_argument("--ship", action="store_true", help="put the model into the assets")
     options = parser.parse_args()
     folder = outputs_folder() / "pretrain-late"
-    if not (folder / "modules.json").exists():
+    if not (folder / "README.md").exists():
         print(pretrain_late(folder, options.steps))
+        width = MultiVectorEncoder(str(folder), device="cpu").get_embedding_dimension()
+        card = CARD.format(width=width, steps=options.steps, batch=BATCH)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+    if options.ship:
+        shipped = assets_folder() / "reports-late"
+        shutil.rmtree(shipped, ignore_errors=True)
+        shutil.copytree(folder, shipped)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,11 @@ documents. Every name and figure in its data is invented.
 """
 
 
-def shipped_card(text: str) -> str:
-    """The library's card of the tuned model with its language, its licence and what it is for."""
+def shipped_card(text: str, name: str) -> str:
+    """The library's card of the tuned model of the profile ``name`` with that in its title, its
+    language, its licence and what it is for.
+    """
+    text = text.replace("\n# SentenceTransformer\n", f"\n# The tuned model of `{name}`\n", 1)
     text = set_facts(text, {"Language": "en", "License": "apache-2.0"})
     return text.replace("## Model Details\n", ABOUT + "## Model Details\n", 1)
 
@@ -49,7 +52,7 @@ def main() -> None:
     shutil.rmtree(shipped, ignore_errors=True)
     shutil.copytree(own, shipped)
     card = shipped / "README.md"
-    card.write_text(shipped_card(card.read_text(encoding="utf-8")), encoding="utf-8")
+    card.write_text(shipped_card(card.read_text(encoding="utf-8"), profile.name), encoding="utf-8")
     if profile.name == "tiny":
         ship_run(profile)
     print(f"{profile.finetuned_name} is notebook 03's tuned model now")

@@ -118,8 +118,9 @@ def recipes_table() -> str:
 
 
 def phenomena_table() -> str:
-    """What is known of real models beside what ``reports`` shows."""
-    head = ["Phenomenon", "Known", "Measured here, `reports`", "Same direction"]
+    """What is known of real models beside what the measured profile shows."""
+    profile = phenomena.measured_profile()
+    head = ["Phenomenon", "Known", f"Measured here, `{profile.name}`", "Same direction"]
     return markdown(head, phenomena.rows())
 
 

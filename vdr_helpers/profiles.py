@@ -135,6 +135,7 @@ class Profile:
     )
     # training arguments in which notebook 10 differs from this profile
     late_interaction: dict = field(default_factory=dict)
+    late_name: str | None = None  # what notebook 10 starts from; None: the base
     negatives_per_train_row: int = (
         1  # hard negatives kept per training row; the loss reads the first
     )
@@ -202,6 +203,18 @@ class Profile:
         folder's path.
         """
         return self.model_folder or shipped(self.model_name)
+
+    @property
+    def late_start(self) -> str:
+        """What notebook 10's ``MultiVectorEncoder(...)`` is given: as :attr:`base_model`, or a
+        model that has learned with all of its tokens already.
+        """
+        return shipped(self.late_name) if self.late_name else self.base_model
+
+    @property
+    def reranker_start(self) -> str | None:
+        """A ``CrossEncoder`` that notebook 09 starts from: the hub id, or a folder's path."""
+        return self.reranker_folder or (self.reranker_name and shipped(self.reranker_name))
 
     @property
     def finetuned_model(self) -> str:
@@ -340,6 +353,7 @@ def named_models_and_data() -> dict:
                 changes[f"{role}_{part}"] = value
     if "model_name" in changes:
         changes["random_weights"] = None
+        changes["late_name"] = None  # made from the profile's own base
     if "dataset_name" in changes:
         changes["corpus"] = None
     return changes

@@ -54,6 +54,21 @@ def test_families_of_one_organisation_stand_together(planned):
     assert sum(count >= reports.FAMILIES_OF_ORGANISATION for count in groups.values()) > 10
 
 
+def test_pre_training_has_met_about_half_of_the_other_words():
+    """As docs/phenomena.md says."""
+    known = vocabulary.METRICS.shared + vocabulary.ITEMS.shared
+    met = [
+        any(
+            word.lower() in row.query.lower()
+            for word in reports.LATER.other_words[row.asked]
+            if row.asked in known
+        )
+        for row in reports.plan_reports()[-375 * 6 :]
+        if row.kind == "paraphrased"
+    ]
+    assert len(met) > 50 and 0.4 < sum(met) / len(met) < 0.6
+
+
 def test_an_unknown_corpus_is_named():
     with pytest.raises(ValueError, match="there are the generated corpora pages, reports, not 'x'"):
         reports.plan_of("x")

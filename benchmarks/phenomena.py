@@ -1,8 +1,8 @@
 """What is known of real models, measured on the profile ``reports``:
 ``python -m benchmarks.phenomena`` (about an hour of one core).
 
-Notebook 02 has to have run with ``VDR_PROFILE=reports``, and ``tools.pretrain_late``. Each training
-run is notebook 03's with one thing changed, over three seeds; each is scored on the profile's 300
+Notebook 02 has to have run with ``VDR_PROFILE=reports``, and ``tools.pretrain_late --ship``. Each
+training run is notebook 03's with one thing changed, mostly over three seeds, scored on the 300
 queries and 1,500 pages, by kind of query. Writes ``assets/measured/phenomena.json`` after every run
 and measures only what is not there, so that an interrupted command goes on where it was; with a new
 base or corpus, delete the file first. ``python -m benchmarks.phenomena NAME ...`` measures these
@@ -18,7 +18,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
-from pathlib import Path
 
 import bm25s
 import numpy
@@ -35,7 +34,7 @@ from tiny_vdr.sheet import Page
 from vdr_helpers.cache import atomic_write
 from vdr_helpers.evaluation import ndcg_at_10
 from vdr_helpers.machine import quiet_progress_bars
-from vdr_helpers.profiles import PROFILES, Profile, assets_folder, load_profile, outputs_folder
+from vdr_helpers.profiles import PROFILES, Profile, assets_folder, load_profile
 from vdr_helpers.published import read_asset
 from vdr_helpers.splits import chosen_rows, load_split
 
@@ -288,14 +287,6 @@ def late_interaction(profile: Profile, start: str) -> dict:
 # The command
 
 
-def late_start() -> Path:
-    """What ``tools.pretrain_late`` has made. Raises ``SystemExit`` where it has not run."""
-    folder = outputs_folder() / "pretrain-late"
-    if not (folder / "modules.json").exists():
-        raise SystemExit("no late-interaction start: run python -m tools.pretrain_late first")
-    return folder
-
-
 def main(names: list[str]) -> None:
     unknown = set(names) - {*RUNS, LATE}
     if unknown:
@@ -325,7 +316,7 @@ def main(names: list[str]) -> None:
                 atomic_write(file, json.dumps(result, indent=1) + "\n")
             print(f"{name:<40} seed {seed}", done[str(seed)]["ndcg_at_10"], flush=True)
     if LATE in names or (not names and "late_interaction" not in result):
-        result["late_interaction"] = late_interaction(profile, str(late_start()))
+        result["late_interaction"] = late_interaction(profile, profile.late_start)
         atomic_write(file, json.dumps(result, indent=1) + "\n")
         print(LATE, result["late_interaction"], flush=True)
 

@@ -50,6 +50,7 @@ include_patterns = [
 ]
 nb_execution_mode = "off"  # the notebooks are stored executed
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # tables in printed Markdown, as notebook 06 has them
 myst_heading_anchors = 3
 myst_enable_extensions = ["dollarmath"]
 html_theme = "furo"

@@ -93,8 +93,7 @@ class TwinBatches(ReportBatches):
     name, words = "twins", LATER
 
     def draw(self, rng: random.Random) -> list[Asked]:
-        family = draw_family(rng, self.words, FAMILY)
-        return family + at_another_organisation(rng, self.words, family)
+        return with_twins(rng, self.words, draw_family(rng, self.words, FAMILY))
 
 
 def draw_family(rng: random.Random, words: Words, size: int) -> list[Asked]:
@@ -118,9 +117,9 @@ def draw_family(rng: random.Random, words: Words, size: int) -> list[Asked]:
     return family
 
 
-def at_another_organisation(rng: random.Random, words: Words, family: list[Asked]) -> list[Asked]:
-    """The pages of a family once more, with the first or second word of the organisation changed;
-    a first word that stays is no name for one of them any more.
+def with_twins(rng: random.Random, words: Words, family: list[Asked]) -> list[Asked]:
+    """The pages of a family, then the same ones with the first or second word of the organisation
+    changed; where the first word stays, no query may use it alone.
     """
     place, renamed, twins = rng.randrange(2), {}, []
     for page, asked, kind, short in family:
@@ -130,10 +129,10 @@ def at_another_organisation(rng: random.Random, words: Words, family: list[Asked
                 names[place] = words.organisation(rng).split()[place]
             renamed[page.organisation] = name
         twin = replace(page, organisation=renamed[page.organisation], seed=rng.randrange(2**31))
-        twins.append((twin, asked, kind, short and place == 0))
-    if place == 1:
-        family[:] = [(page, asked, kind, False) for page, asked, kind, _ in family]
-    return twins
+        twins.append((twin, asked, kind, short))
+    return [
+        (page, asked, kind, short and place == 0) for page, asked, kind, short in family + twins
+    ]
 
 
 def word_query(

@@ -4,8 +4,8 @@
 A model of one vector per page learns through its last token alone; a real late-interaction model
 has learned with all of its tokens. So the base is trained further on pages and queries of
 pre-training with Sentence Transformers' own loss over all vectors, the pages of a family side by
-side. It is made in ``outputs/pretrain-late``, where ``benchmarks.phenomena`` measures it;
-``--ship`` puts it into ``assets/reports-late``, from where notebook 10 starts on that profile.
+side. It is made in ``outputs/pretrain-late``; ``--ship`` puts it into ``assets/reports-late``, from
+where notebook 10 and ``benchmarks.phenomena`` start on that profile.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ lab: $(VENV)/.has-LAB ## open JupyterLab at notebook 00
 notebooks: $(VENV)/.has-PART_all ## for maintainers: run the notebooks and store their outputs in them, to be committed
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.run_course --store  # one thread, as in the tests: sums are made in the same order
 
-pretrain: $(VENV)/.has-PART_1 ## make the tiny base model from random weights in outputs/pretrain, under two hours; goes on where it was stopped
+pretrain: $(VENV)/.has-PART_1 ## make the tiny base model from random weights in outputs/pretrain, under three hours; goes on where it was stopped
 	$(BIN)/python -m tools.pretrain
 
 clean-outputs: $(VENV)/.has-PART_1 ## list what lies under outputs/ and what of it your settings use; REMOVE=1 deletes the rest

@@ -2,11 +2,11 @@
 benchmarks.own_documents`` (about 15 minutes on two cores).
 
 Runs notebook 08's own cells, up to the first results, once for each training seed and for each
-number of old rows mixed in, and writes ``assets/measured/own_documents.json`` (with
-``VDR_PROFILE=reports`` ``own_documents_reports.json``): a line for batches of several documents and
-one for batches of one. The documents, the queries, the split and the mined negatives are the same
-in every run; the seed changes the order of the training rows. ``--resume`` keeps the runs of an
-interrupted one. The start is the tuned model that notebook 08 starts from.
+number of old rows mixed in, and writes ``assets/measured/own_documents.json`` (with another
+profile, its name behind that): a line for batches of several documents and one for batches of one.
+The documents, the queries, the split and the mined negatives are the same in every run; the seed
+changes the order of the training rows. ``--resume`` keeps the runs of an interrupted one. The start
+is the tuned model that notebook 08 starts from.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""What is known of real models, measured on the profile ``reports``:
+"""What is known of real models, measured on the profile ``tiny``:
 ``python -m benchmarks.phenomena`` (about an hour of one core).
 
-Notebook 02 has to have run with ``VDR_PROFILE=reports``, and ``tools.pretrain_late --ship``. Each
+Notebook 02 has to have run, and ``tools.pretrain_late --ship``. Each
 training run is notebook 03's with one thing changed, mostly over three seeds, scored on the 300
 queries and 1,500 pages, by kind of query. Writes ``assets/measured/phenomena.json`` after every run
 and measures only what is not there, so that an interrupted command goes on where it was; with a new
 base or corpus, delete the file first. ``python -m benchmarks.phenomena NAME ...`` measures these
-runs anew.
+runs anew. What notebooks 04 and 05 read of it is written beside it (:mod:`benchmarks.kept`).
 ``docs/phenomena.md`` holds the table, ``assets/phenomena.toml`` what is known and what is expected.
 """
 
@@ -17,7 +17,7 @@ import random
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 
 import bm25s
 import numpy
@@ -25,11 +25,12 @@ from datasets import Dataset
 from PIL.Image import Image, Resampling
 from scipy.stats import rankdata
 
+from benchmarks.kept import USUAL, keep_embeddings, keep_scores
 from benchmarks.late_interaction import Collection, one_epoch
 from benchmarks.recipe import load_base, matryoshka, train
 from benchmarks.where import where_measured
 from tiny_vdr.pages import draw_page
-from tiny_vdr.reports import plan_corpus, write_german_query
+from tiny_vdr.plan import plan_rows, write_german_query
 from tiny_vdr.sheet import Page
 from vdr_helpers.cache import atomic_write
 from vdr_helpers.evaluation import ndcg_at_10
@@ -39,12 +40,11 @@ from vdr_helpers.published import read_asset
 from vdr_helpers.splits import chosen_rows, load_split
 
 SEEDS = (0, 1, 2)
-LATE = "late interaction"
+LATE, PLAIN = "late interaction", "without MatryoshkaLoss"
 SCANS = (0.15, 0.2, 0.25, 0.3, 0.4, 1.0)  # of a page's height and width; the processor keeps 0.4
 # Share of the train rows whose hard negative shows the answer too. Of the best ranked passages that
 # MS MARCO does not mark as right, about 70 % were found to be right (RocketQA, arXiv:2010.08191).
 PLANTED = 0.5
-CORPUS = {"seed": 0, "train_families": 521, "eval_families": 375}  # where the profile has no other
 FUSION_K = 60  # of reciprocal rank fusion (Cormack, Clarke and Buettcher 2009)
 LORA = read_asset("gpu_memory.json")["lora"]
 
@@ -64,16 +64,20 @@ class Run:
 
 
 RUNS = {
-    "as notebook 03": Run(),
+    USUAL: Run(),
     "without the hard negative": Run(columns="no hard negative"),
     "batches of 16": Run(changes={"per_device_train_batch_size": 16}),
     "false negatives planted": Run(columns="false negatives"),
     "the page's text instead of its picture": Run(columns="text", seeds=(0,)),
     "LoRA, ten times the learning rate": Run(
-        changes={"adapters": (LORA,), "learning_rate": PROFILES["reports"].adapter_learning_rate},
+        changes={"adapters": (LORA,), "learning_rate": PROFILES["tiny"].adapter_learning_rate},
         seeds=(0,),
     ),
-    "without MatryoshkaLoss": Run(wrap=without_matryoshka, seeds=(0,)),
+    "LoRA, the same learning rate": Run(changes={"adapters": (LORA,)}, seeds=(0,)),
+    PLAIN: Run(wrap=without_matryoshka, seeds=(0, 42)),
+    "two of the seven dimensions per step": Run(
+        wrap=partial(matryoshka, n_dims_per_step=2), seeds=(0,)
+    ),
     "four hard negatives": Run(columns="four hard negatives", seeds=(0,)),
 }
 
@@ -86,7 +90,7 @@ class Evaluation:
 
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
-        self.plan = plan_corpus(**(CORPUS | profile.corpus))
+        self.plan = plan_rows(**profile.corpus)
         self.chosen = chosen_rows(profile, "eval")
         rows = [self.plan[row[0]] for row in self.chosen]
         self.queries = [row.query for row in rows]
@@ -267,8 +271,10 @@ def measure(profile: Profile, evaluation: Evaluation, run: Run, seed: int) -> di
     rows = training_rows(profile, evaluation, run.columns)
     model, seconds = train(changed, rows, seed, run.wrap)
     found = score(model, evaluation, of_text=run.columns == "text")
-    if run == RUNS["as notebook 03"] and seed == SEEDS[0]:
+    if run == RUNS[USUAL] and seed == SEEDS[0]:
         found["resolution"] = resolution(model, evaluation)
+    if run == RUNS[PLAIN] and seed == profile.seed:
+        keep_embeddings(model, changed, rows)
     return {"train_seconds": round(seconds, 1), **found}
 
 
@@ -293,12 +299,12 @@ def main(names: list[str]) -> None:
         known = ", ".join([*RUNS, LATE])
         raise SystemExit(f"unknown run {', '.join(sorted(unknown))}: there are {known}")
     quiet_progress_bars()
-    profile = load_profile("reports")
+    profile = load_profile("tiny")
     evaluation = Evaluation(profile)
     file = assets_folder() / "measured" / "phenomena.json"
     result = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"runs": {}}
     result |= {
-        "what": "profile reports, one thing changed at a time, trained without evaluations",
+        "what": "profile tiny, one thing changed at a time, trained without evaluations",
         **where_measured(),
     }
     for name in names:
@@ -319,6 +325,7 @@ def main(names: list[str]) -> None:
         result["late_interaction"] = late_interaction(profile, profile.late_start)
         atomic_write(file, json.dumps(result, indent=1) + "\n")
         print(LATE, result["late_interaction"], flush=True)
+    keep_scores(result)
 
 
 if __name__ == "__main__":

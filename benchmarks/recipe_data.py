@@ -14,8 +14,8 @@ from datasets import Dataset, Features, Image, Value, load_from_disk
 from PIL import Image as PillowImage
 
 from benchmarks.recipe import load_base
-from tiny_vdr.corpus import plan_rows
 from tiny_vdr.pages import draw_page
+from tiny_vdr.plan import plan_rows
 from vdr_helpers.pages import presize
 from vdr_helpers.profiles import Profile
 

@@ -20,7 +20,7 @@ from sentence_transformers.util import cos_sim
 from test_evaluation import KnownModel
 from test_figures_widgets import PNG
 
-from tiny_vdr.corpus import changed_facts, plan_rows, query_kind
+from tiny_vdr.plan import changed_facts, plan_rows
 from vdr_helpers import figures
 from vdr_helpers.evaluation import retrieval_inputs
 from vdr_helpers.pages import PageStore, fingerprint
@@ -517,7 +517,7 @@ def test_facts_agree_with_the_drawn_corpus(drawn_set, plan):
     for (query, fact), (number, *negatives) in zip(facts.iterrows(), rows, strict=True):
         row = plan[number]
         assert inputs[0][query] == row.query
-        assert (fact["layout"], fact["asks for"]) == (row.page.layout, query_kind(row))
+        assert (fact["layout"], fact["asks for"]) == (row.page.layout, row.kind)
         assert (fact["page"] == "landscape") == (row.page.layout in ("slide", "dashboard"))
         for i, negative in enumerate(negatives):
             assert changes[f"{query}-negative_{i}"] == " + ".join(

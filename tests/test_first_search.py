@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from cells import chooser, definitions
 from datasets import Dataset
 
-from tiny_vdr.corpus import plan_rows
+from tiny_vdr.plan import plan_rows
 from vdr_helpers.cache import read_manifest
 from vdr_helpers.profiles import load_profile
 from vdr_helpers.splits import stored_choice
@@ -16,7 +16,7 @@ from vdr_helpers.splits import stored_choice
 def test_the_shipped_model_was_trained_on_no_question_of_the_first_search():
     profile = load_profile("tiny")
     data = read_manifest(profile.finetuned_model)["settings"]["splits"]
-    plan = plan_rows(seed=0, train_families=521, eval_families=375)
+    plan = plan_rows()
     rows = Dataset.from_list(
         [
             {"id": row.id, "query": row.query, "negatives": row.negatives, "language": row.language}

@@ -305,10 +305,10 @@ def test_a_relative_folder_is_also_seen_from_the_checkout(monkeypatch, tmp_path)
 
 
 def test_another_base_is_what_late_interaction_starts_from(monkeypatch):
-    assert load_profile("reports").late_start == shipped("assets/reports-late")
-    assert load_profile("tiny").late_start == shipped("assets/tiny-base")
+    assert load_profile("tiny").late_start == shipped("assets/tiny-late")
+    assert load_profile("full").late_start == load_profile("full").base_model
     monkeypatch.setenv("VDR_MODEL", "assets/tiny-base")
-    assert load_profile("reports").late_start == shipped("assets/tiny-base")
+    assert load_profile("tiny").late_start == shipped("assets/tiny-base")
 
 
 @pytest.mark.parametrize(

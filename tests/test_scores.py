@@ -109,7 +109,7 @@ def test_the_control_is_used_where_it_belongs(control):
     vectors, origin = evaluation.stored_control(profile, tuned, QUERIES, CORPUS)
     assert [tuple(part.shape) for part in vectors] == [(2, 3), (3, 3)]
     assert {part.dtype for part in vectors} == {torch.float32}
-    assert "python -m benchmarks.choices" in origin
+    assert "python -m benchmarks.phenomena" in origin
     write_manifest(tuned, TRAINED | {"loss": "CachedMultipleNegativesRankingLoss"})
     assert evaluation.stored_control(profile, tuned, QUERIES, CORPUS)[0], "only the loss differs"
 
@@ -149,7 +149,7 @@ def test_a_tuned_model_without_a_manifest_has_no_control(control, manifest):
 
 
 def test_the_shipped_control_belongs_to_the_shipped_models_and_scores_what_is_stored():
-    again = 'run python -m benchmarks.choices "without MatryoshkaLoss"'
+    again = 'run python -m benchmarks.phenomena "without MatryoshkaLoss"'
     profile, file = load_profile("tiny"), assets_folder() / evaluation.CONTROL
     with safe_open(str(file), framework="pt") as stored:
         settings = json.loads(stored.metadata()["settings"])
@@ -159,8 +159,8 @@ def test_the_shipped_control_belongs_to_the_shipped_models_and_scores_what_is_st
     for name in ("base", "splits", "trained"):
         assert settings[name] == json.loads(json.dumps(wanted[name])), again
     assert (tuple(queries.shape), tuple(pages.shape)) == ((300, 256), (1500, 256))
-    runs = measured("choices")["choices"]
-    for dim, score in runs["without MatryoshkaLoss"]["ndcg_at_10"].items():
+    runs = measured("phenomena")["runs"]["without MatryoshkaLoss"]
+    for dim, score in runs[str(profile.seed)]["by_dimensions"].items():
         similarities = cos_sim(queries[:, : int(dim)], pages[:, : int(dim)])
         # four negatives follow each
         found = evaluation.ranks(similarities, list(range(0, 1500, 5)))

@@ -12,8 +12,14 @@ import torch
 from PIL import Image
 
 from tiny_vdr import vocabulary
-from tiny_vdr.corpus import query_templates, write_query
-from tiny_vdr.pages import HELD_OUT_LAYOUTS, ITEM_LAYOUTS, METRIC_LAYOUTS, TABLE_LAYOUTS, draw_page
+from tiny_vdr.pages import (
+    CHART_LAYOUTS,
+    HELD_OUT_LAYOUTS,
+    ITEM_LAYOUTS,
+    METRIC_LAYOUTS,
+    TABLE_LAYOUTS,
+    draw_page,
+)
 from tiny_vdr.sheet import Page
 
 CHARACTERS = string.ascii_lowercase + string.digits
@@ -97,6 +103,24 @@ def near_duplicate(page: Page, change: str, rng: random.Random) -> Page:
         mine[place] = theirs[place]
         values["organisation"] = " ".join(mine)
     return Page(**values)
+
+
+def query_templates(layout: str) -> tuple[vocabulary.WordList, ...]:
+    """The phrasings that make sense for a layout: a trend is asked only where a chart shows one."""
+    if layout in ITEM_LAYOUTS:
+        return (vocabulary.ITEM_QUERIES,)
+    return (
+        (vocabulary.METRIC_QUERIES, vocabulary.CHART_QUERIES)
+        if layout in CHART_LAYOUTS
+        else (vocabulary.METRIC_QUERIES,)
+    )
+
+
+def write_query(page: Page, asked: str, template: str) -> str:
+    """Fill one phrasing with what ``page`` says."""
+    return template.format(
+        organisation=page.organisation, subject=asked.lower(), year=page.year, region=page.region
+    )
 
 
 def random_query(page: Page, rng: random.Random) -> tuple[str, list[str]]:

@@ -1,4 +1,4 @@
-"""Batches of the later parts of pre-training: pages and queries of :mod:`tiny_vdr.reports`."""
+"""Batches of the later parts of pre-training: pages and queries of :mod:`tiny_vdr.plan`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tiny_vdr.batches import (
     patches,
 )
 from tiny_vdr.pages import CHART_LAYOUTS, TABLE_LAYOUTS, draw_page
-from tiny_vdr.reports import (
+from tiny_vdr.plan import (
     LATER,
     PRETRAINING,
     SHORT_FORM,

@@ -103,10 +103,7 @@ CHART_QUERIES = WordList(  # only for pages with a chart
         "Show the {subject} chart of {organisation} for {year}",
         "{subject} by quarter, {organisation}, {year}",
     ),
-    held_out=(
-        "In {year}, how did {subject} develop at {organisation}?",
-        "Was {year} a good year for {organisation} in terms of {subject}?",
-    ),
+    held_out=(),  # the course asks for a chart by its shape: SHAPE_QUERIES
 )
 ITEM_QUERIES = WordList(
     shared=(
@@ -123,8 +120,8 @@ ITEM_QUERIES = WordList(
 )
 GERMAN_QUERY = "Wie hoch war {subject} bei {organisation} im Jahr {year}?"
 
-# The second generated corpus (tiny_vdr.reports). {subject: (what else a query may call it, another
-# word that pre-training never uses, the German word)}; a held-out subject has held-out synonyms.
+# {subject: (what else a query may call it, another word, the German word)}. Pre-training uses the
+# last two of some subjects only; a held-out subject has held-out synonyms.
 OTHER_WORDS = {
     "Revenue": ("turnover", "sales income", "Umsatz"),
     "Net profit": ("bottom line", "earnings", "Gewinn"),

@@ -1,5 +1,5 @@
 """The table of ``docs/phenomena.md``: what is known of real models beside what the profile
-``reports`` shows. :mod:`tools.tables` writes it.
+``tiny`` shows. :mod:`tools.tables` writes it.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def quantities(found: dict) -> dict[str, float | str]:
         "fused_base": base["fused_with_bm25"],
         "fused": tuned("fused_with_bm25"),
     }
-    result |= of_own_documents(measured("own_documents_reports"))
+    result |= of_own_documents(measured("own_documents"))
     late = found["late_interaction"]
     lora = gain(runs, "LoRA, ten times the learning rate", USUAL)
     return result | {

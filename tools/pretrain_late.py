@@ -1,11 +1,11 @@
-"""Make the late-interaction start of the profile ``reports``: ``python -m tools.pretrain_late``
+"""Make the late-interaction start of the profile ``tiny``: ``python -m tools.pretrain_late``
 (about seven minutes on one core, after its base: ``tools.pretrain``).
 
 A model of one vector per page learns through its last token alone; a real late-interaction model
 has learned with all of its tokens. So the base is trained further on pages and queries of
 pre-training with Sentence Transformers' own loss over all vectors, the pages of a family side by
-side. It is made in ``outputs/pretrain-late``; ``--ship`` puts it into ``assets/reports-late``, from
-where notebook 10 and ``benchmarks.phenomena`` start on that profile.
+side. It is made in ``outputs/pretrain-late``; ``--ship`` puts it into ``assets/tiny-late``, from
+where notebook 10 and ``benchmarks.phenomena`` start.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from torch.utils.data import BatchSampler, SequentialSampler
 from tiny_vdr.batches import PAGE_SIZE
 from tiny_vdr.pages import draw_page
 from tiny_vdr.report_batches import FAMILY, draw_family, word_query
-from tiny_vdr.reports import LATER
+from tiny_vdr.plan import LATER
 from vdr_helpers.profiles import assets_folder, load_profile, outputs_folder
 from vdr_helpers.training import use_matrix_product
 
@@ -42,12 +42,12 @@ NEW_LAYER = {
     r"^(model\.)?1\.linear": 5e-3
 }  # ten times as fast, as the published late-interaction run
 
-CARD = """# The late-interaction start of the profile `reports`
+CARD = """# The tiny late-interaction start
 
-The base model `assets/reports-base`, trained further with a vector for every token: the network, and a layer that makes each
+The base model `assets/tiny-base`, trained further with a vector for every token: the network, and a layer that makes each
 token's vector {width} numbers long. Stored in half precision.
 
-- **For**: notebook 10 on the profile `reports`. It reads generated pages only and is of no use on real documents.
+- **For**: notebook 10. It reads generated pages only and is of no use on real documents.
 - **Made by** `python -m tools.pretrain_late`: {steps} batches of {batch} queries and pages of `tiny_vdr/report_batches.py`, the pages
   of a family side by side, with `MultiVectorMultipleNegativesRankingLoss`.
 - No data of people or organisations: every name and figure is invented. Licence: Apache-2.0.
@@ -79,7 +79,7 @@ def pretrain_late(
     """Train for ``steps`` batches of ``batch`` pages and save the model; returns the losses, a mean
     of twenty steps each.
     """
-    profile = load_profile("reports")
+    profile = load_profile("tiny")
     torch.manual_seed(seed)
     model = MultiVectorEncoder(
         profile.base_model,
@@ -131,7 +131,7 @@ def main() -> None:
         card = CARD.format(width=width, steps=options.steps, batch=BATCH)
         (folder / "README.md").write_text(card, encoding="utf-8")
     if options.ship:
-        shipped = assets_folder() / "reports-late"
+        shipped = assets_folder() / "tiny-late"
         shutil.rmtree(shipped, ignore_errors=True)
         shutil.copytree(folder, shipped)
 

@@ -1,8 +1,7 @@
 """Ship what ``make notebooks`` made: ``python -m tools.ship_tuned``.
 
 Notebook 03's tuned model with its manifest and its model card goes into ``assets/tiny-finetuned``,
-the run's scores and minutes into ``assets/measured/tiny_run.json``. With ``VDR_PROFILE=reports``
-that profile's tuned model goes into ``assets/reports-finetuned``, and no measurement is touched.
+the run's scores and minutes into ``assets/measured/tiny_run.json``.
 """
 
 from __future__ import annotations
@@ -21,11 +20,10 @@ documents. Every name and figure in its data is invented.
 """
 
 
-def shipped_card(text: str, name: str) -> str:
-    """The library's card of the tuned model of the profile ``name`` with that in its title, its
-    language, its licence and what it is for.
+def shipped_card(text: str) -> str:
+    """The library's card of the tuned model with a title, its language, its licence and what it is for.
     """
-    text = text.replace("\n# SentenceTransformer\n", f"\n# The tuned model of `{name}`\n", 1)
+    text = text.replace("\n# SentenceTransformer\n", "\n# The tuned tiny model\n", 1)
     text = set_facts(text, {"Language": "en", "License": "apache-2.0"})
     return text.replace("## Model Details\n", ABOUT + "## Model Details\n", 1)
 
@@ -52,9 +50,8 @@ def main() -> None:
     shutil.rmtree(shipped, ignore_errors=True)
     shutil.copytree(own, shipped)
     card = shipped / "README.md"
-    card.write_text(shipped_card(card.read_text(encoding="utf-8"), profile.name), encoding="utf-8")
-    if profile.name == "tiny":
-        ship_run(profile)
+    card.write_text(shipped_card(card.read_text(encoding="utf-8")), encoding="utf-8")
+    ship_run(profile)
     print(f"{profile.finetuned_name} is notebook 03's tuned model now")
 
 

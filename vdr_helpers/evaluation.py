@@ -349,7 +349,7 @@ def stored_control(profile: Profile, tuned: str, queries: dict, corpus: dict):
     """``(embeddings, where they are from)`` of the model tuned without ``MatryoshkaLoss`` (05).
 
     ``embeddings``: float32 tensors for queries and pages, made once by ``python -m
-    benchmarks.choices``; ``None`` unless all but the loss was as it was for the model in the folder
+    benchmarks.phenomena``; ``None`` unless all but the loss was as it was for the model in the folder
     ``tuned``, and then the second value says what differs.
     """
     from safetensors import safe_open
@@ -364,4 +364,4 @@ def stored_control(profile: Profile, tuned: str, queries: dict, corpus: dict):
     different = [name for name in asked if settings_key(asked[name]) != settings_key(found[name])]
     if different:
         return None, f"left out: it was made with other settings ({', '.join(different)})"
-    return embeddings, "stored, tuned once (python -m benchmarks.choices)"
+    return embeddings, "stored, tuned once (python -m benchmarks.phenomena)"

@@ -169,8 +169,7 @@ class Profile:
     reader_revision: str | None = None
     reader_folder: str | None = None  # goes before the name
     corpus: dict | None = (
-        # where the dataset is generated: its world (tiny_vdr.reports.plan_of), "pages" if none is
-        # named, and arguments of tiny_vdr.corpus.build_source
+        # where the dataset is generated: arguments of tiny_vdr.corpus.build_source
         None
     )
     documents_folder: str | None = (

@@ -34,8 +34,7 @@ def measured(name: str) -> dict:
     """What was measured once and is kept: ``assets/measured/<name>.json``; its ``what`` says
     on which profile and seeds.
 
-    ``python -m benchmarks.choices`` and ``python -m benchmarks.tiny_seeds`` write those of their
-    names. Scores are NDCG@10 by dimension; JSON makes the dimensions strings. Raises
-    ``FileNotFoundError`` for another name.
+    ``python -m benchmarks.phenomena`` writes ``choices`` and ``tiny_seeds`` too, with NDCG@10 by
+    dimension; JSON makes the dimensions strings. Raises ``FileNotFoundError`` for another name.
     """
     return read_asset(f"measured/{name}.json")

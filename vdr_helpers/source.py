@@ -218,12 +218,9 @@ def open_parquet(path: str, **settings) -> Iterator[pyarrow.parquet.ParquetFile]
 
 def corpus_settings(profile: Profile) -> dict:
     """What a generated dataset is made from: the version of its generator, and its arguments."""
-    from tiny_vdr import corpus, reports
+    from tiny_vdr import corpus
 
-    versions = {"version": corpus.VERSION}
-    if profile.corpus.get("world") == "reports":
-        versions["reports"] = reports.VERSION
-    return versions | profile.corpus
+    return {"version": corpus.VERSION, **profile.corpus}
 
 
 def source_path(profile: Profile) -> str:
@@ -233,13 +230,9 @@ def source_path(profile: Profile) -> str:
     if profile.corpus is None:
         return profile.dataset_folder or profile.dataset_name
     from tiny_vdr.corpus import build_source
-    from tiny_vdr.reports import plan_of
-
-    arguments = dict(profile.corpus)
-    plan = plan_of(arguments.pop("world", "pages"))
 
     def draw(folder) -> None:
-        build_source(folder, plan=plan, **arguments)
+        build_source(folder, **profile.corpus)
 
     return str(cached(profile.output_dir, "source", corpus_settings(profile), draw))
 

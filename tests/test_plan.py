@@ -1,35 +1,29 @@
-"""The corpus ``reports``: one right page per query whatever its wording, hard negatives that are
-pages of one report, and pre-training that never meets the held-out words.
+"""The plan of the generated source: one right page per query whatever its wording, hard negatives
+that are pages of one report, and later parts of pre-training that never meet the held-out words.
 """
 
 import dataclasses
 import random
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from tiny_vdr import corpus, pretrain, reports, vocabulary
-from tiny_vdr.corpus import build_source
-from tiny_vdr.pages import CHART_LAYOUTS, TABLE_LAYOUTS, draw_page
+from tiny_vdr import plan, pretrain, vocabulary
+from tiny_vdr.pages import CHART_LAYOUTS, ITEM_LAYOUTS, TABLE_LAYOUTS, draw_page
+from tiny_vdr.plan import Row, plan_rows, shared_facts, shown_subjects
 from tiny_vdr.report_batches import FAMILY, GERMAN_SUBJECTS, ReportBatches, TwinBatches
 from tiny_vdr.sheet import Page, Sheet
-from vdr_helpers.profiles import assets_folder, load_profile
-from vdr_helpers.source import source_path
+from vdr_helpers.profiles import assets_folder
 
 SIZES = (60, 90)  # families
 
 
 @pytest.fixture(scope="module", params=[0, 1])
 def planned(request):
-    return reports.plan_reports(request.param, *SIZES)
-
-
-def shown(page):
-    return page.subjects if page.layout in TABLE_LAYOUTS else page.subjects[:1]
+    return plan_rows(request.param, *SIZES)
 
 
 def different_pages(rows):
@@ -38,11 +32,13 @@ def different_pages(rows):
 
 
 def test_a_seed_gives_the_same_rows_and_another_seed_others():
-    first, again = (reports.plan_reports(0, *SIZES) for _ in range(2))
-    other = reports.plan_reports(1, *SIZES)
+    first, again = (plan_rows(0, *SIZES) for _ in range(2))
+    other = plan_rows(1, *SIZES)
     assert first == again
     assert len(first) == len(other) == (60 + 90) * 6 + 30
     assert not {row.page for row in first} & {row.page for row in other}
+    assert not {row.id for row in first} & {row.id for row in other}
+    assert len({row.id for row in first}) == len(first)
     assert {len(row.negatives) for row in first} == {16}
     assert all(row.id not in row.negatives for row in first)
 
@@ -51,7 +47,7 @@ def test_families_of_one_organisation_stand_together(planned):
     """They are wrong answers to each other's queries."""
     first_pages = [row.page for row in planned if row.kind][::4][: SIZES[0]]
     groups = Counter(page.organisation for page in first_pages)
-    assert sum(count >= reports.FAMILIES_OF_ORGANISATION for count in groups.values()) > 10
+    assert sum(count >= plan.FAMILIES_OF_ORGANISATION for count in groups.values()) > 10
 
 
 def test_pre_training_has_met_about_half_of_the_other_words():
@@ -60,40 +56,20 @@ def test_pre_training_has_met_about_half_of_the_other_words():
     met = [
         any(
             word.lower() in row.query.lower()
-            for word in reports.LATER.other_words[row.asked]
+            for word in plan.LATER.other_words[row.asked]
             if row.asked in known
         )
-        for row in reports.plan_reports()[-375 * 6 :]
+        for row in plan_rows()[-375 * 6 :]
         if row.kind == "paraphrased"
     ]
     assert len(met) > 50 and 0.4 < sum(met) / len(met) < 0.6
-
-
-def test_an_unknown_corpus_is_named():
-    with pytest.raises(ValueError, match="there are the generated corpora pages, reports, not 'x'"):
-        reports.plan_of("x")
-
-
-def test_the_world_of_a_profile_chooses_the_plan(monkeypatch):
-    drawn = []
-
-    def draw(folder, plan, **settings):
-        (folder / "page").write_text("drawn")
-        drawn.append((plan, settings))
-
-    monkeypatch.setattr(corpus, "build_source", draw)
-    tiny = load_profile("tiny")
-    worlds = ({"seed": 1}, {"world": "pages", "seed": 1}, {"world": "reports", "seed": 1})
-    folders = {source_path(dataclasses.replace(tiny, corpus=world)) for world in worlds}
-    assert len(folders) == 3
-    assert drawn == [(corpus.plan_rows, {"seed": 1})] * 2 + [(reports.plan_reports, {"seed": 1})]
 
 
 def test_every_query_has_one_page(planned):
     """By what it names: the facts of a page, half of a name, or what a chart shows."""
     rows = different_pages(planned)
     facts = Counter(
-        (row.page.organisation, s, row.page.year) for row in rows for s in shown(row.page)
+        (row.page.organisation, s, row.page.year) for row in rows for s in shown_subjects(row.page)
     )
     halves = Counter()
     for (organisation, subject, year), count in facts.items():
@@ -101,12 +77,13 @@ def test_every_query_has_one_page(planned):
     shapes = Counter(
         (row.page.organisation, subject, row.page.shape)
         for row in rows
-        for subject in shown(row.page)
+        for subject in shown_subjects(row.page)
     )
     asked = [row for row in planned if row.kind and row.language == "en"]
     assert len(asked) > 250
     for row in asked:
         page = row.page
+        assert row.asked in shown_subjects(page)
         if row.kind == "shape":
             found = shapes[page.organisation, row.asked, page.shape]
             # a train page may have a later one that shows the same: a natural false negative
@@ -120,7 +97,7 @@ def test_every_query_has_one_page(planned):
 
 
 def test_natural_false_negatives_stand_among_the_train_rows_only():
-    rows = reports.plan_reports(0, 200, 90)
+    rows = plan_rows(0, 200, 90)
     shapes = {}
     for row in different_pages(rows):
         if row.page.layout in CHART_LAYOUTS:
@@ -149,8 +126,67 @@ def test_a_query_uses_the_words_of_its_kind(planned):
         assert row.kind != "shape" or row.page.layout in CHART_LAYOUTS
 
 
+def test_shared_facts_by_hand():
+    def row(organisation, subjects, year, layout):
+        return Row("x", Page(organisation, subjects, year, "Oslo", layout, 0), subjects[0], None)
+
+    mine = row("Alder Energy", ("Rent", "Staff", "Wages"), 2014, "report")
+    assert shared_facts(mine, mine) == 0.5 + 0.5 + 1 + 1 + 0.25
+    assert (
+        shared_facts(mine, row("Alder Foods", ("Staff", "Rent", "Fuel cost"), 2015, "slide"))
+        == 0.5 + 1
+    )
+    assert (
+        shared_facts(mine, row("Birch Foods", ("Staff", "Orders", "Fuel cost"), 2014, "report"))
+        == 1 + 0.25
+    )
+    assert (
+        shared_facts(mine, row("Birch Foods", ("Staff", "Orders", "Fuel cost"), 2015, "slide")) == 0
+    )
+
+
+def test_siblings_come_first_then_pages_by_what_they_share(monkeypatch):
+    """Before noise is planted."""
+    monkeypatch.setattr(plan.Builder, "soil", lambda builder: None)
+    rows = plan_rows(0, *SIZES)
+    by_id, ids = {row.id: row for row in rows}, [row.id for row in rows]
+    for number, row in enumerate(rows):
+        first = number - number % 6
+        assert {row.id, *row.negatives[:5]} == set(ids[first : first + 6])
+        shared = [shared_facts(row, by_id[id_]) for id_ in row.negatives[5:]]
+        assert shared == sorted(shared, reverse=True)
+        assert shared[0] >= 1  # the organisation, or the subject and half of the name
+
+
+@pytest.mark.parametrize("layout", ["table", "invoice", "report"])
+@pytest.mark.parametrize("change", ["subject", "year", "name", "shape"])
+def test_a_sibling_differs_in_what_it_is_meant_to(layout, change):
+    subjects = (
+        ("Pumps", "Valves", "Cables") if layout == "invoice" else ("Revenue", "Water use", "Staff")
+    )
+    page = Page("Alder Energy", subjects, 2014, "Oslo", layout, 7, "rise")
+    for seed in range(25):
+        other = plan.sibling(random.Random(seed), plan.COURSE, [page], change)
+        names = zip(page.organisation.split(), other.organisation.split(), strict=True)
+        changed = {
+            "subject": not set(other.subjects) & set(subjects),
+            "year": other.year != page.year,
+            "name": sum(one != another for one, another in names) == 1,
+            "shape": change == "shape" and other.shape != page.shape,
+        }
+        wanted = {"shape", "year"} if change == "shape" else {change}
+        assert {name for name, is_changed in changed.items() if is_changed} == wanted
+        assert other.region == page.region and other.seed != page.seed
+        if change == "shape":
+            assert other.layout in CHART_LAYOUTS
+        elif change == "subject":
+            assert (other.layout in ITEM_LAYOUTS) == (layout in ITEM_LAYOUTS)
+        else:
+            assert other.layout == layout
+
+
 def test_most_hard_negatives_are_pages_of_one_report_or_charts_of_one_subject():
-    rows = reports.plan_reports(0, *SIZES)
+    rows = plan_rows(0, *SIZES)
     by_id = {row.id: row for row in rows}
     alike = Counter()
     for row in rows[: 60 * 6]:
@@ -165,7 +201,7 @@ def test_most_hard_negatives_are_pages_of_one_report_or_charts_of_one_subject():
 
 
 def test_hard_negatives_are_not_all_another_rows_positive():
-    rows = reports.plan_reports(0, *SIZES)
+    rows = plan_rows(0, *SIZES)
     asked = {row.id for row in rows if row.kind}
     share = np.mean([row.negatives[0] in asked for row in rows[: 60 * 6] if row.kind])
     assert 0.4 < share < 0.8
@@ -185,8 +221,8 @@ def test_a_chart_shows_its_shape(shape, seed):
     }[shape]
 
 
-def test_a_page_without_a_shape_is_drawn_as_before():
-    """Its chart takes the same random numbers as ever: the stored corpora keep their pixels."""
+def test_a_page_without_a_shape_shows_any_figures():
+    """As the first part of pre-training draws it: the chart goes from one number to another."""
     page = Page("Alder Energy", ("Staff", "Rent", "Orders"), 2014, "Oslo", "report", 7)
     rng = random.Random(5)
     start, end = rng.randrange(20, 90), rng.randrange(20, 90)
@@ -199,7 +235,7 @@ def test_a_page_without_a_shape_is_drawn_as_before():
 
 def test_the_german_question_names_page_and_subject():
     page = Page("Alder Energy", ("Staff", "Rent", "Orders"), 2014, "Oslo", "letter", 7)
-    query = reports.write_german_query(random.Random(0), page, "Staff", known=True)
+    query = plan.write_german_query(random.Random(0), page, "Staff", known=True)
     assert "Belegschaft" in query and "Alder Energy" in query and "2014" in query
 
 
@@ -298,17 +334,6 @@ def test_the_second_half_goes_on_from_a_base(tmp_path):
     after = pretrain.load_start(tmp_path / "base")
     assert before.encode_query("Staff").shape == after.encode_query("Staff").shape
     assert not np.allclose(before.encode_query("Staff"), after.encode_query("Staff"))
-
-
-@pytest.mark.slow
-def test_a_source_of_this_corpus_has_the_schema_of_the_real_one(tmp_path: Path):
-    from datasets import load_dataset
-
-    folder = build_source(tmp_path / "s", 0, 20, 85, workers=1, plan=reports.plan_reports)
-    dataset = load_dataset(str(folder), "en", split="train", cache_dir=str(tmp_path / "cache"))
-    assert dataset.column_names == ["id", "query", "image", "negatives", "language"]
-    assert len(dataset) == 105 * 6 + 30
-    assert set(dataset["language"]) == {"en", "de"}
 
 
 @pytest.mark.long

@@ -1,8 +1,7 @@
-"""A second generated corpus in the same schema, on which the text of a page is not enough: queries
-that do not quote, charts whose shape is asked, and hard negatives that are pages of one report.
+"""What stands on the pages of the generated source and what its queries ask: all rows are planned
+before a page is drawn (:mod:`tiny_vdr.corpus`).
 
-Drawing, noise and schema are :mod:`tiny_vdr.corpus`'s; what differs is which pages stand beside
-each other and how a query is worded:
+The text of a page is not enough to find it:
 
 - the pages of a family share organisation and year and differ in the subject, or share organisation
   and subject and differ in the year and in what their chart shows;
@@ -16,21 +15,19 @@ each other and how a query is worded:
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field, replace
 
 from tiny_vdr import vocabulary
-from tiny_vdr.corpus import Row, SourceBuilder, plan_rows
 from tiny_vdr.pages import CHART_LAYOUTS, ITEM_LAYOUTS, METRIC_LAYOUTS, TABLE_LAYOUTS
 from tiny_vdr.sheet import Page
 
-VERSION = 2  # raise it when the same seed would give other pages
+NEGATIVES_PER_ROW = 16  # as in the real dataset
 SHAPE_FAMILIES = 0.27  # the share of families in which the chart's shape is asked
 ITEM_FAMILIES = 0.3  # of the others: invoices and data sheets
 FAMILIES_OF_ORGANISATION = 3  # their pages are wrong answers to each other's queries, too
 REPEATED = 0.1  # share of train families of charts with a page that answers the first query too
-HELD_OUT_LAYOUT = "letter"  # pre-training on this corpus never draws it
+HELD_OUT_LAYOUT = "letter"  # the later parts of pre-training never draw it
 SHORT_FORM = 0.2  # of the queries that may name an organisation by the first half of its name
 
 
@@ -225,16 +222,34 @@ def write_german_query(rng: random.Random, page: Page, asked: str, known: bool) 
 # The corpus
 
 
+@dataclass
+class Row:
+    """One row of the source before its page is drawn; ``asked`` is the subject that its query asks
+    about.
+    """
+
+    id: str
+    page: Page
+    asked: str
+    query: str | None
+    negatives: list[str] = field(default_factory=list)
+    language: str = "en"
+    broken: bool = False
+    kind: str | None = None  # of its query
+
+
 def drawn_facts(page: Page) -> set[tuple[str, str, int]]:
     """What can be read off a page: (organisation, subject, year) of each subject it shows."""
     return {(page.organisation, subject, page.year) for subject in shown_subjects(page)}
 
 
-class ReportBuilder(SourceBuilder):
+class Builder:
     """Plan families of pages first, and the queries when all pages are known."""
 
     def __init__(self, seed: int) -> None:
-        super().__init__(seed)
+        self.rng = random.Random(seed)
+        self.rows: list[Row] = []
+        self.used: set[tuple[str, str, int]] = set()
         self.charted: set[tuple[str, str]] = set()  # asked by shape: no other page may show them
         self.pairs: set[tuple[str, str]] = set()
         self.organisation = ""
@@ -295,10 +310,38 @@ class ReportBuilder(SourceBuilder):
     def fill_negatives(self) -> None:
         """Siblings first, as they are ordered, then pages of the same organisation or subject."""
         own = {row.id: list(row.negatives) for row in self.rows}
-        super().fill_negatives()
+        self.rank_negatives()
         for row in self.rows:
             far = [id_ for id_ in row.negatives if id_ not in own[row.id]]
             row.negatives = (own[row.id] + far)[: len(row.negatives)]
+
+    def rank_negatives(self) -> None:
+        """Order siblings by how much they share with the page, then add pages of the same
+        organisation, subject or year.
+        """
+        by_id = {row.id: row for row in self.rows}
+        shelf: dict[object, list[Row]] = defaultdict(list)
+        for row in self.rows:
+            for key in (
+                row.page.organisation,
+                (row.asked, row.page.year),
+                (row.page.organisation.split()[0], row.asked),
+            ):
+                shelf[key].append(row)
+        for row in self.rows:
+            page, near = row.page, {id_: by_id[id_] for id_ in row.negatives}
+            for key in (
+                page.organisation,
+                (page.organisation.split()[0], row.asked),
+                (row.asked, page.year),
+            ):
+                near |= {other.id: other for other in shelf[key] if other is not row}
+            while len(near) < NEGATIVES_PER_ROW:
+                other = self.rng.choice(self.rows)
+                if other is not row:
+                    near[other.id] = other
+            ordered = sorted(near.values(), key=lambda other: -shared_facts(row, other))
+            row.negatives = [other.id for other in ordered[:NEGATIVES_PER_ROW]]
 
     def write_queries(self) -> None:
         """Word every query; an organisation's short form only where it names one page."""
@@ -318,12 +361,77 @@ class ReportBuilder(SourceBuilder):
             )
             row.query = write_query(self.rng, COURSE, row.page, row.asked, row.kind, short)
 
+    def soil(self) -> None:
+        """Plant the noise that notebook 02 finds: each kind in a few rows, in the places where it
+        does harm.
+        """
+        asked = [row for row in self.rows if row.query]
+        silent = [row for row in self.rows if not row.query]
+        for row in self.rng.sample(asked, k=40):
+            row.language = "de"
+            row.query = vocabulary.GERMAN_QUERY.format(
+                organisation=row.page.organisation, subject=row.asked.lower(), year=row.page.year
+            )
+        for row in self.rng.sample(asked, k=60):
+            row.negatives[self.rng.randrange(4)] = f"page-missing-{self.rng.getrandbits(24):06x}"
+        for row in self.rng.sample(silent, k=12):
+            row.broken = True
+        # the same page once more, offered as a hard negative of its own query
+        for row in self.rng.sample(asked, k=30):
+            copy = Row(
+                f"page-{self.rng.getrandbits(40):010x}",
+                row.page,
+                row.asked,
+                None,
+                list(row.negatives),
+            )
+            self.rows.append(copy)
+            row.negatives[0] = copy.id
+        # a train page among eval's
+        for early, late in zip(asked[:8], self.rng.sample(asked[-320:-20], k=8), strict=True):
+            late.negatives[1] = early.id
 
-def plan_reports(seed: int = 0, train_families: int = 521, eval_families: int = 375) -> list[Row]:
-    """All rows of this corpus: families of six pages; four of them are asked for in each of
-    ``train_families``, one in each of ``eval_families``.
+
+def shared_facts(row: Row, other: Row) -> float:
+    """How alike two pages are: half a point per shared name, one for year, one for the asked
+    subject, a quarter for the layout.
     """
-    builder = ReportBuilder(seed)
+    names = sum(
+        a == b
+        for a, b in zip(row.page.organisation.split(), other.page.organisation.split(), strict=True)
+    )
+    same_subject = row.asked in other.page.subjects
+    return (
+        0.5 * names
+        + (row.page.year == other.page.year)
+        + same_subject
+        + 0.25 * (row.page.layout == other.page.layout)
+    )
+
+
+def changed_facts(row: Row, other: Page) -> tuple[str, ...]:
+    """What of a row's query is otherwise on ``other``: year, subject, first name, second name;
+    nothing if it answers the query too.
+    """
+    names, there = row.page.organisation.split(), other.organisation.split()
+    same = {"year": row.page.year == other.year, "subject": row.asked in other.subjects}
+    same |= {"first name": names[0] == there[0], "second name": names[1] == there[1]}
+    return tuple(fact for fact, kept in same.items() if not kept)
+
+
+def plan_rows(
+    seed: int = 0,
+    train_families: int = 521,
+    eval_families: int = 375,
+    mean_scale: float | None = None,
+) -> list[Row]:
+    """All rows of the source: families of six pages; four of them are asked for in each of
+    ``train_families``, one in each of ``eval_families``.
+
+    The arguments are those of :func:`tiny_vdr.corpus.build_source`, so that a corpus can be planned
+    again; the scale changes no row.
+    """
+    builder = Builder(seed)
     for queries, families in ((4, train_families), (1, eval_families)):
         for number in range(families):
             if number % FAMILIES_OF_ORGANISATION == 0:
@@ -333,18 +441,3 @@ def plan_reports(seed: int = 0, train_families: int = 521, eval_families: int = 
     builder.write_queries()
     builder.soil()
     return builder.rows
-
-
-def plan_of(world: str) -> Callable[..., list[Row]]:
-    """What plans the rows of a generated corpus: ``"pages"`` or ``"reports"``. Raises
-    ``ValueError`` for another ``world``.
-    """
-    plans = {"pages": plan_rows, "reports": plan_reports}
-    if world not in plans:
-        raise ValueError(f"there are the generated corpora {', '.join(plans)}, not {world!r}")
-    return plans[world]
-
-
-def plan_corpus(world: str = "pages", **arguments) -> list[Row]:
-    """The rows of a profile's generated corpus; what is given is its ``Profile.corpus``."""
-    return plan_of(world)(**arguments)

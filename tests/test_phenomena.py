@@ -156,7 +156,7 @@ def test_the_card_of_the_base_says_what_was_measured():
     assert list(scores) == [str(dim) for dim in profile.matryoshka_dims]
     row = next(line for line in card.splitlines() if line.startswith("| NDCG@10 |"))
     shown = [float(cell) for cell in row.split("|")[2:-1]]
-    assert shown == pytest.approx(list(scores.values()), abs=0.0011)
+    assert shown == pytest.approx(list(scores.values()), abs=0.0006)  # stored ones are rounded
 
 
 def test_stored_scores_are_shares():

@@ -31,8 +31,8 @@ from torch.utils.data import BatchSampler, SequentialSampler
 
 from tiny_vdr.batches import PAGE_SIZE
 from tiny_vdr.pages import draw_page
-from tiny_vdr.report_batches import FAMILY, draw_family, word_query
 from tiny_vdr.plan import LATER
+from tiny_vdr.report_batches import FAMILY, draw_family, word_query
 from vdr_helpers.profiles import assets_folder, load_profile, outputs_folder
 from vdr_helpers.training import use_matrix_product
 

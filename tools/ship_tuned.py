@@ -21,7 +21,8 @@ documents. Every name and figure in its data is invented.
 
 
 def shipped_card(text: str) -> str:
-    """The library's card of the tuned model with a title, its language, its licence and what it is for.
+    """The library's card of the tuned model with a title, its language, its licence and what it is
+    for.
     """
     text = text.replace("\n# SentenceTransformer\n", "\n# The tuned tiny model\n", 1)
     text = set_facts(text, {"Language": "en", "License": "apache-2.0"})

@@ -63,11 +63,11 @@ VARIATIONS: dict[tuple[str, int], dict] = {
         "below": [
             (
                 "search_box(search, query",
-                'search_box(search, "pallets sold by Umber Paper in Seville, 1950")',
+                'search_box(search, "How much revenue did Larch Marine record in Porto in 1950?")',
             )
         ],
     },
-    ("00", 2): {"typed": ["Umber Paper", "Umber Paper 2013", "Umber Paper 2013 pallets"]},
+    ("00", 2): {"typed": ["Larch Marine", "Larch Marine 2017", "Larch Marine 2017 revenue"]},
     ("00", 3): {
         "edits": [
             ("profile.finetuned_model", "profile.base_model"),

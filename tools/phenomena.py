@@ -74,6 +74,21 @@ def of_own_documents(found: dict) -> dict[str, float]:
     }
 
 
+def of_reranker(found: dict) -> dict[str, float]:
+    """The longest run of ``benchmarks.rerank``: NDCG@10 before and after, and what the sum of both
+    scores changes, with its interval.
+    """
+    run = max(found["runs"], key=lambda run: run["pairs"])
+    return {
+        "rerank_rows": run["pairs"] // 5,
+        "rerank_before": run["embedding"],
+        "rerank_alone": run["reranker"],
+        "rerank": run["sum_minus_embedding"],
+        "rerank_low": run["low"],
+        "rerank_high": run["high"],
+    }
+
+
 def quantities(found: dict) -> dict[str, float | str]:
     """What the texts and bands of ``assets/phenomena.toml`` name, from
     ``assets/measured/phenomena.json``; means over seeds.
@@ -132,7 +147,7 @@ def quantities(found: dict) -> dict[str, float | str]:
         "fused_base": base["fused_with_bm25"],
         "fused": tuned("fused_with_bm25"),
     }
-    result |= of_own_documents(measured("own_documents"))
+    result |= of_own_documents(measured("own_documents")) | of_reranker(measured("rerank"))
     late = found["late_interaction"]
     lora = gain(runs, "LoRA, ten times the learning rate", USUAL)
     return result | {

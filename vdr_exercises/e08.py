@@ -1,4 +1,4 @@
-"""Exercises of notebook 08: queries of one page, a split by name, negatives, did tuning pay."""
+"""Exercises of notebook 08: queries of one page, a split by name, negatives, gain and loss."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def is_clear(values) -> bool:
         for gains in [*GAINS, {task: numpy.array(values) for task, values in measured.items()}]
         if {NEW, OLD} <= set(gains) and is_clear(gains[NEW]) and is_clear(gains[OLD])
     ],
-    returns=a_pair(a_truth_value, "whether it paid, then whether something was forgotten"),
+    returns=a_pair(a_truth_value, "whether there was a gain, then whether something was lost"),
     case=lambda gains: (
         f"unseen documents {gains[NEW].mean():+.3f} ± {gains[NEW].std():.2f}, "
         f"old pages {gains[OLD].mean():+.3f} ± {gains[OLD].std():.2f}"
@@ -221,7 +221,7 @@ def is_clear(values) -> bool:
         "a mean above or below zero may be noise: look where its interval lies": (
             lambda gains: (gains[NEW].mean() > 0, gains[OLD].mean() < 0)
         ),
-        "whether it paid is seen on unseen documents, not on the wrong split": (
+        "the gain that counts is on unseen documents, not on the wrong split": (
             lambda gains: (interval(gains[WRONG_SPLIT])[0] > 0, interval(gains[OLD])[1] < 0)
         ),
         "an interval of the mean is asked for; single queries vary far more": (
@@ -238,10 +238,10 @@ def is_clear(values) -> bool:
     ],
 )
 def paid_and_forgot(gains):
-    """Whether tuning paid and whether something was forgotten, both more than noise.
+    """Whether unseen documents gained and whether something was forgotten, both more than noise.
 
-    ``gains``: ``{task: difference of each query}``. It paid where the interval of the mean over
-    unseen documents lies above zero, and forgot where that over old pages lies below.
+    ``gains``: ``{task: difference of each query}``. They gained where the interval of the mean over
+    unseen documents lies above zero; the model forgot where that over old pages lies below.
     """
     return interval(gains[NEW])[0] > 0, interval(gains[OLD])[1] < 0
 

@@ -145,7 +145,7 @@ METRIC_LAYOUTS = ("report", "table", "slide", "letter", "dashboard")
 ITEM_LAYOUTS = ("invoice", "datasheet")
 TABLE_LAYOUTS = ("table", "invoice", "datasheet")  # a query may ask about any row
 CHART_LAYOUTS = ("report", "slide", "dashboard")
-HELD_OUT_LAYOUTS = ("letter", "dashboard")  # pre-training never draws these
+HELD_OUT_LAYOUTS = ("letter", "dashboard")  # the first part of pre-training never draws these
 
 
 def draw_page(

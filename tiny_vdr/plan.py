@@ -410,11 +410,17 @@ def shared_facts(row: Row, other: Row) -> float:
 
 
 def changed_facts(row: Row, other: Page) -> tuple[str, ...]:
-    """What of a row's query is otherwise on ``other``: year, subject, first name, second name;
-    nothing if it answers the query too.
+    """What of a row's query is otherwise on ``other``: year (or, of a query that asks for a chart's
+    shape and names no year, shape), subject, first name, second name; nothing if it answers the
+    query too.
     """
     names, there = row.page.organisation.split(), other.organisation.split()
-    same = {"year": row.page.year == other.year, "subject": row.asked in other.subjects}
+    if row.kind == "shape":
+        charted = other.layout in CHART_LAYOUTS
+        same = {"shape": charted and row.page.shape == other.shape}
+    else:
+        same = {"year": row.page.year == other.year}
+    same["subject"] = row.asked in other.subjects
     same |= {"first name": names[0] == there[0], "second name": names[1] == there[1]}
     return tuple(fact for fact, kept in same.items() if not kept)
 

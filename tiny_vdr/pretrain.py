@@ -1,9 +1,11 @@
 """Pre-train the tiny base model from random weights; ``make pretrain`` calls it and the result is
 ``assets/tiny-base``.
 
-The model learns to read from generated pages of five layouts, with invented names beside the shared
-vocabulary; two layouts, a quarter of the course's words and a third of its phrasings are never
-shown (``vocabulary.WordList.held_out``, ``pages.HELD_OUT_LAYOUTS``). Three losses are added:
+The first part teaches reading, from generated pages of five layouts with invented names beside the
+shared vocabulary (``pages.HELD_OUT_LAYOUTS`` are the two others); the later parts teach to tell
+pages of one report and charts of one subject apart, and leave out one layout. A quarter of the
+course's words and a third of its phrasings are never shown (``vocabulary.WordList.held_out``).
+Three losses are added:
 contrastive between queries and pages, with near-duplicate pages in each batch; a caption loss
 (which first name, second name, subject, region and year does this page or query name?); and a
 letter loss (which characters are under this image token?).

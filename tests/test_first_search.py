@@ -41,3 +41,5 @@ def test_the_shipped_model_was_trained_on_no_question_of_the_first_search():
     trained = {plan[row[0]].query for row in train}
     assert len(asked) > 40
     assert not trained & {row.query for row in asked}
+    # no page of them was a hard negative either
+    assert not {number for row in train for number in row} & set(shown["wanted"])

@@ -9,6 +9,7 @@ notebook shows. The loss is not cached, which takes a quarter less time for the 
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import tempfile
@@ -249,4 +250,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m benchmarks.late_interaction").parse_args()
     main()

@@ -10,6 +10,7 @@ disturb.
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import time
@@ -115,4 +116,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m benchmarks.latency").parse_args()
     main()

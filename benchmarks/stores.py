@@ -9,6 +9,7 @@ qdrant-client==1.20.0`` first. Writes ``assets/measured/stores.json``.
 
 from __future__ import annotations
 
+import argparse
 import json
 import tempfile
 import time
@@ -122,4 +123,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m benchmarks.stores").parse_args()
     main()

@@ -219,9 +219,9 @@ VARIATIONS: dict[tuple[str, int], dict] = {
     },
     ("a2", 1): {
         "below": [
-            ("columns = {", 'sum(memory(lora=True, dtype="bfloat16", pages=15).values())'),
+            ("columns = {", 'sum(memory(lora=True, dtype="bfloat16", pages=12).values())'),
         ],
-        "more": "found = {'gib': sum(memory(lora=True, dtype='bfloat16', pages=15).values())}",
+        "more": "found = {'gib': sum(memory(lora=True, dtype='bfloat16', pages=12).values())}",
     },
     ("a2", 2): {"edits": [("rows=64", "rows=128")]},
     ("a2", 3): {

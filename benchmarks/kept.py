@@ -17,6 +17,7 @@ from vdr_helpers.profiles import Profile, assets_folder
 from vdr_helpers.splits import load_split
 
 USUAL = "as notebook 03"
+TRAINED = "trained without intermediate evaluations"
 NOT_A_CHOICE = ("the page's text instead of its picture", "false negatives planted")
 
 
@@ -37,7 +38,7 @@ def keep_scores(found: dict) -> None:
     write(
         "tiny_seeds",
         {
-            "what": "tiny profile, training seeds as listed; trained without intermediate evaluations",
+            "what": f"tiny profile, training seeds as listed; {TRAINED}",
             **where,
             "base_ndcg_at_10": base,
             "runs": seeds,
@@ -47,7 +48,7 @@ def keep_scores(found: dict) -> None:
     write(
         "choices",
         {
-            "what": "tiny profile, seed 0, one thing changed at a time, trained without intermediate evaluations",
+            "what": f"tiny profile, seed 0, one thing changed at a time, {TRAINED}",
             **where,
             "choices": {
                 name: by_dimensions(run["0"])

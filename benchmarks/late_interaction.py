@@ -1,10 +1,11 @@
 """What a whole epoch of late interaction gives on ``tiny``: ``python -m
 benchmarks.late_interaction`` (about eight minutes on one core).
 
-Trains notebook 10's model for one epoch, once from the base and once from the model that has learned
-with all of its tokens (:mod:`tools.pretrain_late`), scores it along the way on the monitored queries
-and at the end on all of them, and writes ``assets/measured/late_interaction.json``, which the
-notebook shows. The loss is not cached, which takes a quarter less time for the same gradient.
+Trains notebook 10's model for one epoch, once from the base and once from the model that has
+learned with all of its tokens (:mod:`tools.pretrain_late`), scores it along the way on the
+monitored queries and at the end on all of them, and writes
+``assets/measured/late_interaction.json``, which the notebook shows. The loss is not cached, which
+takes a quarter less time for the same gradient.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ Runs the cells of notebook 09 themselves, down to its table, with other numbers 
 other seeds than the profile's, on its tuned model and data; a row is five pairs of query and page,
 read once. NEGATIVES: ``stored`` or ``mined``. Writes what they find to
 ``assets/measured/rerank.json`` after every run and keeps the runs that are there already (with
-another profile, its name behind that); delete the file after a change of base or corpus. 1,536 rows take about six minutes of one core.
+another profile, its name behind that); delete the file after a change of base or corpus. 1,536 rows
+take about six minutes of one core.
 """
 
 from __future__ import annotations

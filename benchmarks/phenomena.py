@@ -1,11 +1,11 @@
 """What is known of real models, measured on the profile ``tiny``:
-``python -m benchmarks.phenomena`` (about an hour of one core).
+``python -m benchmarks.phenomena`` (about an hour and a half of one core).
 
-Notebook 02 has to have run, and ``tools.pretrain_late --ship``. Each
-training run is notebook 03's with one thing changed, mostly over three seeds, scored on the 300
-queries and 1,500 pages, by kind of query. Writes ``assets/measured/phenomena.json`` after every run
-and measures only what is not there, so that an interrupted command goes on where it was; with a new
-base or corpus, delete the file first. ``python -m benchmarks.phenomena NAME ...`` measures these
+Notebook 02 has to have run, and ``tools.pretrain_late --ship``. Each training run is notebook 03's
+with one thing changed, mostly over three seeds, scored on the 300 queries and 1,500 pages, by kind
+of query. Writes ``assets/measured/phenomena.json`` after every run and measures only what is not
+there, so that an interrupted command goes on where it was; with a new base or corpus, delete the
+file first. ``python -m benchmarks.phenomena NAME ...`` measures these
 runs anew. What notebooks 04 and 05 read of it is written beside it (:mod:`benchmarks.kept`).
 ``docs/phenomena.md`` holds the table, ``assets/phenomena.toml`` what is known and what is expected.
 """

@@ -1,5 +1,5 @@
 """Milliseconds per query against the number of vectors: ``python -m benchmarks.latency`` (some
-minutes, 3 GiB; notebook 07 shows it).
+minutes, 3 GiB; appendix a7 shows it).
 
 Brute force in numpy, and an inverted-file index of FAISS with 8 bits per number (``IVF…,SQ8``) with
 its recall. Vectors are made up from the tuned model's pages of ``tiny``, see :func:`made_up`;

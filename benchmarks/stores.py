@@ -1,5 +1,5 @@
 """Two embedded vector stores on the same vectors: ``python -m benchmarks.stores`` (about two
-minutes; notebook 07 shows it).
+minutes; appendix a7 shows it).
 
 Milvus Lite and the local mode of Qdrant, 20,000 vectors between two pages of the tuned ``tiny``
 model (``benchmarks.latency.made_up``): seconds to fill, milliseconds per query, whether the ten

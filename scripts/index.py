@@ -6,12 +6,13 @@
 
 Run the same line again after a change: files that are new or changed are read, those that are gone
 leave the index, and nothing else is drawn or encoded again. A run that was stopped goes on where it
-was. Pages without a text layer are read by OCR, if rapidocr is installed.
+was. Pages without a text layer, and scans with a few words in it, are read by OCR, if rapidocr is
+installed; a scan that lies on its side or upside down is turned, and named.
 
 Every PDF file that is not read is named with the reason; files of other kinds are counted. Text
 that nobody sees is not read, and damaged pictures are named. Two cases escape: text of the colour
 of the picture below it, and pictures in fax or JBIG2 compression, which many black-and-white scans
-have. OCR reads pages without any text only: not a scan that has a printed page number as text.
+have.
 
 Needs: pip install "sentence-transformers[image]" pypdfium2; for OCR also rapidocr onnxruntime
 """
@@ -57,7 +58,8 @@ from torchvision.transforms.v2 import functional
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 LARGEST_PAGE = 50_000_000  # pixels of a picture inside a page, which is unpacked whole
-READER = 2  # raise it when pages are read in another way: they are all read again
+READER = 3  # raise it when pages are read in another way: they are all read again
+FEW_LETTERS = 150  # a picture page with fewer is a scan with a page number or a stamp
 CHUNK = 500  # pages that are encoded before their vectors are kept
 FORMAT = 1  # of the index
 PATCH = 32  # pixels: 2 x 2 patches of 16, which Qwen3-VL makes one token
@@ -118,14 +120,14 @@ def is_damaged(picture):
     return len(data) < sizes[-1] and not any(size <= len(data) < size + 100 for size in sizes)
 
 
-def damaged_share(page):
-    """The share of the page, from 0 to 1, that its damaged pictures cover."""
+def picture_share(page, counts=lambda picture: True):
+    """The share of the page, from 0 to 1, that pictures cover: those for which `counts` is true."""
     left, bottom, right, top = page.get_bbox()
     covered = 0
     for picture in page.get_objects(filter=[FPDF_PAGEOBJ_IMAGE]):
         box = box_on_page(picture)
         wide, high = min(right, box[2]) - max(left, box[0]), min(top, box[3]) - max(bottom, box[1])
-        if min(wide, high) > 0 and is_damaged(picture):
+        if min(wide, high) > 0 and counts(picture):
             covered += wide * high
     return min(1, covered / ((right - left) * (top - bottom)))
 
@@ -138,7 +140,11 @@ def draw_page(page, processor):
     pictures = page.get_objects(filter=[FPDF_PAGEOBJ_IMAGE])
     largest = max((math.prod(picture.get_px_size()) for picture in pictures), default=0)
     if largest > LARGEST_PAGE:
-        raise ValueError(f"holds a picture of {largest:,} pixels, the limit is {LARGEST_PAGE:,}")
+        dpi = int(72 * math.sqrt(LARGEST_PAGE / (width * height)))  # of a picture that fills it
+        raise ValueError(
+            f"holds a picture of {largest:,} pixels, the limit is {LARGEST_PAGE:,}: "
+            f"save or scan it at {dpi} dpi or less"
+        )
     scale = math.sqrt(4 * processor.image_processor.size["longest_edge"] / (width * height))
     return presize(page.render(scale=scale).to_pil().convert("RGB"), processor)
 
@@ -223,19 +229,75 @@ def read_text(page):
 
 
 def load_ocr():
-    """A function that reads the text of a picture, or None where rapidocr is not installed."""
+    """A function that reads a picture, or None where rapidocr is not installed.
+
+    It gives the text, and the degrees clockwise that make the picture stand upright. Only what does
+    not look upright is read twice. The library's own step, use_cls, turns lines that were right.
+    """
     try:
         from rapidocr import RapidOCR
     except ImportError:
         return None
-    engine = RapidOCR(params={"Global.log_level": "critical", "Global.use_cls": False})
-    blue_first = slice(None, None, -1)  # as OpenCV has it
-    return lambda picture: "\n".join(engine(numpy.asarray(picture)[:, :, blue_first]).txts or ())
+    settings = {"Global.log_level": "critical", "Global.use_cls": False, "Global.text_score": 0}
+    engine = RapidOCR(params=settings)
+
+    def read(picture):
+        text, sure, tall = ocr_lines(engine, picture)
+        if sure > 0.9 and tall < 0.5:
+            return text, 0
+        turn = 180
+        if tall >= 0.5:
+            turn = 270 if sure > 0.9 else 90  # it turns tall lines by 270 degrees, and reads them
+        again, surer, tall = ocr_lines(engine, picture.rotate(-turn, expand=True))
+        if surer > min(0.9, sure + 0.1) and tall < 0.5:
+            return again, turn
+        return text, 0
+
+    return read
+
+
+def ocr_lines(engine, picture):
+    """(the text of a picture, how sure its letters are, the share in lines that run up or down)."""
+    found = engine(numpy.asarray(picture)[:, :, ::-1])  # blue first, as OpenCV has it
+    if not found.txts:
+        return "", 1, 0
+    letters = [len(text) for text in found.txts]
+    lines = zip(found.txts, found.scores, strict=True)
+    text = "\n".join(text for text, score in lines if score >= 0.5)
+    corners = numpy.asarray(found.boxes)  # of shape (lines, 4, 2), clockwise from the top left
+    width = numpy.linalg.norm(corners[:, 1] - corners[:, 0], axis=1)
+    height = numpy.linalg.norm(corners[:, 3] - corners[:, 0], axis=1)
+    tall = (height > 1.5 * width) & (numpy.asarray(letters) > 2)  # a single letter is tall, too
+    return text, *(numpy.average(values, weights=letters) for values in (found.scores, tall))
+
+
+def remember(ocr, file):
+    """`ocr`, with its readings kept line by line in a file: a run that was killed goes on there."""
+    kept = {}
+    for line in file.read_text(encoding="utf-8").split("\n") if file.exists() else ():
+        try:
+            key, *reading = json.loads(line)
+        except ValueError:
+            continue  # half a line, of the moment of the kill
+        kept[key] = reading
+    if kept:
+        print(f"{len(kept)} pages were read by OCR before an earlier run was stopped: kept")
+
+    def read(picture):
+        key = hashlib.sha1(str(picture.size).encode() + picture.tobytes()).hexdigest()
+        if key not in kept:
+            kept[key] = ocr(picture)
+            with file.open("a", encoding="utf-8") as lines:
+                lines.write("\n" + json.dumps([key, *kept[key]]))
+        return kept[key]
+
+    return read
 
 
 def read_page(page, processor, pages, ocr=None):
     """The row of a page, or None for a blank one; its picture is written into the folder `pages`.
 
+    `ocr(picture)` gives a text, and the degrees clockwise that make the picture stand upright.
     ValueError with the reason for a page that cannot be drawn.
     """
     picture = draw_page(page, processor)
@@ -243,13 +305,20 @@ def read_page(page, processor, pages, ocr=None):
         return None
     remove_unseen_text(page)
     text, headings = read_text(page)
-    text_by = "layer" if text else ""
-    if ocr and not text:
+    is_scan = len(text) < FEW_LETTERS and picture_share(page) > 0.5
+    text_by, turned = "layer" if text and not is_scan else "", 0
+    if ocr and not text_by:
         scale = math.sqrt(3_000_000 / math.prod(page.get_size()))  # 180 dpi on Letter
-        text = clean(ocr(page.render(scale=scale).to_pil().convert("RGB"))).strip()
-        text_by = "ocr" if text else ""
-    image = save_picture(picture, pages)
-    return {"image": image, "text": text, "headings": headings, "text_by": text_by}
+        found, turned = ocr(page.render(scale=scale).to_pil().convert("RGB"))
+        found = clean(found).strip()
+        text_by = "ocr" if found else ""
+        unread = [line for line in text.splitlines() if line.strip() not in found]
+        text = "\n".join([*unread, found]).strip()
+    if turned:
+        page.set_rotation((page.get_rotation() + turned) % 360)
+        picture = draw_page(page, processor)
+    row = {"image": save_picture(picture, pages), "text": text, "headings": headings}
+    return row | {"text_by": text_by, "turned": turned}
 
 
 def save_picture(picture, pages):
@@ -318,8 +387,9 @@ def read_outline(document):
 def read_document(file, processor, pages, ocr=None):
     """{"title", "rows", "problems"} of a PDF file; its pages are written into the folder `pages`.
 
-    A row is {"page", "image", "text", "headings", "text_by"}: the number of the page from 1, its
-    picture's name, its text and where that is from ("layer", "ocr" or "").
+    A row is {"page", "image", "text", "headings", "text_by", "turned"}: the number of the page from
+    1, its picture's name, its text and where that is from ("layer", "ocr", or "" where there is
+    none, or a few words on a scan), the degrees clockwise by which it was turned to stand upright.
     """
     rows, problems, blank = [], [], []
     with open_document(file) as document:
@@ -327,7 +397,7 @@ def read_document(file, processor, pages, ocr=None):
         for number in range(len(document)):
             try:
                 page = document[number]
-                damaged = damaged_share(page)
+                damaged = picture_share(page, is_damaged)
                 if damaged > 0.5:
                     raise ValueError("is left out, its picture is damaged: save or scan it anew")
                 row = read_page(page, processor, pages, ocr)
@@ -337,11 +407,14 @@ def read_document(file, processor, pages, ocr=None):
                 continue
             if damaged:
                 problems.append(f"page {number + 1} has a damaged picture, and is kept")
-            if row:
-                headings = outline.get(number) or row["headings"]
-                rows.append({"page": number + 1} | row | {"headings": headings})
-            else:
+            if not row:
                 blank.append(str(number + 1))
+                continue
+            if row["turned"]:
+                turned = f"turned by {row['turned']} degrees clockwise"
+                problems.append(f"page {number + 1} does not stand upright: kept and read {turned}")
+            headings = outline.get(number) or row["headings"]
+            rows.append({"page": number + 1} | row | {"headings": headings})
     if blank:
         problems.append(f"is blank on page {', '.join(blank)}: left out")
     with file.open("rb") as content:
@@ -367,10 +440,13 @@ def read_picture(file, processor, pages, ocr=None):
         picture = Image.open(file).convert("RGB")
     except (OSError, SyntaxError) as error:
         raise ValueError("is damaged or no picture") from error
-    text = clean(ocr(picture)).strip() if ocr else ""
+    text, turned = ocr(picture) if ocr else ("", 0)
+    text, problems = clean(text).strip(), []
+    if turned:
+        problems.append(f"does not stand upright: its text is read turned by {turned} degrees")
     row = {"page": 1, "image": save_picture(picture, pages), "text": text, "headings": []}
-    row["text_by"] = "ocr" if text else ""
-    return {"title": "", "rows": [row], "problems": []}
+    row |= {"text_by": "ocr" if text else "", "turned": 0}  # the picture stays what prepare.py made
+    return {"title": "", "rows": [row], "problems": problems}
 
 
 def kept_document(record, index, made_with):
@@ -725,6 +801,7 @@ def make_index(args, settings, model):
     ocr = load_ocr() if args.ocr else None
     made_with = {"reader": [READER, version("pypdfium2"), pages], "ocr": ocr is not None}
     processor = SimpleNamespace(image_processor=pixels)
+    ocr = remember(ocr, args.index / f"ocr-{READER}.jsonl") if ocr else None
     rows, records, new = read_folder(args.folder, args.index, processor, made_with, ocr)
     images = list(dict.fromkeys(row["image"] for row in rows))
     encoded = encode_new(model, args.index, images, args.encode_batch_size) if model else 0
@@ -742,7 +819,8 @@ def tell(index, rows, new, encoded, model, ocr):
         way = "OCR finds none"
         if not ocr:
             way = "install rapidocr and onnxruntime to read them, or leave out --no-ocr"
-        print(f"{sum(without_text.values())} pages have no text: {way}")
+        several = sum(without_text.values())
+        print(f"{several} pages have no text, or only a few words on a scan: {way}")
         most = without_text.most_common(5)
         print("They are most in", ", ".join(f"{name} ({count})" for name, count in most))
     if model:
@@ -757,6 +835,8 @@ def remove_the_rest(index, images, records):
     for file in [*(index / "pages").iterdir(), *(index / "documents").iterdir()]:
         if file.name not in used:
             file.unlink()
+    for file in index.glob("ocr-*.jsonl"):
+        file.unlink()
     vectors = read_vectors(index)
     if vectors.keys() - used:
         write_vectors(index, {image: vectors[image] for image in images if image in vectors})

@@ -292,6 +292,28 @@ def test_bands_say_in_or_out_and_never_stop(capsys):
     assert capsys.readouterr().out.startswith("[out of band] gain = nan")
 
 
+def test_scores_and_gain_are_compared_with_the_profiles_bands(capsys):
+    evaluation.check_scores(load_profile("tiny"), 0.738, 0.818)
+    said = capsys.readouterr().out.splitlines()
+    assert [line.partition(" is ")[0] for line in said] == [
+        "[in band] base NDCG@10",
+        "[in band] tuned NDCG@10",
+        "[in band] gain",
+    ]
+    evaluation.check_scores(load_profile("tiny"), 0.738, 0.738)
+    assert "[out of band] gain = 0.000" in capsys.readouterr().out
+
+
+def test_what_the_models_keep_is_compared_with_the_profiles_bands(capsys):
+    evaluation.check_kept(load_profile("tiny"), {"base": 0.54, "tuned": 0.71})
+    assert capsys.readouterr().out == (
+        "[in band] share kept by the tuned model is between 0.55 and 0.8\n"
+        "[in band] tuned minus base, share kept is between 0.05 and 0.3\n"
+    )
+    evaluation.check_kept(load_profile("tiny"), {"base": 0.71, "tuned": 0.71})
+    assert "[out of band] tuned minus base, share kept = 0.000" in capsys.readouterr().out
+
+
 def test_results_come_back_and_nothing_half_stays():
     profile = load_profile("tiny")
     assert evaluation.load_results(profile, "truncation") is None

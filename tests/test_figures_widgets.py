@@ -176,6 +176,12 @@ def test_a_ranking_shows_the_right_page_wherever_it_stands():
     assert figures.ranking(scores, pages, kinds, "a query").get_suptitle() == "a query"
 
 
+def test_the_alt_text_of_a_ranking_tells_where_each_model_has_the_right_page():
+    found = {"base": torch.tensor([0.1, 0.9, 0.2]), "tuned": torch.tensor([0.8, 0.7, 0.9])}
+    told = figures.ranking_alt(found, ["positive", "hard negative", "other page"], "won")
+    assert told.endswith("a query that is won. Its right page: base at rank 3, tuned at rank 2.")
+
+
 SCORES = {"base": {256: 0.6, 64: 0.5, 8: 0.2}, "tuned": {256: 0.8, 64: 0.79, 8: 0.7}}
 THREE = SCORES | {"tuned, plain loss (stored)": {256: 0.79, 64: 0.7, 8: 0.5}}
 CARD = {
@@ -212,6 +218,15 @@ def test_the_truncation_curve_shows_the_measured_beside_the_published():
     assert "2,048" in [text.get_text() for text in card.get_xticklabels()]
     assert figures.to_png(figure).startswith(PNG)
     assert len(truncation_curve({"measured here": SCORES}).axes) == 1
+
+
+def test_the_alt_text_of_the_truncation_curve_tells_what_each_curve_keeps():
+    told = figures.truncation_alt({"measured here": SCORES, "published (other data)": CARD})
+    here = (
+        "In the panel 'measured here' base keeps 33.3%, tuned keeps 87.5% at 8 of 256 dimensions."
+    )
+    card = "base keeps 76.5%, tuned keeps 92.4% at 64 of 2,048 dimensions."
+    assert here in told and told.endswith(f"In the panel 'published (other data)' {card}")
 
 
 def test_curves_can_be_told_apart_without_colour_and_keep_their_look_in_every_figure():
@@ -405,6 +420,24 @@ def test_the_search_box_searches():
     assert len(asked) == 2, "the button asked again for what is already shown"
 
 
+def test_a_search_result_is_drawn_with_the_place_of_its_right_page():
+    page = Image.new("RGB", (40, 56))
+    corpus = dict.fromkeys(("q0-positive", "q0-negative_0", "q1-positive"), page)
+    relevant_docs = {"q0": {"q0-positive"}, "q1": {"q1-positive"}}
+    eval_split = {"q0": "asked"}, corpus, relevant_docs, {"q0": {"q0-negative_0"}, "q1": set()}
+    hits = [{"corpus_id": place, "score": score} for place, score in ((1, 0.9), (0, 0.8), (2, 0.1))]
+    figure, sentence = widgets.draw_hits(hits, "asked", *eval_split)
+    assert sentence == "Rank of the page that answers: 2."
+    assert [axis.get_xlabel() for axis in figure.axes] == [
+        "hard negative",
+        "positive",
+        "other page",
+    ]
+    assert widgets.draw_hits(hits, "another", *eval_split)[1] == (
+        "Not a query of the eval split: no page is marked."
+    )
+
+
 @pytest.mark.parametrize("empty", ["", "   "])
 def test_an_empty_search_asks_for_words(empty):
     def search(query):
@@ -592,18 +625,113 @@ def test_a_list_of_scores_shows_each_interval_and_the_own_score_where_there_is_o
     assert own.axes[0].lines[0].get_xdata() == [0.8, 0.8]
 
 
+def test_the_alt_text_of_a_list_of_scores_counts_the_intervals_that_overlap():
+    rows = [
+        ("a/far", "1B", 0.5),
+        ("b/near", "2B", 0.8),
+        ("c/own", "2B", 0.9),
+        ("d/best", "8B", 0.93),
+    ]
+    models = pandas.DataFrame(rows, columns=["model", "parameters", "ndcg_at_10"])
+    half_widths = numpy.array([0.1, 0.08, 0.04, 0.02])
+    told = figures.score_list_alt(models, half_widths, {"model": "c/own", "queries": 300})
+    assert "of 4 models" in told and told.endswith("0.900, overlaps those of 2 others.")
+
+
+def test_metrics_stand_beside_the_published_ones():
+    metrics = {"base": {"vdr-eval-hard_cosine_ndcg@10": 0.7}, "tuned": {}}
+    table = figures.metrics_table(metrics, "vdr-eval-hard").data
+    assert list(table.columns) == [
+        "base, measured here",
+        "tuned, measured here",
+        "tuned 2B, published",
+    ]
+    card = published()["metrics"]["cosine_ndcg@10"]
+    assert table.loc["cosine_ndcg@10"].dropna().tolist() == [0.7, card]
+
+
 def test_bytes_of_a_page_are_drawn_for_each_precision_and_beside_the_published_curve():
-    rows = []
-    for model in ("base", "tuned"):
-        for precision, size in (("float32", 4), ("int8", 1), ("binary", 1 / 8)):
-            for width in (16, 8):
-                row = {"model": model, "precision": precision, "bytes": int(width * size)}
-                rows.append(row | {"NDCG@10": 0.8, "low": 0.7, "high": 0.9})
-    published = {"base": [(8192, 0.9), (4096, 0.8)], "tuned": [(8192, 0.95), (4096, 0.9)]}
-    base, tuned = figures.precision_curves(pandas.DataFrame(rows), published).axes
+    sizes = {"float32": 4, "int8": 1, "binary": 1 / 8}
+    scores = {
+        (model, width, precision): (0.8, 0.7, 0.9)
+        for model in ("base", "tuned")
+        for width in (16, 8)
+        for precision in sizes
+    }
+    published = [
+        {"dimensions": 2048, "base": 0.9, "finetuned": 0.95},
+        {"dimensions": 1024, "base": 0.8, "finetuned": 0.9},
+    ]
+    base, tuned = figures.precision_curves(scores, sizes, published).axes
     assert (base.get_title(), tuned.get_title()) == ("base", "tuned")
     drawn = [line.get_xdata().tolist() for line in base.lines[:3]]
     assert drawn == [[64, 32], [16, 8], [2, 1]]
     assert list(base.lines[3].get_xdata()) == [8192, 4096]
     labels = {text.get_text() for text in tuned.texts}
     assert labels == {"float32", "int8", "binary", "published, float32"}
+    told = "0.80 in float32, 0.80 in int8, 0.80 in binary"
+    assert f"With 8 dimensions the tuned model has {told}." in figures.precision_alt(scores, 8)
+
+
+# the figure of notebook 09
+
+
+def test_a_reranker_has_a_panel_for_each_first_stage():
+    lines = {
+        "oracle": [0.8, 0.9, 0.95],
+        "sum": [0.8, 0.82, 0.83],
+        "reranker": [0.8, 0.75, 0.7],
+        "random order": [0.8, 0.6, 0.4],
+    }
+    strong = {
+        way: {
+            k: (score, score - 0.02, score + 0.02)
+            for k, score in zip((0, 3, 10), scores, strict=True)
+        }
+        for way, scores in lines.items()
+    }
+    weak = {
+        way: {k: tuple(0.7 * value for value in values) for k, values in curve.items()}
+        for way, curve in strong.items()
+    }
+    panels = {"256 dimensions": strong, "8 dimensions": weak}
+    figure = figures.rerank_curves(panels)
+    assert [axis.get_title() for axis in figure.axes] == list(panels)
+    for axis in figure.axes:
+        assert {text.get_text() for text in axis.texts} == set(lines)
+        assert len(axis.collections) == 2  # the shades of the sum and of the reranker
+    assert covered(figure) == []
+    told = figures.rerank_alt(panels)
+    assert "'256 dimensions', 0.80 alone; with 10 pages oracle 0.95, sum 0.83" in told
+    assert "'8 dimensions', 0.56 alone; with 10 pages" in told
+
+
+# figures of notebook 10
+
+
+def test_the_curves_of_an_epoch_have_a_level_line_beside_them():
+    curves = {
+        "from the base": [(0, 0.6), (8, 0.55), (16, 0.7)],
+        "from the other": [(0, 0.65), (16, 0.8)],
+    }
+    level = "one vector", 0.84
+    [axis] = figures.step_curves(curves, level, "stored").axes
+    assert [line.get_ydata()[-1] for line in axis.lines] == [0.7, 0.8, 0.84]
+    assert {text.get_text() for text in axis.texts} == {*curves, "one vector"}
+    told = "from the base: 0.60 to 0.70; from the other: 0.65 to 0.80; one vector: 0.84."
+    assert figures.step_alt(curves, level).endswith(told)
+
+
+def test_one_vector_and_many_have_a_colour_each_and_a_line_for_each_precision():
+    rows = [("one vector", "int8", size, size / 1000) for size in (256, 64)]
+    rows += [("many vectors", "binary", size, size / 1000) for size in (896, 448)]
+    rows += [("many vectors", "int8", size, 0.5) for size in (7168, 3584)]
+    grid = pandas.DataFrame(rows, columns=["kind", "precision", "bytes", "NDCG@10"])
+    figure = figures.one_and_many_curves(grid, "here")
+    one, many, other = figure.axes[0].lines
+    assert one.get_color() != many.get_color() == other.get_color()
+    assert many.get_linestyle() != other.get_linestyle()
+    assert other.get_xdata().tolist() == [7168, 3584]
+    assert covered(figure) == []
+    told = "many vectors: 0.90 at 896, one vector: 0.26 at 256 bytes."
+    assert figures.one_and_many_alt(grid).endswith(told)

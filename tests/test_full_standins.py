@@ -5,6 +5,7 @@ The notebooks run on them in ``test_on_device.py``.
 """
 
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from tools.prepare import prepare_published
 from vdr_helpers.pages import PageStore, fingerprint, open_page
 from vdr_helpers.profiles import load_profile
 from vdr_helpers.source import Source, open_source
-from vdr_helpers.splits import load_split
+from vdr_helpers.splits import load_split, write_files
 
 pytestmark = pytest.mark.slow
 
@@ -158,6 +159,15 @@ def test_both_ways_end_in_the_same_data(full, folders):
     assert shortcut["train"].column_names == ["query", "image", "negative_0"]
     assert shortcut["eval"].column_names == ["query", "image", *(f"negative_{i}" for i in range(4))]
     assert len(shortcut["full"]) == TRAIN + EVAL
+
+
+def test_the_files_of_the_experiment_hold_its_rows(full):
+    prepare(full)
+    fewer = replace(full, monitor_rows=3)
+    files = {"train": TRAIN, "eval": 3}
+    for file, (split, rows) in zip(write_files(fewer), files.items(), strict=True):
+        written = [json.loads(line) for line in Path(file).read_text().splitlines()]
+        assert written == load_split(full, split)[0].to_list()[:rows]
 
 
 def test_the_shortcut_drops_and_counts_rows_that_do_not_open(full, tmp_path):

@@ -9,7 +9,11 @@ import json
 import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import zlib
+from types import SimpleNamespace
 
 import numpy
 import pypdfium2
@@ -19,7 +23,7 @@ from PIL import Image
 from reportlab.lib.utils import ImageReader
 from reportlab.pdfgen.canvas import Canvas
 from sentence_transformers import SentenceTransformer
-from test_scripts import BASE, FLOAT, SMALL, TUNED, call, made, part, read_lines
+from test_scripts import BASE, FLOAT, SCRIPTS, SMALL, TUNED, call, made, part, read_lines
 from transformers import AutoProcessor
 
 SIZE = ("--max-pixels", 16_384)
@@ -200,7 +204,7 @@ def test_text_outside_the_cropbox_is_not_read(read, tmp_path):
 def scan(canvas, words="words of a scan"):
     text = canvas.beginText(30, 300)
     text.setTextRenderMode(3)
-    text.textLine(words)
+    text.textLines(words)
     canvas.drawText(text)
     canvas.drawImage(ImageReader(noise()), 0, 0, 400, 560)
 
@@ -212,13 +216,144 @@ def test_the_text_that_ocr_laid_over_or_under_a_scan_is_read(read, tmp_path):
 def test_a_page_without_text_is_read_by_ocr(read, tmp_path):
     file = pdf(tmp_path / "mixed.pdf", lambda canvas: canvas.circle(99, 99, 50, fill=1), "A layer")
     sizes = []
-    found = read(file, lambda picture: sizes.append(picture.size) or "seen\ud83d")
+    found = read(file, lambda picture: (sizes.append(picture.size) or "seen\ud83d", 0))
     assert [(row["text"], row["text_by"]) for row in found["rows"]] == [
         ("seen?", "ocr"),
         ("A layer", "layer"),
     ]
     assert len(sizes) == 1 and min(sizes[0]) > 1000, "large enough for small type"
     assert [row["text_by"] for row in read(file)["rows"]] == ["", "layer"]
+
+
+def test_a_scan_with_a_page_number_is_read_by_ocr_and_keeps_it(read, tmp_path):
+    def stamped(canvas):
+        canvas.drawImage(ImageReader(noise()), 0, 40, 400, 520)
+        canvas.drawString(20, 20, "Page 7")
+        canvas.drawString(300, 20, "seen")
+
+    file = pdf(tmp_path / "stamped.pdf", stamped)
+    [row] = read(file, lambda picture: ("words seen", 0))["rows"]
+    assert row["text"].split() == ["Page", "7", "seen", "words", "seen"] and row["text_by"] == "ocr"
+    for found in (read(file), read(file, lambda picture: ("", 0))):
+        [row] = found["rows"]
+        assert row["text"].split() == ["Page", "7", "seen"] and row["text_by"] == "", "not read yet"
+
+
+def test_a_word_of_the_layer_that_ocr_reads_too_stands_there_once(read, tmp_path):
+    file = pdf(tmp_path / "scan.pdf", lambda canvas: scan(canvas, "No. 7"))
+    assert texts(read(file, lambda picture: ("A pump\nNo. 7", 0))) == ["A pump\nNo. 7"]
+
+
+def test_pages_with_a_layer_of_their_own_are_not_read_by_ocr(read, tmp_path):
+    def title(canvas):
+        canvas.drawString(20, 500, "Manual")
+        canvas.drawImage(ImageReader(noise()), 0, 0, 400, 250)
+
+    def whole(canvas):
+        scan(canvas, "a layer that OCR laid over a whole page\n" * 5)
+
+    def refused(picture):
+        raise AssertionError("needless OCR")
+
+    found = read(pdf(tmp_path / "own.pdf", "Title", title, whole), refused)
+    assert [row["text_by"] for row in found["rows"]] == ["layer"] * 3
+
+
+LINES = ("Cleaning the filter of the pump", "Switch the machine off first", "Serial number KV-482")
+
+
+def lying(turn):
+    """A function that draws a scan of LINES, turned counter-clockwise by so many degrees."""
+    content = io.BytesIO()
+    canvas = Canvas(content, pagesize=(400, 560))
+    for number, line in enumerate(LINES):
+        canvas.drawString(40, 480 - 30 * number, line)
+    canvas.save()
+    with pypdfium2.PdfDocument(content) as document:
+        picture = document[0].render(scale=2.5).to_pil().rotate(turn, expand=True)
+    return lambda canvas: canvas.drawImage(ImageReader(picture), 0, 0, *canvas._pagesize)
+
+
+@pytest.fixture(scope="module")
+def ocr():
+    """(what load_ocr makes, a list that grows by each reading)."""
+    load_ocr, readings = part("index", "load_ocr"), []
+    ocr_lines = load_ocr.__globals__["ocr_lines"]
+
+    def counted(*arguments):
+        readings.append(arguments)
+        return ocr_lines(*arguments)
+
+    load_ocr.__globals__["ocr_lines"] = counted
+    return load_ocr(), readings
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("turn", [0, 90, 180, 270])
+def test_a_scan_that_does_not_stand_upright_is_turned_and_named(turn, ocr, read, tmp_path):
+    size = (560, 400) if turn % 180 else (400, 560)
+    engine, readings = ocr
+    readings.clear()
+    found = read(pdf(tmp_path / "scan.pdf", lying(turn), pagesize=size), engine)
+    [row] = found["rows"]
+    assert row["text"].splitlines() == list(LINES) and row["text_by"] == "ocr"
+    page = Image.open(tmp_path / "pages" / row["image"]).convert("L")
+    assert page.height > page.width
+    upper, lower = numpy.array_split(numpy.asarray(page), 2)
+    assert upper.mean() < 254 < lower.mean(), "text on top"
+    said = f"page 1 does not stand upright: kept and read turned by {turn} degrees clockwise"
+    assert row["turned"] == turn and found["problems"] == ([said] if turn else [])
+    assert len(readings) == (2 if turn else 1), "what stands upright costs no second reading"
+
+
+def test_how_sure_and_how_tall_lines_are_is_weighted_by_their_letters():
+    def box(width, height):
+        return [[0, 0], [width, 0], [width, height], [0, height]]
+
+    boxes = [box(5, 10), box(10, 80), box(80, 10), box(50, 10)]
+    found = {"txts": ("7", "up", "to read", "noise"), "scores": (1, 1, 0.9, 0.3), "boxes": boxes}
+    lines = part("index", "ocr_lines")(lambda pixels: SimpleNamespace(**found), noise())
+    assert lines == ("7\nup\nto read", pytest.approx(10.8 / 15), 0), "two letters do not lie"
+    found["txts"] = ("7", "upwards", "to read", "noise")
+    assert part("index", "ocr_lines")(lambda pixels: SimpleNamespace(**found), noise())[2] == 0.35
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "found"),
+    [
+        (("upright", 0.95, 0.2), None, ("upright", 0)),
+        (("nothing", 1, 0), None, ("nothing", 0)),
+        (("poor", 0.7, 0), ("worse", 0.6, 0), ("poor", 0)),
+        (("poor", 0.6, 0), ("better", 0.8, 0), ("better", 180)),
+        (("columns", 0.6, 1), ("columns too", 0.65, 0), ("columns", 0)),
+        (("a sign", 0.95, 1), ("it stands again", 0.95, 1), ("a sign", 0)),
+    ],
+)
+def test_of_two_readings_the_better_one_is_kept(first, second, found, monkeypatch):
+    load_ocr = part("index", "load_ocr")
+    readings = iter([first, second])
+    load_ocr.__globals__["ocr_lines"] = lambda engine, picture: next(readings)
+    assert load_ocr()(noise()) == found
+
+
+def test_a_picture_that_is_too_large_is_named_with_a_way_out(tmp_path):
+    processor = AutoProcessor.from_pretrained(BASE, size=SMALL)
+    read_document = part("index", "read_document")
+    read_document.__globals__["LARGEST_PAGE"] = 100_000
+    (tmp_path / "pages").mkdir()
+
+    def found(width, height):
+        page = pdf(
+            tmp_path / "scan.pdf",
+            lambda canvas: canvas.drawImage(ImageReader(noise(width, height)), 0, 0, 300, 400),
+            pagesize=(300, 400),
+        )
+        return read_document(page, processor, tmp_path / "pages")
+
+    limit = "the limit is 100,000: save or scan it at 65 dpi or less"
+    said = f"page 1 holds a picture of 120,000 pixels, {limit}"
+    assert found(300, 400)["problems"] == [said]
+    assert found(300 * 65 // 72, 400 * 65 // 72)["problems"] == []
 
 
 @pytest.mark.parametrize(
@@ -347,7 +482,7 @@ def test_letters_that_a_font_does_not_name_are_read_by_ocr(read, tmp_path):
         b"/Encoding<</Type/Encoding/Differences[18/a 25/b]>>>>",
         stream(b"800 0 0 0 750 750 d1 0 0 750 750 re f"),
     )
-    [row] = read(file, lambda picture: "two squares")["rows"]
+    [row] = read(file, lambda picture: ("two squares", 0))["rows"]
     assert (row["text"], row["text_by"]) == ("two squares", "ocr")
 
 
@@ -543,6 +678,46 @@ def test_a_run_that_was_stopped_loses_nothing_and_leaves_nothing_half(folder, mo
     assert not [file for file in (folder / "index").rglob("*") if file.suffix == ".partial"]
 
 
+KILLED = """
+import os, runpy, signal, sys
+main = runpy.run_path(sys.argv.pop(1), run_name="index")["main"]
+read = []
+
+def ocr(picture):
+    if len(read) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    read.append(picture)
+    return f"zebra {len(read)}", 0
+
+main.__globals__["load_ocr"] = lambda: ocr
+main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kills as Linux and macOS do")
+def test_a_run_that_is_killed_keeps_what_ocr_has_read(folder, monkeypatch, capsys):
+    circles = [lambda canvas, r=r: canvas.circle(200, 300, 20 * r, fill=1) for r in range(1, 6)]
+    pdf(folder / "pdf" / "long.pdf", *circles)
+    line = ["index.py", "pdf", *map(str, SIZE)]
+    command = [sys.executable, "-c", KILLED, str(SCRIPTS / "index.py"), *line[1:]]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    [journal] = (folder / "index").glob("ocr-*.jsonl")
+    journal.write_text(journal.read_text() + '\n["half", "a li')
+
+    main, read = part("index", "main"), []
+    again = lambda picture: (f"lion {len(read)}", read.append(picture) or 0)  # noqa: E731
+    main.__globals__["load_ocr"] = lambda: again
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("sys.argv", line)
+    main()
+    assert "3 pages were read by OCR before an earlier run was stopped" in capsys.readouterr().out
+    texts = [row["text"] for row in read_lines(folder / "index" / "pages.jsonl")]
+    assert texts == ["zebra 1", "zebra 2", "zebra 3", "lion 0", "lion 1"] and len(read) == 2
+    assert not journal.exists()
+
+
 @contextlib.contextmanager
 def full_disk(size):
     """No file may grow beyond `size` bytes, as on a disk that is full."""
@@ -629,11 +804,12 @@ def test_pages_without_text_are_read_once_ocr_is_installed(folder, monkeypatch):
     pdf(folder / "pdf" / "scan.pdf", lambda canvas: canvas.circle(99, 99, 50, fill=1))
     pdf(folder / "pdf" / "text.pdf", "A layer")
     done = index(folder)
-    assert "1 pages have no text: install rapidocr and onnxruntime" in done.said
+    said = "1 pages have no text, or only a few words on a scan: install rapidocr and onnxruntime"
+    assert said in done.said
     assert "They are most in scan.pdf (1)" in done.said
     assert "OCR" not in index(folder).said
     main = part("index", "main")
-    main.__globals__["load_ocr"] = lambda: lambda picture: "zebra"
+    main.__globals__["load_ocr"] = lambda: lambda picture: ("zebra", 0)
     monkeypatch.chdir(folder)
     for read in (1, 0):
         monkeypatch.setattr("sys.argv", ["index.py", "pdf", *map(str, SIZE)])

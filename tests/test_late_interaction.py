@@ -1,5 +1,5 @@
 """Notebook 10's own code and what it says of the libraries: MaxSim, masks, pooling, bytes, the
-second stage, the store, the maps.
+second stage and the store.
 """
 
 import logging
@@ -9,7 +9,6 @@ import numpy
 import pytest
 import torch
 from cells import definitions
-from PIL import Image
 from pymilvus import MilvusClient
 from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.multi_vector_encoder.evaluation import (
@@ -29,7 +28,7 @@ from sentence_transformers.util.similarity import maxsim
 from benchmarks import late_interaction
 from tiny_vdr.pages import draw_page
 from tiny_vdr.sheet import Page
-from vdr_helpers.evaluation import ranks
+from vdr_helpers.evaluation import ranks, with_interval
 from vdr_helpers.profiles import load_profile
 from vdr_helpers.published import published, read_asset
 
@@ -197,15 +196,17 @@ def test_pooling_keeps_the_order_at_factor_one_and_shrinks_as_told():
 
 
 def test_a_page_takes_the_bytes_that_the_notebook_says():
-    space = definitions("10", "write")
+    space = definitions("10", "write", "read")
     write, page = space["write"], some_pages(1, numbers=64)[0]
     write["int8"].__globals__["largest"] = float(page.abs().max())
     sizes = {precision: code(page).nbytes for precision, code in write.items()}
     one = page.numel()
-    assert sizes == {"float32": 4 * one, "float16": 2 * one, "int8": one, "binary": one // 8}
+    assert sizes == {"float16": 2 * one, "int8": one, "binary": one // 8}
     assert abs(write["int8"](page)).max() == 127
-    signs = numpy.unpackbits(write["binary"](page), axis=1).astype(bool)
-    assert (signs == (page > 0).numpy()).all()
+    met = {precision: space["read"](code(page), precision) for precision, code in write.items()}
+    assert torch.equal(met["binary"], torch.where(page > 0, 1.0, -1.0))
+    assert torch.allclose(met["float16"], page, atol=1e-3)
+    assert torch.allclose(met["int8"] / 127 * page.abs().max(), page, atol=page.abs().max() / 250)
 
 
 # The store and the second stage
@@ -254,99 +255,28 @@ def test_a_list_of_all_pages_is_maxsim_over_all_and_a_short_one_finds_only_what_
     single = torch.nn.functional.normalize(
         torch.randn(46, 8, generator=torch.Generator().manual_seed(2)), dim=1
     )
-    client.create_collection(
-        "pages", dimension=8, primary_field_name="page_id", id_type="string", max_length=20
-    )
-    names = [f"p{i}" for i in range(40)]
-    client.insert(
-        "pages",
-        [
-            {"page_id": name, "vector": vector.tolist()}
-            for name, vector in zip(names, single[:40], strict=True)
-        ],
-    )
-    space = definitions("10", "two_stages", "first_stage", "second_stage", "ndcg_per_query")
+    client.create_collection("pages", dimension=8, metric_type="COSINE")
+    rows = [{"id": page, "vector": vector.tolist()} for page, vector in enumerate(single[:40])]
+    client.insert("pages", rows)
+    found = client.search("pages", single[40:].tolist(), limit=40)
+    ranking = [[hit["id"] for hit in hits] for hits in found]
+    first = single[40:] @ single[:40].T
+    assert ranking == first.argsort(dim=1, descending=True).tolist()
+    space = definitions("10", "two_stages", "ndcg_per_query")
 
     class Scorer:
         similarity = staticmethod(maxsim)
 
-    own = {
-        "client": client,
-        "column_of": {name: i for i, name in enumerate(names)},
-        "query_single": single[40:],
-        "model": Scorer,
-    }
-    own |= {
-        "profile": load_profile("tiny"),
-        "texts": ["a query"] * 6,
-        "query_vectors": queries,
-        "page_vectors": pages,
-    }
-    own |= {"right_pages": list(range(6)), "similarities": maxsim(queries, pages)}
-    space["two_stages"].__globals__.update(own)
+    own = {"first_stage": ranking, "model": Scorer, "texts": ["a query"] * 6}
+    own |= {"query_vectors": queries, "page_vectors": pages}
     full = maxsim(queries, pages)
-    values, _ = space["two_stages"](40)
-    assert values == pytest.approx(space["ndcg_per_query"](full))
-    first = single[40:] @ single[:40].T
-    short, _ = space["two_stages"](3)
-    for number, value in enumerate(short):
-        best = first[number].argsort(descending=True)[:3].tolist()
+    own |= {"right_pages": list(range(6)), "similarities": full}
+    space["two_stages"].__globals__.update(own)
+    assert space["two_stages"](40) == pytest.approx(space["ndcg_per_query"](full))
+    for number, value in enumerate(space["two_stages"](3)):
+        best = ranking[number][:3]
         rank = 1 + sum(full[number, column] > full[number, number] for column in best)
         assert value == pytest.approx(1 / math.log2(1 + int(rank)) if number in best else 0)
-
-
-# The maps
-
-
-def test_a_word_has_the_mean_map_of_its_tokens(model, vectors, pages):
-    queries, documents = vectors
-    ids = model.preprocess(pages[:1], task="document")["input_ids"][0].tolist()
-    image_token = model.tokenizer.convert_tokens_to_ids(model.processor.image_token)
-    before, after = ids.index(image_token), ids[::-1].index(image_token)
-    space = definitions("10", "word_maps")
-    slices = [real_query_token_slice(model, text) for text in QUERIES]
-    own = {
-        "model": model,
-        "texts": QUERIES,
-        "slices": slices,
-        "before": before,
-        "after": after,
-        "right_pages": [0, 1, 2],
-    }
-    space["word_maps"].__globals__.update(own)
-
-    class Opened:
-        open = staticmethod(lambda page: page)
-
-    space["word_maps"].__globals__.update(pages=pages, Image=Opened)
-    words, maps = space["word_maps"](1, queries[1], documents[1])
-    assert words == QUERIES[1].split()
-    columns, rows = get_n_patches(model, pages[1].size)
-    assert maps.shape == (len(words), rows, columns)
-    patches = documents[1][before : len(documents[1]) - after]
-    tokens = queries[1][slices[1]]
-    first_word = len(model.tokenizer(words[0], add_special_tokens=False)["input_ids"])
-    assert torch.allclose(
-        maps[0].flatten(), (tokens[:first_word] @ patches.T).mean(dim=0), atol=1e-5
-    )
-
-
-def test_covering_a_patch_paints_that_patch_and_nothing_else(tmp_path):
-    Image.new("RGB", (64, 96), "black").save(tmp_path / "page.png")
-    image = Image.open(tmp_path / "page.png")
-    image.putpixel((0, 0), (255, 255, 255))  # the paper
-    image.save(tmp_path / "page.png")
-    space = definitions("10", "covered")
-    space["covered"].__globals__.update(
-        pages=[str(tmp_path / "page.png")],
-        right_pages=[0],
-        trained_maps={0: (["a"], torch.zeros(1, 3, 2))},
-    )
-    painted = numpy.asarray(space["covered"](0, torch.tensor(3)).convert("L"))
-    assert painted.shape == (96, 64)
-    expected = numpy.zeros((96, 64), dtype=int)
-    expected[32:64, 32:64] = expected[0, 0] = 255
-    assert (painted == expected).all()
 
 
 # What is stored and published
@@ -374,19 +304,14 @@ def test_the_published_figures_name_their_source_and_agree_with_the_other_file()
 
 def test_the_stored_epoch_is_counted_as_the_notebook_counts():
     similarities = torch.randn(30, 50, generator=torch.Generator().manual_seed(0))
-    own = definitions("10", "ndcg_per_query", "with_interval")
+    own = definitions("10", "ndcg_per_query")["ndcg_per_query"]
     collection = late_interaction.Collection.__new__(late_interaction.Collection)
     collection.right_pages = list(range(30))
-    own["ndcg_per_query"].__globals__.update(right_pages=collection.right_pages)
+    own.__globals__.update(right_pages=collection.right_pages)
     values = collection.per_query(similarities)
-    assert values == pytest.approx(own["ndcg_per_query"](similarities))
+    assert values == pytest.approx(own(similarities))
     found = ranks(similarities, collection.right_pages)
     assert values == pytest.approx(numpy.where(found <= 10, 1 / numpy.log2(1 + found.numpy()), 0))
-    own["with_interval"].__globals__["draws"] = numpy.random.default_rng(0).integers(
-        0, 30, size=(2000, 30)
-    )
     stored = late_interaction.interval(values)
-    assert (
-        own["with_interval"](values)
-        == f"{stored['mean']:.3f} ({stored['low']:.3f} to {stored['high']:.3f})"
-    )
+    told = f"{stored['mean']:.3f} ({stored['low']:.3f} to {stored['high']:.3f})"
+    assert with_interval(values) == told

@@ -28,6 +28,7 @@ from vdr_helpers.model_card import (
     set_evaluation,
     set_facts,
     set_head,
+    set_sizes,
     whole_log,
 )
 from vdr_helpers.models import folder_to_publish, merge_adapters, report_refusal, save_tuned
@@ -183,6 +184,21 @@ def test_a_fact_is_set_whether_the_library_knew_one_or_not():
         "Training Dataset": "pages",
     }
     assert "<!--" not in text
+
+
+def test_the_sizes_are_those_of_the_model_that_ships():
+    text = "- **Maximum Sequence Length:** 9 tokens\n- **Output Dimensionality:** 256 dimensions\n"
+    config = SimpleNamespace(text_config=SimpleNamespace(max_position_embeddings=2048))
+
+    class Model(list):
+        def get_embedding_dimension(self):
+            return 128
+
+    model = Model([SimpleNamespace(auto_model=SimpleNamespace(config=config))])
+    assert facts(set_sizes(text, model, (256, 128))) == {
+        "Maximum Sequence Length": "2048 tokens",
+        "Output Dimensionality": "256, 128 dimensions, default 128",
+    }
 
 
 @pytest.mark.parametrize(("licence", "told"), [("mit", "mit"), (None, "not known here: look")])

@@ -15,6 +15,7 @@ from sentence_transformers.sentence_transformer.losses import (
 from tiny_vdr.pages import draw_page
 from tiny_vdr.sheet import Page
 from vdr_helpers import figures, training
+from vdr_helpers.profiles import load_profile
 from vdr_helpers.published import published
 
 pytestmark = pytest.mark.slow
@@ -80,6 +81,37 @@ def test_arguments_stand_beside_the_published_ones(tmp_path):
     assert table.loc["max_steps", "here"] == "7", "it differs"
     assert {"optim", *published()["not_default"]} <= set(table.index)
     assert "adam_beta1" not in table.index
+
+
+def test_the_loss_stands_beside_the_published_one(random_model):
+    loss = CachedMultipleNegativesRankingLoss(random_model)
+    loss = MatryoshkaLoss(random_model, loss, matryoshka_dims=[256, 8])
+    table = training.loss_beside_published(loss)
+    assert table.loc["name"].tolist() == ["MatryoshkaLoss"] * 2
+    assert table.loc["loss"].tolist() == ["CachedMultipleNegativesRankingLoss"] * 2
+    assert "256, 8" in table.loc["matryoshka_dims", "here"]
+
+
+def test_the_published_log_is_displayed_below_the_one_from_here(monkeypatch):
+    displayed = []
+    monkeypatch.setattr("IPython.display.display", displayed.append)
+    validated = {"eval_loss": 7.5, "epoch": 0.1, "step": 4}
+    training.show_beside_published(training.log_table([*LOG, validated]))
+    assert [table.caption for table in displayed] == ["measured here", "published"]
+    here, card = (table.data for table in displayed)
+    assert list(here.columns) == list(card.columns) and len(card) == len(
+        published()["training_log"]
+    )
+
+
+def test_a_log_is_checked_for_its_loss_and_its_rise(capsys):
+    profile, validated = load_profile("tiny"), {"eval_loss": 7.5, "epoch": 0.1, "step": 4}
+    log = training.log_table([*LOG, validated, {SCORE: 0.8, "step": 12}])
+    training.check_log(profile, log)
+    said = capsys.readouterr().out
+    assert said.startswith("loss fell: True\n[in band] rise of NDCG@10 during training is between")
+    training.check_log(profile, log[::-1])
+    assert capsys.readouterr().out.startswith("loss fell: False\n[out of band] rise of NDCG@10")
 
 
 def test_the_validation_loss_is_drawn_beside_the_training_loss():

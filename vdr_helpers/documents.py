@@ -55,7 +55,8 @@ from vdr_helpers.profiles import Profile
 
 PICTURES = "pages"  # the folder of a document's page files
 # Raise it when pages are read in another way: they are all read again.
-READER = 2
+READER = 3
+FEW_LETTERS = 150  # a picture page with fewer is a scan with a page number or a stamp
 
 
 # One page of a PDF file, and one file, as in scripts/index.py
@@ -90,14 +91,14 @@ def is_damaged(picture):
     return len(data) < sizes[-1] and not any(size <= len(data) < size + 100 for size in sizes)
 
 
-def damaged_share(page):
-    """The share of the page, from 0 to 1, that its damaged pictures cover."""
+def picture_share(page, counts=lambda picture: True):
+    """The share of the page, from 0 to 1, that pictures cover: those for which `counts` is true."""
     left, bottom, right, top = page.get_bbox()
     covered = 0
     for picture in page.get_objects(filter=[FPDF_PAGEOBJ_IMAGE]):
         box = box_on_page(picture)
         wide, high = min(right, box[2]) - max(left, box[0]), min(top, box[3]) - max(bottom, box[1])
-        if min(wide, high) > 0 and is_damaged(picture):
+        if min(wide, high) > 0 and counts(picture):
             covered += wide * high
     return min(1, covered / ((right - left) * (top - bottom)))
 
@@ -110,7 +111,11 @@ def draw_page(page, processor):
     pictures = page.get_objects(filter=[FPDF_PAGEOBJ_IMAGE])
     largest = max((math.prod(picture.get_px_size()) for picture in pictures), default=0)
     if largest > LARGEST_PAGE:
-        raise ValueError(f"holds a picture of {largest:,} pixels, the limit is {LARGEST_PAGE:,}")
+        dpi = int(72 * math.sqrt(LARGEST_PAGE / (width * height)))  # of a picture that fills it
+        raise ValueError(
+            f"holds a picture of {largest:,} pixels, the limit is {LARGEST_PAGE:,}: "
+            f"save or scan it at {dpi} dpi or less"
+        )
     scale = math.sqrt(4 * processor.image_processor.size["longest_edge"] / (width * height))
     return presize(page.render(scale=scale).to_pil().convert("RGB"), processor)
 
@@ -197,6 +202,7 @@ def read_text(page):
 def read_page(page, processor, pages, ocr=None):
     """The row of a page, or None for a blank one; its picture is written into the folder `pages`.
 
+    `ocr(picture)` gives a text, and the degrees clockwise that make the picture stand upright.
     ValueError with the reason for a page that cannot be drawn.
     """
     picture = draw_page(page, processor)
@@ -204,13 +210,20 @@ def read_page(page, processor, pages, ocr=None):
         return None
     remove_unseen_text(page)
     text, headings = read_text(page)
-    text_by = "layer" if text else ""
-    if ocr and not text:
+    is_scan = len(text) < FEW_LETTERS and picture_share(page) > 0.5
+    text_by, turned = "layer" if text and not is_scan else "", 0
+    if ocr and not text_by:
         scale = math.sqrt(3_000_000 / math.prod(page.get_size()))  # 180 dpi on Letter
-        text = clean(ocr(page.render(scale=scale).to_pil().convert("RGB"))).strip()
-        text_by = "ocr" if text else ""
-    image = save_picture(picture, pages)
-    return {"image": image, "text": text, "headings": headings, "text_by": text_by}
+        found, turned = ocr(page.render(scale=scale).to_pil().convert("RGB"))
+        found = clean(found).strip()
+        text_by = "ocr" if found else ""
+        unread = [line for line in text.splitlines() if line.strip() not in found]
+        text = "\n".join([*unread, found]).strip()
+    if turned:
+        page.set_rotation((page.get_rotation() + turned) % 360)
+        picture = draw_page(page, processor)
+    row = {"image": save_picture(picture, pages), "text": text, "headings": headings}
+    return row | {"text_by": text_by, "turned": turned}
 
 
 def save_picture(picture, pages):
@@ -276,8 +289,9 @@ def read_outline(document):
 def read_document(file, processor, pages, ocr=None):
     """{"title", "rows", "problems"} of a PDF file; its pages are written into the folder `pages`.
 
-    A row is {"page", "image", "text", "headings", "text_by"}: the number of the page from 1, its
-    picture's name, its text and where that is from ("layer", "ocr" or "").
+    A row is {"page", "image", "text", "headings", "text_by", "turned"}: the number of the page from
+    1, its picture's name, its text and where that is from ("layer", "ocr", or "" where there is
+    none, or a few words on a scan), the degrees clockwise by which it was turned to stand upright.
     """
     rows, problems, blank = [], [], []
     with open_document(file) as document:
@@ -285,7 +299,7 @@ def read_document(file, processor, pages, ocr=None):
         for number in range(len(document)):
             try:
                 page = document[number]
-                damaged = damaged_share(page)
+                damaged = picture_share(page, is_damaged)
                 if damaged > 0.5:
                     raise ValueError("is left out, its picture is damaged: save or scan it anew")
                 row = read_page(page, processor, pages, ocr)
@@ -295,11 +309,14 @@ def read_document(file, processor, pages, ocr=None):
                 continue
             if damaged:
                 problems.append(f"page {number + 1} has a damaged picture, and is kept")
-            if row:
-                headings = outline.get(number) or row["headings"]
-                rows.append({"page": number + 1} | row | {"headings": headings})
-            else:
+            if not row:
                 blank.append(str(number + 1))
+                continue
+            if row["turned"]:
+                turned = f"turned by {row['turned']} degrees clockwise"
+                problems.append(f"page {number + 1} does not stand upright: kept and read {turned}")
+            headings = outline.get(number) or row["headings"]
+            rows.append({"page": number + 1} | row | {"headings": headings})
     if blank:
         problems.append(f"is blank on page {', '.join(blank)}: left out")
     with file.open("rb") as content:

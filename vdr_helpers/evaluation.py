@@ -297,6 +297,24 @@ def check_band(name: str, value: float, low: float, high: float, hint: str) -> N
         print(f"[out of band] {name} = {value:.3f}, expected {low:g} to {high:g}. {hint}")
 
 
+def check_scores(profile: Profile, base: float, tuned: float) -> None:
+    """:func:`check_band` for the NDCG@10 of both models and for the gain (notebook 04)."""
+    hint = "Were both models loaded with the same settings, and did notebook 3's checks pass?"
+    check_band("base NDCG@10", base, *profile.bands["base"], hint)
+    check_band("tuned NDCG@10", tuned, *profile.bands["finetuned"], hint)
+    check_band("gain", tuned - base, *profile.bands["gain"], hint)
+
+
+def check_kept(profile: Profile, kept: dict[str, float]) -> None:
+    """:func:`check_band` for the share of its score that each model keeps at the smallest width,
+    ``{"base": share, "tuned": share}`` (notebook 05).
+    """
+    hint = "Did MatryoshkaLoss get all seven dimensions, and is the second model the tuned one?"
+    bands, difference = profile.bands, kept["tuned"] - kept["base"]
+    check_band("share kept by the tuned model", kept["tuned"], *bands["kept_finetuned"], hint)
+    check_band("tuned minus base, share kept", difference, *bands["kept_difference"], hint)
+
+
 def results_folder(profile: Profile) -> Path:
     """Where results are kept that belong to this base, these splits and the tuned model at hand."""
     settings = {

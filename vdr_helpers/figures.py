@@ -9,6 +9,8 @@ import io
 import math
 from collections.abc import Sequence
 
+from vdr_helpers.published import published
+
 TUNED, BASE, PUBLISHED = "#0b6e8a", "#8a8f98", "#5f6368"  # accent, neutral, a darker grey
 POSITIVE, NEGATIVE = "#1a7f37", "#b35900"
 # colour, marker and line of the curves in one figure: tuned, base, and what stands beside them
@@ -205,6 +207,21 @@ def ranking(similarities, pages: Sequence, kinds: Sequence[str], heading: str = 
     return page_grid(rows, heading, height=4 if len(rows) > 1 else min(3, 0.8 + 10 / len(shown)))
 
 
+def ranking_alt(similarities: dict, kinds: Sequence[str], what: str) -> str:
+    """The alt text of :func:`ranking` with several models: at which rank each has the right page.
+
+    ``what``: how the text calls the query, such as "won".
+    """
+    orders = {name: found.argsort(descending=True).tolist() for name, found in similarities.items()}
+    places = [
+        f"{name} at rank {[kinds[page] for page in order].index('positive') + 1}"
+        for name, order in orders.items()
+    ]
+    return (
+        f"Best pages of each model for a query that is {what}. Its right page: {', '.join(places)}."
+    )
+
+
 def read_log(log_history: list[dict], dim: int | None = None) -> tuple[list, list]:
     """``(losses, scores)`` as ``(step, value)`` pairs from ``trainer.state.log_history``; scores
     are NDCG@10, full width or ``dim``.
@@ -269,6 +286,22 @@ def truncation_curve(panels: dict, bands: dict | None = None):
     return figure
 
 
+def truncation_alt(panels: dict) -> str:
+    """The alt text of :func:`truncation_curve`: what share of its score each curve keeps at the
+    smallest width of its panel.
+    """
+    sentences = ["NDCG@10 against the number of dimensions kept."]
+    for title, curves in panels.items():
+        widths = list(next(iter(curves.values())))
+        shares = [
+            f"{name} keeps {curve[widths[-1]] / curve[widths[0]]:.1%}"
+            for name, curve in curves.items()
+        ]
+        place = f"{widths[-1]:,} of {widths[0]:,} dimensions"
+        sentences.append(f"In the panel {title!r} {', '.join(shares)} at {place}.")
+    return " ".join(sentences)
+
+
 def draw_widths(axis, curves: dict, bands: dict, is_published: bool) -> None:
     """Draw ``{curve: {width: score}}`` with their bands, and name the widths on the axis."""
     others = [name for name in curves if name not in ("tuned", "base")]
@@ -313,28 +346,61 @@ def score_list(models, half_widths, card: dict, measured: tuple | None = None):
     return figure
 
 
-def precision_curves(grid, published: dict):
+def score_list_alt(models, half_widths, card: dict) -> str:
+    """The alt text of :func:`score_list`: how many intervals reach into that of the card's model,
+    which is among ``models``.
+    """
+    scores, is_tuned = models["ndcg_at_10"], models["model"] == card["model"]
+    low, high = ((scores + sign * half_widths)[is_tuned].item() for sign in (-1, 1))
+    overlapping = (scores + half_widths >= low) & (scores - half_widths <= high) & ~is_tuned
+    return (
+        f"Published NDCG@10 of {len(models)} models with the widest possible intervals of "
+        f"{card['queries']} queries: that of the fine-tuned model, {scores[is_tuned].item():.3f}, "
+        f"overlaps those of {overlapping.sum()} others."
+    )
+
+
+def metrics_table(metrics: dict[str, dict], name: str):
+    """The metrics of ``{"base": ..., "tuned": ...}`` beside the published ones, as a styled table
+    (notebook 04).
+
+    ``name``: the evaluator's, which its metrics have in front. The card prints four digits.
+    """
+    import pandas
+
+    table = pandas.DataFrame(metrics).add_suffix(", measured here")
+    table.index = table.index.str.removeprefix(f"{name}_")
+    table["tuned 2B, published"] = pandas.Series(published()["metrics"])
+    return table.style.format(precision=3).format("{:.4f}", subset="tuned 2B, published")
+
+
+def precision_curves(scores: dict, sizes: dict, published_rows: list[dict]):
     """NDCG@10 against the bytes of a page, a panel for base and one for tuned (notebook 07).
 
-    ``grid``: a table with the columns model, precision, bytes, NDCG@10, low and high (the ends of
-    the shaded interval). ``published``: ``{"base": [(bytes, NDCG@10), ...], "tuned": ...}``, drawn
-    dashed and grey.
+    ``scores``: ``{(model, dimensions, precision): (NDCG@10, low, high)}``, widest first, with the
+    ends of the shaded interval; ``sizes``: ``{precision: bytes of a dimension}``.
+    ``published_rows``: ``dimensions`` of ``published()``, float32, drawn dashed and grey.
     """
     looks = {"float32": ("o", "-"), "int8": ("s", "--"), "binary": ("^", ":")}
     figure, axes = new_figure(1, 2, height=3.8, sharey=True)
-    for axis, (model, colour) in zip(axes, (("base", BASE), ("tuned", TUNED)), strict=True):
+    models = (("base", "base", BASE), ("tuned", "finetuned", TUNED))
+    for axis, (model, in_card, colour) in zip(axes, models, strict=True):
         labels = []
         for precision, (marker, line) in looks.items():
-            part = grid[(grid["model"] == model) & (grid["precision"] == precision)]
-            band = part["bytes"], part["low"], part["high"]
-            axis.fill_between(*band, color=colour, alpha=0.15, lw=0)
+            curve = {
+                int(width * sizes[precision]): score
+                for (name, width, stored_as), score in scores.items()
+                if (name, stored_as) == (model, precision)
+            }
+            means, lows, highs = zip(*curve.values(), strict=True)
+            axis.fill_between(list(curve), lows, highs, color=colour, alpha=0.15, lw=0)
             look = {"color": colour, "marker": marker, "linestyle": line, "markersize": 5}
-            axis.plot(part["bytes"], part["NDCG@10"], **look)
-            points = part[["bytes", "NDCG@10"]].values.tolist()
+            axis.plot(list(curve), means, **look)
+            points = list(zip(curve, means, strict=True))
             labels.append((precision, points, LETTERS[colour]))
-        sizes, scores = zip(*published[model], strict=True)
-        axis.plot(sizes, scores, color=PUBLISHED, linestyle="--", marker=".")
-        labels.append(("published, float32", published[model], PUBLISHED))
+        points = [(sizes["float32"] * row["dimensions"], row[in_card]) for row in published_rows]
+        axis.plot(*zip(*points, strict=True), color=PUBLISHED, linestyle="--", marker=".")
+        labels.append(("published, float32", points, PUBLISHED))
         axis.set_xscale("log", base=2)
         axis.set_xticks([1, 8, 64, 512, 4096])
         axis.xaxis.set_major_formatter("{x:,.0f}")
@@ -342,3 +408,114 @@ def precision_curves(grid, published: dict):
         label_points(axis, labels)
     axes[0].set_ylabel("NDCG@10")
     return figure
+
+
+def precision_alt(scores: dict, width: int) -> str:
+    """The alt text of :func:`precision_curves`: NDCG@10 of the tuned model at ``width``
+    dimensions.
+    """
+    told = [
+        f"{score:.2f} in {precision}"
+        for (model, dimensions, precision), (score, _, _) in scores.items()
+        if (model, dimensions) == ("tuned", width)
+    ]
+    return (
+        f"NDCG@10 against bytes a page. With {width:,} dimensions the tuned model has "
+        f"{', '.join(told)}. The int8 curve is the float32 curve moved to the left by a factor of "
+        "four."
+    )
+
+
+def rerank_curves(panels: dict):
+    """NDCG@10 against the number of pages that are sorted again, a panel for each first stage
+    (notebook 09).
+
+    ``panels``: ``{title: {way: {k: (NDCG@10, low, high)}}}`` with the ends of the interval, which
+    is shaded for "sum" and "reranker"; the other ways are "oracle" and "random order", and ``k`` =
+    0 is the first stage.
+    """
+    looks = {"oracle": LINES[1], "sum": LINES[0], "reranker": LINES[2], "random order": LINES[4]}
+    figure, axes = new_figure(1, len(panels), height=3.6, squeeze=False, sharey=True)
+    for axis, (title, ways) in zip(axes[0], panels.items(), strict=True):
+        labels = []
+        for way, scores in ways.items():
+            colour, marker, line = looks[way]
+            means, lows, highs = zip(*scores.values(), strict=True)
+            look = {"color": colour, "marker": marker, "linestyle": line, "markersize": 4}
+            axis.plot(list(scores), means, **look)
+            if way in ("sum", "reranker"):
+                axis.fill_between(list(scores), lows, highs, color=colour, alpha=0.14, linewidth=0)
+            points = list(zip(scores, means, strict=True))[1:]
+            labels.append((way, points[::-1], LETTERS[colour]))
+        axis.set(xlabel="pages sorted again", xticks=list(scores))
+        axis.set_title(title, fontsize=10)
+        label_points(axis, labels)
+    axes[0][0].set_ylabel("NDCG@10")
+    return figure
+
+
+def rerank_alt(panels: dict) -> str:
+    """The alt text of :func:`rerank_curves`: where each way begins and ends."""
+    sentences = ["NDCG@10 against the number of pages that are sorted again."]
+    for title, ways in panels.items():
+        last = max(ways["oracle"])
+        told = ", ".join(f"{way} {scores[last][0]:.2f}" for way, scores in ways.items())
+        alone = ways["oracle"][0][0]
+        sentences.append(f"In the panel {title!r}, {alone:.2f} alone; with {last} pages {told}.")
+    return " ".join(sentences)
+
+
+def step_curves(curves: dict, level: tuple[str, float], title: str):
+    """NDCG@10 against the training step, a line for each of ``curves``, and a level line beside
+    them (notebook 10).
+
+    ``curves``: ``{label: [(step, score), ...]}``; ``level``: label and score of what was not
+    trained in these steps.
+    """
+    figure, axis = new_figure(height=3)
+    labels = []
+    for (label, points), (colour, marker, line) in zip(curves.items(), LINES[1:], strict=False):
+        axis.plot(*zip(*points, strict=True), color=colour, marker=marker, linestyle=line)
+        labels.append((label, points, LETTERS[colour]))
+    label, score = level
+    points = [(step, score) for step, _ in max(curves.values(), key=len)]
+    axis.plot(*zip(*points, strict=True), color=TUNED)
+    axis.set(xlabel="step", ylabel="NDCG@10", title=title)
+    label_points(axis, [*labels, (label, points, TUNED)])
+    return figure
+
+
+def step_alt(curves: dict, level: tuple[str, float]) -> str:
+    """The alt text of :func:`step_curves`: where each curve begins and ends."""
+    told = [
+        f"{label}: {points[0][1]:.2f} to {points[-1][1]:.2f}" for label, points in curves.items()
+    ]
+    return f"NDCG@10 against the training step. {'; '.join(told)}; {level[0]}: {level[1]:.2f}."
+
+
+def one_and_many_curves(grid, title: str):
+    """NDCG@10 against the bytes of a page, for one vector and for many (notebook 10).
+
+    ``grid``: a table with the columns kind ("one vector" or "many vectors"), precision, bytes and
+    NDCG@10; a line for each kind and precision.
+    """
+    colours = {"one vector": TUNED, "many vectors": LINES[3][0]}
+    looks = {"float32": "o-", "float16": "D-", "int8": "s--", "binary": "^:"}
+    figure, axis = new_figure(height=3.8)
+    labels = []
+    for (kind, precision), part in grid.groupby(["kind", "precision"], sort=False):
+        points = part[["bytes", "NDCG@10"]].values.tolist()
+        look = {"color": colours[kind], "markersize": 5}
+        axis.plot(*zip(*points, strict=True), looks[precision], **look)
+        labels.append((f"{kind}, {precision}", points, colours[kind]))
+    axis.set(xscale="log", xlabel="bytes a page (log scale)", ylabel="NDCG@10", title=title)
+    axis.xaxis.set_major_formatter("{x:,.0f}")
+    label_points(axis, labels)
+    return figure
+
+
+def one_and_many_alt(grid) -> str:
+    """The alt text of :func:`one_and_many_curves`: the highest point of each kind."""
+    best = grid.sort_values("NDCG@10").groupby("kind").last()
+    told = [f"{kind}: {row['NDCG@10']:.2f} at {row['bytes']:,.0f}" for kind, row in best.iterrows()]
+    return f"NDCG@10 against bytes a page. Highest points: {', '.join(told)} bytes."

@@ -171,6 +171,19 @@ def set_facts(text: str, values: dict[str, str]) -> str:
     return text
 
 
+def set_sizes(text: str, model, dims) -> str:
+    """The card's text with the longest input that ``model`` takes and the dimensions that it
+    offers: all of ``dims``, and those that it returns by default.
+    """
+    longest = model[0].auto_model.config.text_config.max_position_embeddings
+    offered, width = ", ".join(map(str, dims)), model.get_embedding_dimension()
+    sizes = {
+        "Maximum Sequence Length": f"{longest} tokens",
+        "Output Dimensionality": f"{offered} dimensions, default {width}",
+    }
+    return set_facts(text, sizes)
+
+
 def provenance(tuned: str) -> tuple[str, str]:
     """``(name of the base, list in Markdown of what differs from the published setting)``, as the
     manifest of the tuned model in the folder ``tuned`` has them.

@@ -272,6 +272,20 @@ def load_split(profile: Profile, split: str):
     )
 
 
+def write_files(profile: Profile) -> tuple[str, str]:
+    """Write all rows of train and the first ``profile.monitor_rows`` of eval as files of JSON lines
+    for ``load_dataset("json", ...)``; returns their paths (notebook 03).
+
+    Each row has a query and the paths of its pages.
+    """
+    train_file, eval_file = (
+        str(profile.output_dir / f"experiment-{split}.jsonl") for split in ("train", "eval")
+    )
+    load_split(profile, "train")[0].to_json(train_file)
+    load_split(profile, "eval")[0].select(range(profile.monitor_rows)).to_json(eval_file)
+    return train_file, eval_file
+
+
 def no_splits(profile: Profile) -> str:
     """What to do where there are no splits of these settings."""
     if profile.split == PUBLISHED:

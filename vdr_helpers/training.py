@@ -20,6 +20,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from vdr_helpers import figures
 from vdr_helpers.cache import MANIFEST, atomic_write, settings_key
+from vdr_helpers.evaluation import check_band
 from vdr_helpers.gpu import retry_when_out_of_memory
 
 # notebook 03 has it from here
@@ -206,6 +207,37 @@ def log_table(log_history: list[dict]):
     columns = CARD_COLUMNS | {score: "NDCG@10"}
     table = table.reindex(columns=["step", *columns]).groupby("step").first()
     return table.dropna(subset=["loss", score], how="all").rename(columns=columns)
+
+
+def check_log(profile: Profile, log) -> None:
+    """Print whether the training loss fell, and :func:`check_band` for the rise of NDCG@10, from
+    the table of :func:`log_table`.
+    """
+    losses, scores = (log[name].dropna().tolist() for name in ("Training Loss", "NDCG@10"))
+    print("loss fell:", losses[-1] < losses[0])
+    rise, band = scores[-1] - scores[0], profile.bands["rise"]
+    check_band("rise of NDCG@10 during training", rise, *band, hint="Train longer.")
+
+
+def show_beside_published(log) -> None:
+    """Display the table of :func:`log_table` and, below it, the published card's."""
+    import pandas
+    from IPython.display import display
+
+    published_log = pandas.DataFrame(published()["training_log"]).set_index("step")
+    published_log.columns = log.columns
+    for caption, table in (("measured here", log), ("published", published_log)):
+        display(table.style.format(precision=4, na_rep="-").set_caption(caption))
+
+
+def loss_beside_published(loss):
+    """The loss and its parameters here and in the published run, as a ``pandas.DataFrame``."""
+    import pandas
+
+    card = published()["loss"]
+    here = {"name": type(loss).__name__} | loss.get_config_dict()
+    there = {"name": card["name"]} | card["parameters"]
+    return pandas.DataFrame({"here": here, "published": there}).map(str)
 
 
 def arguments_beside_published(args):

@@ -13,6 +13,7 @@ import html
 from collections.abc import Callable
 
 from vdr_helpers import figures
+from vdr_helpers.evaluation import page_kinds
 
 
 def _status(text: str) -> str:
@@ -89,3 +90,24 @@ def search_box(search: Callable[[str], tuple[object, str]], query: str):
         ipywidgets.Button(description="search", tooltip="search the pages for this query"),
     )
     return box
+
+
+def draw_hits(hits, query: str, queries: dict, corpus: dict, relevant_docs: dict, negatives: dict):
+    """``(figure, sentence)`` of a search of the whole eval split, for :func:`search_box`: the best
+    pages, and the rank of the page that answers.
+
+    ``hits``: ``corpus_id`` and ``score`` of every page, best first, as ``util.semantic_search`` has
+    them; ``queries`` and what follows: of :func:`~vdr_helpers.evaluation.retrieval_inputs`. For a
+    query that is not among them no page is marked.
+    """
+    import torch
+
+    page_ids = list(corpus)
+    found = [page_ids[hit["corpus_id"]] for hit in hits]
+    id_of_query = {text: query_id for query_id, text in queries.items()}
+    kinds = page_kinds(id_of_query.get(query), found, relevant_docs, negatives)
+    similarities = torch.tensor([hit["score"] for hit in hits])
+    figure = figures.ranking(similarities, [corpus[page_id] for page_id in found], kinds, query)
+    if "positive" not in kinds:
+        return figure, "Not a query of the eval split: no page is marked."
+    return figure, f"Rank of the page that answers: {kinds.index('positive') + 1}."

@@ -109,15 +109,15 @@ def build_trainer(
 
 
 def train(
-    profile: Profile, train_dataset, seed: int, wrap=matryoshka
+    profile: Profile, train_dataset, seed: int, wrap=matryoshka, **changes
 ) -> tuple[SentenceTransformer, float]:
-    """One training run without evaluations; ``wrap`` builds the loss around the contrastive one.
-    Returns the model and its seconds.
+    """One training run without evaluations; ``wrap`` builds the loss around the contrastive one,
+    ``changes`` are training arguments. Returns the model and its seconds.
     """
     model = load_to_train(profile)
     loss = wrap(profile, model, contrastive_loss(profile, model))
     with tempfile.TemporaryDirectory() as folder:
-        trainer = build_trainer(profile, model, train_dataset, loss, folder, seed=seed)
+        trainer = build_trainer(profile, model, train_dataset, loss, folder, seed=seed, **changes)
         started = time.perf_counter()
         trainer.train()
         return model, time.perf_counter() - started

@@ -38,7 +38,7 @@ language = "en"
 
 extensions = ["myst_nb"]
 root_doc = "README"
-SHIPPED = ("tiny-base", "tiny-finetuned", "tiny-late")
+SHIPPED = ("tiny-base", "tiny-finetuned", "tiny-late", "tiny-reranker")
 CARDS = [f"assets/{name}/README" for name in SHIPPED]
 include_patterns = [
     "README.md",

@@ -350,3 +350,37 @@ def test_the_late_interaction_start_keeps_families_together_and_saves(tmp_path):
     assert losses == []  # told every twenty steps
     model = MultiVectorEncoder(str(tmp_path / "late"), model_kwargs={"dtype": "float32"})
     assert model.encode_query(["Staff at Alder Energy"])[0].shape[1] == 128
+
+
+def test_a_query_of_the_reranker_meets_its_siblings_and_its_twin(tmp_path):
+    from tools import pretrain_reranker
+
+    rows = pretrain_reranker.twin_rows(tmp_path, 16, seed=0)
+    assert rows.column_names == ["query", "page", "sibling_1", "sibling_2", "sibling_3", "twin"]
+    assert len(set(rows["page"])) == 16
+    for first in (0, 8):
+        family, twins = rows["page"][first : first + 4], rows["page"][first + 4 : first + 8]
+        for i in range(4):
+            row, twin = rows[first + i], rows[first + 4 + i]
+            assert {row["page"], *(row[f"sibling_{k}"] for k in (1, 2, 3))} == set(family)
+            assert (row["twin"], twin["twin"]) == (twins[i], family[i])
+
+
+@pytest.mark.long
+def test_the_reranker_learns_in_two_parts_and_goes_on_where_it_was(tmp_path, monkeypatch):
+    from sentence_transformers import CrossEncoder
+
+    from tools import pretrain_reranker
+
+    short = [replace(part, steps=1) for part in pretrain_reranker.PARTS]
+    monkeypatch.setattr(pretrain_reranker, "PARTS", tuple(short))
+    pretrain_reranker.pretrain_reranker(tmp_path / "reranker")
+    first, second = (
+        CrossEncoder(str(tmp_path / name), model_kwargs={"dtype": "float32"})
+        for name in ("reranker-1", "reranker")
+    )
+    weights = [next(iter(model.parameters())).detach() for model in (first, second)]
+    assert not torch.equal(*weights)
+    before = (tmp_path / "reranker" / "model.safetensors").stat().st_mtime_ns
+    pretrain_reranker.pretrain_reranker(tmp_path / "reranker")
+    assert (tmp_path / "reranker" / "model.safetensors").stat().st_mtime_ns == before

@@ -14,7 +14,9 @@ from PIL import Image
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.cross_encoder.evaluation import CrossEncoderRerankingEvaluator
 
-from vdr_helpers.evaluation import ranks
+from benchmarks import rerank as measuring
+from tools.phenomena import of_reranker
+from vdr_helpers.evaluation import ndcg_per_query, ranks
 from vdr_helpers.profiles import PROFILES, assets_folder, load_profile
 
 QUERY = "Which page gives Rowan Steel's staff during 2011?"
@@ -22,25 +24,20 @@ QUERY = "Which page gives Rowan Steel's staff during 2011?"
 
 @pytest.fixture(scope="module")
 def own():
-    return definitions("09", "ranks_after", "added", "ndcg")
+    return definitions("09", "reranked", "added")
 
 
 @pytest.fixture(scope="module")
 def task():
-    """Similarities of 40 queries and 60 pages, the ten first pages of each, ranks and columns of
-    the right pages.
+    """Similarities of 40 queries and 60 pages, the ten first pages of each, and the columns of the
+    right pages.
     """
     drawn = torch.Generator().manual_seed(3)
     similarities = torch.rand(40, 60, generator=drawn)
     right_pages = torch.randint(0, 60, (40,), generator=drawn).tolist()
     for number in range(30):  # the first thirty find their page among the first few
         similarities[number, right_pages[number]] += 0.6
-    return (
-        similarities,
-        similarities.topk(10, dim=1).indices,
-        ranks(similarities, right_pages),
-        right_pages,
-    )
+    return similarities, similarities.topk(10, dim=1).indices, right_pages
 
 
 @pytest.fixture(scope="module")
@@ -76,46 +73,40 @@ def as_text(reranker):
 
 
 def test_sorting_by_the_first_scores_changes_nothing(own, task):
-    similarities, shortlist, first_ranks, right_pages = task
+    similarities, shortlist, right_pages = task
     first = similarities.gather(1, shortlist)
     for k in (1, 2, 5, 10):
-        assert (
-            own["ranks_after"](first, k, shortlist, first_ranks, right_pages) == first_ranks
-        ).all()
+        again = own["reranked"](similarities, shortlist[:, :k], first[:, :k])
+        assert (ranks(again, right_pages) == ranks(similarities, right_pages)).all()
 
 
 def test_only_the_first_k_are_sorted_and_the_others_stay(own, task):
-    _, shortlist, first_ranks, right_pages = task
-    oracle = (shortlist == torch.tensor(right_pages)[:, None]).float()
+    similarities, shortlist, right_pages = task
+    before = ranks(similarities, right_pages)
+    oracle = shortlist == torch.tensor(right_pages)[:, None]
     for k in (1, 3, 10):
-        found = own["ranks_after"](oracle, k, shortlist, first_ranks, right_pages)
-        assert (found == torch.where(first_ranks <= k, 1, first_ranks)).all(), (
+        found = own["reranked"](similarities, shortlist[:, :k], oracle[:, :k])
+        assert (ranks(found, right_pages) == torch.where(before <= k, 1, before)).all(), (
             "a right page behind the first k stays"
         )
-        worst = own["ranks_after"](-oracle, k, shortlist, first_ranks, right_pages)
-        assert (worst == torch.where(first_ranks <= k, k, first_ranks)).all()
+        worst = own["reranked"](similarities, shortlist[:, :k], -oracle[:, :k].float())
+        assert (ranks(worst, right_pages) == torch.where(before <= k, k, before)).all()
 
 
-def test_ranks_are_those_of_a_sort_written_out(own, task):
-    _, shortlist, first_ranks, right_pages = task
-    scores = torch.rand(shortlist.shape, generator=torch.Generator().manual_seed(5))
-    found = own["ranks_after"](scores, 5, shortlist, first_ranks, right_pages).tolist()
-    for number, row in enumerate(shortlist.tolist()):
+def test_the_order_is_that_of_a_sort_written_out(own, task):
+    similarities, shortlist, _ = task
+    scores = 100 * torch.rand(40, 5, generator=torch.Generator().manual_seed(5)) - 90
+    found = own["reranked"](similarities, shortlist[:, :5], scores).argsort(descending=True)
+    for number, row in enumerate(similarities.argsort(descending=True).tolist()):
         order = sorted(range(5), key=lambda place, row=number: -scores[row, place])
-        sorted_pages = [row[place] for place in order] + row[5:]
-        expected = (
-            sorted_pages.index(right_pages[number]) + 1
-            if right_pages[number] in row
-            else int(first_ranks[number])
-        )
-        assert found[number] == expected
+        assert found[number].tolist() == [row[place] for place in order] + row[5:]
 
 
 def test_the_score_is_the_librarys(own, task):
     """``CrossEncoderRerankingEvaluator`` counts NDCG@10 in the same way over the pages that were
     found.
     """
-    _, shortlist, first_ranks, right_pages = task
+    similarities, shortlist, right_pages = task
     scores = torch.rand(shortlist.shape, generator=torch.Generator().manual_seed(7))
 
     class Reader:
@@ -139,28 +130,28 @@ def test_the_score_is_the_librarys(own, task):
     )
     evaluator.store_metrics_in_model_card_data = lambda *arguments: None
     by_library = evaluator(Reader())
-    by_notebook = own["ndcg"](
-        own["ranks_after"](scores, 10, shortlist, first_ranks, right_pages)
-    ).mean()
+    relevant_docs = {number: {page} for number, page in enumerate(right_pages)}
+    again = own["reranked"](similarities, shortlist, scores)
+    by_notebook = ndcg_per_query(again, range(60), relevant_docs).mean()
     assert by_library["ndcg@10"] == pytest.approx(by_notebook, abs=1e-6)
 
 
 def test_a_weight_of_nought_and_of_one_are_the_two_parts(own, task):
-    similarities, shortlist, first_ranks, right_pages = task
+    similarities, shortlist, _ = task
     first = similarities.gather(1, shortlist)
     # another scale entirely
     second = 1000 * torch.rand(first.shape, generator=torch.Generator().manual_seed(9)) - 300
-    rest = 10, shortlist, first_ranks, right_pages
-    own["added"].__globals__["spreads"] = [values.std(dim=1).mean() for values in (first, second)]
-    assert (own["ranks_after"](own["added"](first, second, 0.0), *rest) == first_ranks).all()
-    assert (
-        own["ranks_after"](own["added"](first, second, 1.0), *rest)
-        == own["ranks_after"](second, *rest)
-    ).all()
-    halfway = own["added"](first, second, 0.5)
-    shifted = own["added"](first, 5 * second, 0.5)
-    own["added"].__globals__["spreads"][1] *= 5
-    assert own["added"](first, 5 * second, 0.5) == pytest.approx(halfway, abs=1e-5), (
+    spreads = [values.std(dim=1).mean() for values in (first, second)]
+
+    def order(values):
+        return values.argsort(dim=1, descending=True).tolist()
+
+    assert order(own["added"](first, second, 0.0, spreads)) == order(first)
+    assert order(own["added"](first, second, 1.0, spreads)) == order(second)
+    halfway = own["added"](first, second, 0.5, spreads)
+    shifted = own["added"](first, 5 * second, 0.5, spreads)
+    wider = [spreads[0], 5 * spreads[1]]
+    assert own["added"](first, 5 * second, 0.5, wider) == pytest.approx(halfway, abs=1e-5), (
         "a reranker of another scale counts the same"
     )
     assert (shifted != halfway).any()
@@ -187,7 +178,7 @@ def test_the_wrong_way_round_and_a_wrong_path_raise_nothing(as_text, reranker, p
 
 
 def test_the_notebook_checks_its_paths():
-    assert any("is_file() for name in" in source for source in edited_sources("09"))
+    assert any("is_file() for page in train_pages" in source for source in edited_sources("09"))
 
 
 # scores
@@ -277,10 +268,11 @@ def test_a_reranker_is_named_by_the_profile(monkeypatch, tmp_path):
         PROFILES["full"].reranker_name == "Qwen/Qwen3-VL-Reranker-2B"
         and len(PROFILES["full"].reranker_revision) == 40
     )
+    assert PROFILES["tiny"].reranker_name == "assets/tiny-reranker"
+    for name in ("rehearsal", "rehearsal-small"):
+        assert PROFILES[name].reranker_name is None, name
     for name in ("tiny", "rehearsal", "rehearsal-small"):
-        assert PROFILES[name].reranker_name is None and PROFILES[name].reranker_revision is None, (
-            name
-        )
+        assert PROFILES[name].reranker_revision is None, name
         assert PROFILES[name].reranker_rows > 0 and PROFILES[name].reranker_learning_rate > 0
     monkeypatch.setenv("VDR_RERANKER", str(tmp_path))
     mine = load_profile("full")
@@ -299,18 +291,81 @@ def test_the_loss_of_one_who_knows_nothing():
     assert f"{math.log(5):.2f}" in text
 
 
+def stored_stage(score, gain):
+    return {
+        "embedding": score,
+        "reranker": score - 0.1,
+        "weight": 0.1,
+        "sum": score + gain,
+        "sum_minus_embedding": gain,
+        "low": gain - 0.01,
+        "high": gain + 0.01,
+    }
+
+
+def stored_run(start, rows, seed, gains):
+    strong, weak = stored_stage(0.8, gains[0]), stored_stage(0.6, gains[1])
+    return {"start": start, "rows": rows, "seed": seed, "first_stages": {"8": weak, "256": strong}}
+
+
+def test_the_phenomenon_is_of_the_pretrained_one_with_the_profiles_rows():
+    rows = PROFILES["tiny"].reranker_rows
+    runs = [
+        stored_run("pretrained", rows, 1, (0.5, 0.5)),
+        stored_run("pretrained", rows, 0, (0.0, 0.1)),
+        stored_run("pretrained", 4 * rows, 0, (0.3, 0.3)),
+        stored_run("base", rows, 0, (0.4, 0.4)),
+    ]
+    found = of_reranker({"runs": runs})
+    assert found["rerank_rows"] == rows
+    assert [found[f"rerank_{name}_before"] for name in ("strong", "weak")] == [0.8, 0.6]
+    assert found["rerank_strong_alone"] == pytest.approx(0.7)
+    assert (found["rerank_strong"], found["rerank_weak"]) == (0.0, 0.1)
+    assert found["rerank_weak_after"] == pytest.approx(0.7)
+    assert found["rerank_weak_low"] < found["rerank_weak"] < found["rerank_weak_high"]
+
+
+def test_runs_are_kept_by_start_rows_and_seed():
+    keys = [
+        measuring.key({"start": start, "rows": int(rows), "seed": int(seed)})
+        for rows, seed, start in (one.split(":") for one in measuring.DEFAULT)
+    ]
+    assert keys == sorted(set(keys))
+
+
+def test_the_base_has_a_start_and_a_learning_rate_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.setenv("VDR_RERANKER", str(tmp_path))
+    pretrained = measuring.profile_of("pretrained", rows=7)
+    assert pretrained.reranker_start == str(tmp_path) and pretrained.reranker_rows == 7
+    base = measuring.profile_of("base", rows=7)
+    assert base.reranker_start is None
+    assert base.reranker_learning_rate == measuring.BASE_LEARNING_RATE
+    with pytest.raises(SystemExit, match="mined"):
+        measuring.profile_of("mined", rows=7)
+
+
+def test_the_cells_that_are_measured_are_there():
+    cells = measuring.code_cells("09")
+    first, last = (measuring.first_with(cells, text) for text in (measuring.FIRST, measuring.LAST))
+    trained = measuring.first_with(cells, "trainer.train()")
+    assert 0 < first < trained < last < len(cells)
+
+
 def test_the_stored_measurement_says_what_it_is():
     found = json.loads((assets_folder() / "measured" / "rerank.json").read_text(encoding="utf-8"))
     assert (
         "tiny" in found["what"] and found["device"] and found["versions"]["sentence-transformers"]
     )
-    short = 5 * load_profile("tiny").reranker_rows
-    assert max(run["pairs"] for run in found["runs"]) >= 3 * short, (
-        "the longer training that the notebook speaks of"
-    )
-    for run in found["runs"]:
-        assert 0 < run["reranker"] <= 1 and run["low"] <= run["sum_minus_embedding"] <= run["high"]
-        assert run["sum"] - run["embedding"] == pytest.approx(run["sum_minus_embedding"])
+    runs = {f"{run['rows']}:{run['seed']}:{run['start']}": run for run in found["runs"]}
+    assert set(measuring.DEFAULT) <= set(runs), "the runs that the notebook speaks of"
+    dims = load_profile("tiny").matryoshka_dims
+    for run in runs.values():
+        assert run["pairs"] == 5 * run["rows"]
+        assert list(run["first_stages"]) == [str(dims[0]), str(dims[-1])]
+        for stage in run["first_stages"].values():
+            change = stage["sum_minus_embedding"]
+            assert 0 < stage["reranker"] <= 1 and stage["low"] <= change <= stage["high"]
+            assert stage["sum"] - stage["embedding"] == pytest.approx(change)
 
 
 def texts_of(number):

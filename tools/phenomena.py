@@ -75,17 +75,26 @@ def of_own_documents(found: dict) -> dict[str, float]:
 
 
 def of_reranker(found: dict) -> dict[str, float]:
-    """The longest run of ``benchmarks.rerank``: NDCG@10 before and after, and what the sum of both
-    scores changes, with its interval.
+    """``benchmarks.rerank`` from the pre-trained reranker with the profile's rows: NDCG@10 before
+    and after, behind the first stage of all dimensions and behind that of the fewest.
     """
-    run = max(found["runs"], key=lambda run: run["pairs"])
+    usual = "pretrained", PROFILES["tiny"].reranker_rows
+    runs = [run for run in found["runs"] if (run["start"], run["rows"]) == usual]
+    run = min(runs, key=lambda run: run["seed"])
+    stages = run["first_stages"]
+    strong, weak = (stages[str(width)] for width in (max(map(int, stages)), min(map(int, stages))))
     return {
-        "rerank_rows": run["pairs"] // 5,
-        "rerank_before": run["embedding"],
-        "rerank_alone": run["reranker"],
-        "rerank": run["sum_minus_embedding"],
-        "rerank_low": run["low"],
-        "rerank_high": run["high"],
+        "rerank_rows": run["rows"],
+        "rerank_strong_before": strong["embedding"],
+        "rerank_strong_alone": strong["reranker"],
+        "rerank_strong": strong["sum_minus_embedding"],
+        "rerank_strong_low": strong["low"],
+        "rerank_strong_high": strong["high"],
+        "rerank_weak_before": weak["embedding"],
+        "rerank_weak_after": weak["sum"],
+        "rerank_weak": weak["sum_minus_embedding"],
+        "rerank_weak_low": weak["low"],
+        "rerank_weak_high": weak["high"],
     }
 
 
@@ -112,7 +121,8 @@ def quantities(found: dict) -> dict[str, float | str]:
     )
     bm25 = found["text_search"]["ndcg_at_10"]
     noise = spread(runs, USUAL, "without the hard negative")
-    batch_noise = spread(runs, USUAL, "batches of 16")
+    alone, small = "without the hard negative", "batches of 16, four a step"
+    batch_noise = spread(runs, alone, f"{alone}, {small}")
     scans = usual[seed]["resolution"]
     shares = [name for name in scans if float(name) >= 0.2]
     result = {
@@ -130,7 +140,9 @@ def quantities(found: dict) -> dict[str, float | str]:
         "spread": noise,
         "batch_spread": batch_noise,
         "false_negatives": gain(runs, "false negatives planted", USUAL),
-        "batch": gain(runs, USUAL, "batches of 16"),
+        "batch": gain(runs, alone, f"{alone}, {small}"),
+        "batch_negative": gain(runs, USUAL, small),
+        "batch_steps": gain(runs, USUAL, "batches of 16"),
         "kept_tuned": statistics.mean(kept(run) for run in usual.values()),
         "kept_16": statistics.mean(kept(run, "16") for run in usual.values()),
         "kept_plain": kept(runs["without MatryoshkaLoss"][seed]),
@@ -149,12 +161,15 @@ def quantities(found: dict) -> dict[str, float | str]:
     }
     result |= of_own_documents(measured("own_documents")) | of_reranker(measured("rerank"))
     late = found["late_interaction"]
-    lora = gain(runs, "LoRA, ten times the learning rate", USUAL)
+    lora = gain(runs, "LoRA of rank 4, ten times the learning rate", USUAL)
+    lora_32 = gain(runs, "LoRA, ten times the learning rate", USUAL)
+    gained = whole - result["base"]
     return result | {
         "late": late["ndcg_at_10"],
         "late_minus_one": late["ndcg_at_10"] - whole,
         "pooled": late["pooled"]["3"] / late["pooled"]["1"],
-        "lora": 1 + lora / (whole - result["base"]),
+        "lora": 1 + lora / gained,
+        "lora_32": 1 + lora_32 / gained,
         "hard_negative_over_spread": result["hard_negative"] - noise,
         "batch_over_spread": result["batch"] - batch_noise,
         "kept_difference": result["kept_tuned"] - result["kept_base"],

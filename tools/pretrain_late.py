@@ -54,17 +54,24 @@ token's vector {width} numbers long. Stored in half precision.
 """
 
 
-def draw_pairs(folder: Path, count: int, seed: int = 0) -> Dataset:
-    """``count`` queries with their pages as files of ``folder``, family after family."""
-    rng, rows = random.Random(f"late-{seed}"), {"query": [], "image": []}
+def draw_rows(folder: Path, count: int, rng: random.Random, draw) -> dict[str, list]:
+    """``count`` queries with their pages as files of ``folder``, as ``draw()`` gives them."""
+    rows = {"query": [], "image": []}
     while len(rows["query"]) < count:
-        for page, *asked in draw_family(rng, LATER, FAMILY):
+        for page, *asked in draw():
             image = draw_page(page)[0]
             size = PAGE_SIZE if image.height > image.width else PAGE_SIZE[::-1]
             file = folder / f"{len(rows['query'])}.png"
             image.resize(size, Resampling.BICUBIC).save(file, compress_level=1)
             rows["query"].append(word_query(rng, LATER, page, *asked)[0])
             rows["image"].append(str(file))
+    return rows
+
+
+def draw_pairs(folder: Path, count: int, seed: int = 0) -> Dataset:
+    """``count`` queries with their pages, family after family."""
+    rng = random.Random(f"late-{seed}")
+    rows = draw_rows(folder, count, rng, lambda: draw_family(rng, LATER, FAMILY))
     return Dataset.from_dict(rows)
 
 

@@ -85,7 +85,7 @@ def stand_ins() -> dict:
     },
     another=SimpleNamespace(name="rehearsal"),
 )
-def profile_that_measures_a_card(answer, profiles) -> str:
+def profile_that_measures_a_gpu(answer, profiles) -> str:
     """The profile with the published size and no download; ``profiles`` are the names there are."""
     name = getattr(answer, "name", answer)
     if not isinstance(name, str):

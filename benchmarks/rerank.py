@@ -25,7 +25,13 @@ from vdr_helpers.profiles import Profile, load_profile
 
 FIRST = "def start_reranker("  # from this cell on the reranker is made and trained
 LAST = "per_query = {}"  # the cell after which everything is known that is kept
-DEFAULT = ("240:0:pretrained", "1024:0:pretrained", "1536:0:base")
+DEFAULT = (
+    "240:0:pretrained",
+    "240:1:pretrained",
+    "240:2:pretrained",
+    "1024:0:pretrained",
+    "1536:0:base",
+)
 # a new last layer learns faster than a reranker that is trained already can be changed
 BASE_LEARNING_RATE = 5e-4
 

@@ -209,6 +209,11 @@ def positive(text):
     return int(text)
 
 
+def revision(text):
+    """A commit, tag or branch of the hub; the word None, as programs print it, names none."""
+    return None if text.lower() in ("", "none") else text
+
+
 def folder(text):
     return Path(os.path.expandvars(text)).expanduser()
 
@@ -230,7 +235,7 @@ def read_arguments():
     option("--index", type=folder, default="index", help="of index.py; default: index")
     option("--k", type=positive, default=5, help="pages that the model gets; default: 5")
     option("--model", help="a vision-language model that answers: a hub id or a folder")
-    option("--revision", help="a commit, tag or branch of the hub")
+    option("--revision", type=revision, help="a commit, tag or branch of the hub")
     option("--show-prompt", action="store_true", help="print what the model would be given")
     return parser.parse_args()
 

@@ -11,7 +11,8 @@ column keep, save, and run the same line again. A question with several right pa
 each. Evaluated are questions of people, if there are any, about files that are not trained on.
 
 Written is what prepare.py writes: pages/<key>.png, train.jsonl, eval.jsonl, manifest.json; beside
-them pages.jsonl, which page of which file each one is. A third of the files is for evaluation.
+them pages.jsonl, which page of which file each one is. A third of the documents is for evaluation:
+files with much of their text in common are editions of one document, named and kept on one side.
 
 Needs: pip install "sentence-transformers[image,train]" pandas
 """
@@ -20,6 +21,7 @@ import argparse
 import csv
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
@@ -58,32 +60,68 @@ def read_index(index):
 def decode(file):
     """The text of a file that a spreadsheet saved. ValueError names one that cannot be read."""
     content = file.read_bytes()
-    is_utf16 = content[:2] in (b"\xff\xfe", b"\xfe\xff")
-    for encoding in ["utf-16"] if is_utf16 else ["utf-8-sig", "cp1252"]:
+    encodings = ["utf-8-sig", "cp1252"]
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        encodings = ["utf-16"]
+    elif 0 in content[:2]:  # UTF-16 without its mark: half of a plain letter is a zero
+        encodings = ["utf-16-le" if content[0] else "utf-16-be"]
+    for encoding in encodings:
         try:
-            return content.decode(encoding)
+            text = content.decode(encoding)
         except UnicodeDecodeError:
             continue
+        if "\0" not in text:
+            return text
     raise ValueError(f"{file.name} is neither UTF-8 nor UTF-16 nor Windows-1252: save it as UTF-8")
+
+
+EXCEL_SEPARATOR = re.compile(r'"?sep=([,;\t|])"?[ ,;\t]*\n', re.IGNORECASE)  # as a first line
+
+
+def rows_of(file, separators):
+    """Yield (number of its line, cells) of each row of a CSV file that is not empty.
+
+    A text in quotes may hold line breaks. ValueError names a line whose quotes are not right, which
+    would swallow the lines below, and a text in which one of these has the separators of a row.
+    """
+    text = decode(file).replace("\r\n", "\n").replace("\r", "\n")
+    told = EXCEL_SEPARATOR.match(text)
+    text = text[told.end() - 1 :] if told else text  # its line stays, empty, to be counted
+    first = next((line for line in text.split("\n") if line.strip(" ,;\t")), "")
+    delimiter = told[1] if told else max(",;\t", key=first.count)
+    reader, number = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True), 1
+    try:
+        for cells in reader:
+            below = [line for cell in cells for line in cell.split("\n")[1:]]
+            if any(line.count(delimiter) >= separators for line in below):
+                raise csv.Error("a row within a text")
+            if any(cell.strip() for cell in cells):
+                yield number, cells
+            number = reader.line_num + 1
+    except csv.Error as error:
+        what = "close each quote, write one inside a text twice, and leave no line break in a text"
+        if "limit" in str(error):
+            most = csv.field_size_limit()
+            what = f"a text is longer than {most:,} characters: close its quote, or shorten it"
+        raise ValueError(f"line {number} of {file.name} cannot be read: {what}") from error
 
 
 def read_table(file, columns):
     """The lines of a CSV file, each a dictionary of texts; ValueError where a column is missing."""
-    text = decode(file)
-    header = text.partition("\n")[0]
-    reader = csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=header.count), restval="")
-    reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or []]
-    missing = [name for name in columns if name not in reader.fieldnames]
+    rows = rows_of(file, len(columns) - 1)
+    _, header = next(rows, (1, []))
+    names = [name.strip().lower() for name in header]
+    missing = [name for name in columns if name not in names]
     if missing:
-        raise ValueError(
-            f"{file.name} has no column {', '.join(missing)}; found {header.strip()!r}"
-        )
+        found = ",".join(header)
+        raise ValueError(f"{file.name} has no column {', '.join(missing)}; found {found!r}")
     lines = []
-    for line in reader:
-        if None in line:
-            print(f"line {reader.line_num} of {file.name} is left out: quote a text with commas")
-        elif any(value.strip() for value in line.values()):
-            lines.append(line | {"line": reader.line_num})
+    for number, cells in rows:
+        if len(cells) > len(names):
+            print(f"line {number} of {file.name} is left out: quote a text with commas")
+        else:
+            line = dict.fromkeys(names, "") | dict(zip(names, cells, strict=False))
+            lines.append(line | {"line": number})
     return lines
 
 
@@ -156,7 +194,8 @@ def phrases(row):
     for line in lines:
         if match := CAPTION.fullmatch(line) or TABLE_LINE.fullmatch(line):
             found.append(match[1])
-    found = [re.sub(r"^(\d+|[A-Z]\.)[\d.]*\s+", "", phrase).strip() for phrase in found]
+    found = [re.sub(r"^(\d+|[A-Z]\.)[\d.]*\s+", "", phrase) for phrase in found]
+    found = [" ".join(phrase.split()) for phrase in found]
     title = row["title"].lower()
     return list(dict.fromkeys(x for x in found if x.lower() not in title and is_phrase(x)))
 
@@ -185,7 +224,7 @@ def read_reply(reply):
     """The two queries of a model's reply, or None where it has no JSON with both."""
     try:
         found = json.loads(reply[reply.index("{") : reply.rindex("}") + 1])
-        pair = {name: str(found[name]).strip() for name in ("general", "specific")}
+        pair = {name: " ".join(str(found[name]).split()) for name in ("general", "specific")}
         "".join(pair.values()).encode()  # half a surrogate pair is no text
     except (ValueError, KeyError, TypeError):
         return None
@@ -267,26 +306,68 @@ def checked(queries, file):
 # The split and the hard negatives
 
 
-def side_of(file, eval_files):
-    """The split of a file, by its name alone, so that it stays there when others are added."""
-    if eval_files:
-        return "eval" if file in eval_files else "train"
-    return "eval" if int(hashlib.sha256(file.encode()).hexdigest(), 16) % 3 == 0 else "train"
+def word_groups(pages, words=5):
+    """{file: its groups of five words in a row, and the names of its pictures}."""
+    groups = defaultdict(set)
+    for page in pages:
+        tokens = page["text"].lower().split()
+        groups[page["file"]].update(zip(*(tokens[i:] for i in range(words)), strict=False))
+        groups[page["file"]].add(Path(page["image"]).name)
+    return groups
+
+
+def editions(pages, at_least=0.3):
+    """{file: the first file of its group}: files that share much of their text are one group.
+
+    Two files are editions of one document where at least `at_least` of the shorter one's groups of
+    five words, or of its pictures, stand in the other, too. Every pair is compared: seconds for a
+    hundred files, minutes for a thousand.
+    """
+    groups = word_groups(pages)
+    group_of = {file: file for file in groups}
+    for first, second in itertools.combinations(groups, 2):
+        shared = len(groups[first] & groups[second])
+        if shared >= at_least * min(len(groups[first]), len(groups[second])):
+            joined = {group_of[first], group_of[second]}
+            group_of = {f: min(joined) if g in joined else g for f, g in group_of.items()}
+    return group_of
+
+
+def documents_of(rows, share):
+    """{file: its document}: editions of one document are named, and count as one everywhere."""
+    found = editions(rows, share)
+    for file, document in found.items():
+        if file != document:
+            print(f"{file} has much of the text of {document}, or of its editions: one document")
+    if len(set(found.values())) == 1 < len(found):
+        raise ValueError(
+            "all files have much of their text in common, and count as one document: add other "
+            "files, or, where only a template is the same, split by file with --edition-share 1.1"
+        )
+    return found
+
+
+def side_of(document, evaluated):
+    """The split of a document, by its name alone, so that it stays there when others are added."""
+    if evaluated:
+        return "eval" if document in evaluated else "train"
+    return "eval" if int(hashlib.sha256(document.encode()).hexdigest(), 16) % 3 == 0 else "train"
 
 
 def split_by_file(rows, kept, eval_files):
     """{"train", "eval": table of query, id, way, image}, and {"train", "eval": images to search}.
 
-    No file and no page stands in both; a query with a page that does is left out whole.
+    No document and no page stands in both; a query with a page that does is left out whole.
     """
     if unknown := set(eval_files) - {row["file"] for row in rows}:
         raise ValueError(f"--eval-files names what was not read: {', '.join(sorted(unknown))}")
+    evaluated = {row["document"] for row in rows if row["file"] in eval_files}
     sides, corpus = defaultdict(set), defaultdict(dict)
     for row in rows:
-        sides[row["image"]].add(side_of(row["file"], eval_files))
+        sides[row["image"]].add(side_of(row["document"], evaluated))
     for row in rows:
         if len(sides[row["image"]]) == 1:
-            corpus[side_of(row["file"], eval_files)][row["image"]] = row["file"]
+            corpus[side_of(row["document"], evaluated)][row["image"]] = row["file"]
     page_of = {row["id"]: row for row in rows}
     table = kept.assign(image=[page_of[page]["image"] for page in kept["id"]])
     table["side"] = ["/".join(sorted(sides[image])) for image in table["image"]]
@@ -328,16 +409,16 @@ def mine(table, corpus, model, args, **rules):
 
 
 def mine_train(table, corpus, rows, model, args):
-    """Rows of query, image and negative_0: the most similar page of another file.
+    """Rows of query, image and negative_0: the most similar page of another document.
 
     A page has one query, of people before a model's before the text layer, or all that people
-    asked. Where nothing is safely less similar, the negative is a page of another file by chance.
+    asked. Where nothing is safely less similar, the negative is a page of another by chance.
     """
-    files_of = defaultdict(set)
+    documents = defaultdict(set)
     for row in rows:
-        files_of[row["image"]].add(row["file"])
-    if len(set().union(*(files_of[image] for image in corpus))) < 2:
-        raise ValueError("one file to train on, and a hard negative is of another: add PDF files")
+        documents[row["image"]].add(row["document"])
+    if len(set().union(*(documents[image] for image in corpus))) < 2:
+        raise ValueError("one document to train on, a hard negative is of another: add PDF files")
     right = table.groupby("query")["image"].agg(set)
     rules = {"relative_margin": args.relative_margin, "num_negatives": min(50, len(corpus) - 1)}
     mined = defaultdict(list)
@@ -349,14 +430,14 @@ def mine_train(table, corpus, rows, model, args):
     table = table[(table["way"] == "table") | ~table.duplicated("image")]
     found, by_chance, chance = [], 0, random.Random(0)
     for query, image in zip(table["query"], table["image"], strict=True):
-        own = set().union(*(files_of[page] for page in right[query]))
-        others = [page for page in mined[query, image] if not files_of[page] & own]
+        own = set().union(*(documents[page] for page in right[query]))
+        others = [page for page in mined[query, image] if not documents[page] & own]
         if not others:
-            others = [page for page in corpus if not files_of[page] & own]
+            others = [page for page in corpus if not documents[page] & own]
             chance.shuffle(others)
             by_chance += 1
         if not others:
-            raise ValueError(f"every file to train on answers {query!r}: add PDF files")
+            raise ValueError(f"every document to train on answers {query!r}: add PDF files")
         found.append({"query": query, "image": image, "negative_0": others[0]})
     print(f"{by_chance} of {len(found)} rows have a negative by chance, the others a hard one")
     return found
@@ -387,6 +468,11 @@ def positive(text):
     return int(text)
 
 
+def revision(text):
+    """A commit, tag or branch of the hub; the word None, as programs print it, names none."""
+    return None if text.lower() in ("", "none") else text
+
+
 def folder(text):
     return Path(os.path.expandvars(text)).expanduser()
 
@@ -410,11 +496,13 @@ def read_arguments():
     option("--data", type=folder, default="data", help="what is written; default: data")
     model = "tomaarsen/Qwen3-VL-Embedding-2B-vdr"
     option("--model", type=model_source, default=model, help="mines hard negatives; train from it")
-    option("--revision", help="a commit, tag or branch of the hub")
+    option("--revision", type=revision, help="a commit, tag or branch of the hub")
     option("--dtype", default="bfloat16", choices=("bfloat16", "float16", "float32"))
     writers = ["Qwen/Qwen3-VL-2B-Instruct"]
     option("--query-models", type=model_source, nargs="*", default=writers, help="write queries")
     option("--eval-files", nargs="+", default=[], help="default: a third, by the hash of the name")
+    same = "files with more of their text in common are one document; default: 0.3"
+    option("--edition-share", type=float, default=0.3, help=same)
     option("--relative-margin", type=float, default=0.05, help="of a hard negative; default: 0.05")
     option("--encode-batch-size", type=positive, default=16, help="default: 16")
     args = parser.parse_args()
@@ -471,6 +559,7 @@ def main():
     there, rows = read_index(args.index)
     if not args.questions and (there["folder"] / "questions.csv").exists():
         args.questions = there["folder"] / "questions.csv"
+    document_of = documents_of(rows, args.edition_share)
     least, most = there["size"]
     args.size = {"shortest_edge": least, "longest_edge": most}
     settings = {"dataset": there["folder"].name, "hub": False}
@@ -485,9 +574,11 @@ def main():
     model.truncate_dim = None
     copy_pages(rows, args.index, args.data)
     write_lines(args.data / "pages.jsonl", rows)
-    print(f"{len(rows)} pages of {len({row['file'] for row in rows})} files")
+    print(f"{len(rows)} pages of {len(document_of)} files")
 
-    split, corpus = split_by_file(rows, all_queries(args, rows, model), args.eval_files)
+    kept = all_queries(args, rows, model)
+    rows = [row | {"document": document_of[row["file"]]} for row in rows]
+    split, corpus = split_by_file(rows, kept, args.eval_files)
     made = {
         "eval": mine_eval(split["eval"], corpus["eval"], model, args),
         "train": mine_train(split["train"], corpus["train"], rows, model, args),

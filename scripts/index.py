@@ -101,6 +101,8 @@ def box_on_page(item):
 
 def is_damaged(picture):
     """Whether a picture of a page cannot be decoded to its end; not known of fax and JBIG2."""
+    if math.prod(picture.get_px_size()) > LARGEST_PAGE:
+        return False  # not unpacked at all: draw_page refuses it
     filters = picture.get_filters(skip_simple=True)
     data = bytes(picture.get_data(decode_simple=True))
     try:
@@ -140,7 +142,9 @@ def draw_page(page, processor):
     pictures = page.get_objects(filter=[FPDF_PAGEOBJ_IMAGE])
     largest = max((math.prod(picture.get_px_size()) for picture in pictures), default=0)
     if largest > LARGEST_PAGE:
-        dpi = int(72 * math.sqrt(LARGEST_PAGE / (width * height)))  # of a picture that fills it
+        left, bottom, right, top = page.get_mediabox()  # a CropBox may show a part of a scan
+        area = max(width * height, abs((right - left) * (top - bottom)))
+        dpi = int(72 * math.sqrt(LARGEST_PAGE / area))  # of a picture that fills it
         raise ValueError(
             f"holds a picture of {largest:,} pixels, the limit is {LARGEST_PAGE:,}: "
             f"save or scan it at {dpi} dpi or less"
@@ -249,11 +253,14 @@ def load_ocr():
         if tall >= 0.5:
             turn = 270 if sure > 0.9 else 90  # it turns tall lines by 270 degrees, and reads them
         again, surer, tall = ocr_lines(engine, picture.rotate(-turn, expand=True))
-        if surer > min(0.9, sure + 0.1) and tall < 0.5:
+        if again and surer > min(0.9, sure + 0.1) and tall < 0.5:
             return again, turn
         return text, 0
 
     return read
+
+
+RUNS_DOWN = re.compile("[\u3040-\u30ff\u3400-\u9fff]")  # letters of Japanese and Chinese columns
 
 
 def ocr_lines(engine, picture):
@@ -268,6 +275,7 @@ def ocr_lines(engine, picture):
     width = numpy.linalg.norm(corners[:, 1] - corners[:, 0], axis=1)
     height = numpy.linalg.norm(corners[:, 3] - corners[:, 0], axis=1)
     tall = (height > 1.5 * width) & (numpy.asarray(letters) > 2)  # a single letter is tall, too
+    tall &= [2 * len(RUNS_DOWN.findall(text)) < len(text) for text in found.txts]
     return text, *(numpy.average(values, weights=letters) for values in (found.scores, tall))
 
 
@@ -312,7 +320,8 @@ def read_page(page, processor, pages, ocr=None):
         found, turned = ocr(page.render(scale=scale).to_pil().convert("RGB"))
         found = clean(found).strip()
         text_by = "ocr" if found else ""
-        unread = [line for line in text.splitlines() if line.strip() not in found]
+        words = f" {' '.join(found.split())} "  # whole ones: a page number 7 is not in 1975
+        unread = [line for line in text.splitlines() if f" {line.strip()} " not in words]
         text = "\n".join([*unread, found]).strip()
     if turned:
         page.set_rotation((page.get_rotation() + turned) % 360)
@@ -677,6 +686,11 @@ def positive(text):
     return int(text)
 
 
+def revision(text):
+    """A commit, tag or branch of the hub; the word None, as programs print it, names none."""
+    return None if text.lower() in ("", "none") else text
+
+
 def folder(text):
     return Path(os.path.expandvars(text)).expanduser()
 
@@ -698,7 +712,7 @@ def read_arguments():
     option("folder", type=folder, help="PDF files, in folders below it too, or prepare.py's data")
     option("--index", type=folder, default="index", help="what is written; default: index")
     option("--model", type=model_source, help="makes page vectors; default: none, or the index's")
-    option("--revision", help="a commit, tag or branch of the hub")
+    option("--revision", type=revision, help="a commit, tag or branch of the hub")
     option("--truncate-dim", type=positive, help="default: as the model was saved")
     option("--dtype", default="bfloat16", choices=("bfloat16", "float16", "float32"))
     option("--max-pixels", type=positive, help=f"per page; default: {MAX_PIXELS}, {DPI}")
@@ -808,6 +822,8 @@ def make_index(args, settings, model):
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     write_whole(args.index / "pages.jsonl", lines)  # from here on the pages are searched
     remove_the_rest(args.index, images, records)
+    for file in args.index.glob("ocr-*.jsonl") if ocr else ():
+        file.unlink()  # the records have it; a run with --no-ocr leaves it for the next
     tell(args.index, rows, new, encoded, settings["model"], ocr)
 
 
@@ -835,8 +851,6 @@ def remove_the_rest(index, images, records):
     for file in [*(index / "pages").iterdir(), *(index / "documents").iterdir()]:
         if file.name not in used:
             file.unlink()
-    for file in index.glob("ocr-*.jsonl"):
-        file.unlink()
     vectors = read_vectors(index)
     if vectors.keys() - used:
         write_vectors(index, {image: vectors[image] for image in images if image in vectors})

@@ -284,6 +284,11 @@ def positive(text):
     return int(text)
 
 
+def revision(text):
+    """A commit, tag or branch of the hub; the word None, as programs print it, names none."""
+    return None if text.lower() in ("", "none") else text
+
+
 def folder(text):
     return Path(os.path.expandvars(text)).expanduser()
 
@@ -303,7 +308,7 @@ def read_arguments():
     )
     option = parser.add_argument
     option("--dataset", default="llamaindex/vdr-multilingual-train", help="a hub id or a folder")
-    option("--dataset-revision", help="a commit, tag or branch of the hub")
+    option("--dataset-revision", type=revision, help="a commit, tag or branch of the hub")
     option("--config", default="en", help="the dataset's configuration; default: en")
     option("--language", default="en", help="of the queries, or any; default: en")
     option("--data", type=folder, default="data", help="what is written; default: data")
@@ -312,7 +317,7 @@ def read_arguments():
     option("--distinct-eval-pages", action="store_true", help="no page of eval stands elsewhere")
     base = "Qwen/Qwen3-VL-Embedding-2B"
     option("--base-model", type=model_source, default=base, help="its processor sets the sizes")
-    option("--base-revision", help="default: for the published base, its commit")
+    option("--base-revision", type=revision, help="default: for the published base, its commit")
     option("--max-pixels", type=positive, default=360_000, help="per page; default: 360000")
     option("--min-pixels", type=positive, default=4_096, help="per page; default: 4096")
     args = parser.parse_args()

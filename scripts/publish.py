@@ -163,6 +163,11 @@ def positive(text):
     return int(text)
 
 
+def revision(text):
+    """A commit, tag or branch of the hub; the word None, as programs print it, names none."""
+    return None if text.lower() in ("", "none") else text
+
+
 def folder(text):
     return Path(os.path.expandvars(text)).expanduser()
 
@@ -188,14 +193,14 @@ def read_arguments():
     )
     option = parser.add_argument
     option("--finetuned", type=model_source, default="finetuned", help="default: finetuned")
-    option("--finetuned-revision", help="a commit, tag or branch of the hub")
+    option("--finetuned-revision", type=revision, help="a commit, tag or branch of the hub")
     option("--truncate-dim", type=positive, default=1024, help="default: 1024, as published")
     option("--results", type=folder, default="results", help="default: results")
     option("--output", type=folder, default="published", help="new folder; default: published")
     option("--upload-to", type=repository, metavar="OWNER/MODEL", help="default: no upload")
     option("--dtype", default="bfloat16", choices=("bfloat16", "float16", "float32"))
     option("--base-model", type=model_source, default="Qwen/Qwen3-VL-Embedding-2B")
-    option("--base-revision", help="default: for the published base, its commit")
+    option("--base-revision", type=revision, help="default: for the published base, its commit")
     args = parser.parse_args()
     args.base_revision = args.base_revision or PINNED.get(args.base_model)
     if args.output.exists():

@@ -7,6 +7,11 @@
 --data is a folder that prepare.py or documents.py has made. The tuned model is saved with the model
 card that Sentence Transformers writes; evaluate.py scores it, publish.py uploads it.
 
+Batches are drawn at random, and most pages of a batch are of other documents: the model can tell
+the right one by what sets its document apart, such as a name, which helps less with new documents.
+So score documents that it has not met: documents.py keeps some apart, and evaluate.py asks about
+these alone. Notebook 08 of the course compares such batches with batches of one document each.
+
 Needs: pip install "sentence-transformers[image,train]>=6"; with --lora-rank also peft
 """
 
@@ -155,6 +160,11 @@ def positive_or_none(text):
     return None if text.lower() == "none" else positive(text)
 
 
+def revision(text):
+    """A commit, tag or branch of the hub; the word None, as programs print it, names none."""
+    return None if text.lower() in ("", "none") else text
+
+
 def folder(text):
     return Path(os.path.expandvars(text)).expanduser()
 
@@ -177,7 +187,7 @@ def read_arguments():
     option("--output", type=folder, default="finetuned", help="new folder; default: finetuned")
     base = "Qwen/Qwen3-VL-Embedding-2B"
     option("--base-model", type=model_source, default=base, help=f"default: {base}")
-    option("--base-revision", help="default: for the published base, its commit")
+    option("--base-revision", type=revision, help="default: for the published base, its commit")
     option("--license", help="of the base model, for the card, such as apache-2.0")
     option("--card-examples", action=argparse.BooleanOptionalAction, help=EXAMPLES)
     dims = [2048, 1536, 1024, 512, 256, 128, 64]

@@ -148,6 +148,11 @@ def positive(text):
     return int(text)
 
 
+def revision(text):
+    """A commit, tag or branch of the hub; the word None, as programs print it, names none."""
+    return None if text.lower() in ("", "none") else text
+
+
 def folder(text):
     return Path(os.path.expandvars(text)).expanduser()
 
@@ -168,9 +173,9 @@ def read_arguments():
     option = parser.add_argument
     option("--data", type=folder, default="data", help="of prepare.py or documents.py")
     option("--base-model", type=model_source, default="Qwen/Qwen3-VL-Embedding-2B")
-    option("--base-revision", help="default: for the published base, its commit")
+    option("--base-revision", type=revision, help="default: for the published base, its commit")
     option("--finetuned", type=model_source, default="finetuned", help="default: finetuned")
-    option("--finetuned-revision", help="a commit, tag or branch of the hub")
+    option("--finetuned-revision", type=revision, help="a commit, tag or branch of the hub")
     option("--results", type=folder, default="results", help="default: results")
     option("--dtype", default="bfloat16", choices=("bfloat16", "float16", "float32"))
     dims = [2048, 1536, 1024, 512, 256, 128, 64]

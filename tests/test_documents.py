@@ -305,6 +305,67 @@ def test_a_table_without_its_columns_is_named(tmp_path, lines):
         documents.queries_from_table(file, {"a.pdf#1"})
 
 
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        ('a.pdf,1,"How?\na.pdf,1,Why?\na.pdf,1,Who?\n', 2),  # never closed
+        ('a.pdf,1,Why?\n\na.pdf,1,"How?\na.pdf,1,"Who?"\n', 4),  # closed by the next row's quote
+        ('a.pdf,1,"How?\na.pdf,1,Which is 5"\na.pdf,1,Who?\n', 2),  # closed by a sign for inches
+        ('"a.pdf","1","How?\n"a.pdf","1","Why?"\n', 2),
+        ('a.pdf,1,Why?\na.pdf,1,"F2" means what?\n', 3),
+        ('a.pdf,1,"' + "How? " * 30_000 + '"\n', 2),
+        ('a.pdf,1,"How?\n' + "a.pdf,1,Why?\n" * 20_000, 2),
+    ],
+)
+def test_a_quote_that_swallows_what_stands_behind_it_is_named(tmp_path, rows, line):
+    file = table(tmp_path / "questions.csv", f"file,page,query\n{rows}")
+    with pytest.raises(
+        ValueError, match=rf"^line {line} of questions\.csv cannot be read: .*quote"
+    ):
+        documents.queries_from_table(file, {"a.pdf#1"})
+
+
+def test_a_question_of_two_lines_in_quotes_is_one_question(tmp_path, capsys):
+    rows = 'a.pdf,1,"How, and\nwhy, ""now""?"\na.pdf,9,Where?\na.pdf,1,"Who?"\n'
+    file = table(tmp_path / "questions.csv", f"file,page,query\n{rows}")
+    found = documents.queries_from_table(file, {"a.pdf#1"})
+    assert [row["query"] for row in found] == ['How, and why, "now"?', "Who?"]
+    assert "line 4 of questions.csv is left out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("first", ["", "\n", ";;\n", "sep=;\n", '"sep=;"\n', "SEP=;\n\n"])
+def test_lines_before_the_names_and_every_end_of_a_line_are_read(
+    tmp_path, capsys, first, end, encoding
+):
+    lines = f"{first}file;page;query\na.pdf;1;Größe, wo?\n\na.pdf;9;Where?\n".replace("\n", end)
+    file = table(tmp_path / "questions.csv", lines, encoding)
+    found = documents.queries_from_table(file, {"a.pdf#1"})
+    assert [row["query"] for row in found] == ["Größe, wo?"]
+    assert f"line {first.count(chr(10)) + 4} of questions.csv" in capsys.readouterr().out
+
+
+def test_what_no_spreadsheet_saves_as_text_is_named(tmp_path):
+    file = tmp_path / "questions.csv"
+    file.write_bytes(b"PK\x03\x04\x14\x00\x06\x00\x08\x00\x00\x00!\x00")  # a workbook, renamed
+    with pytest.raises(ValueError, match="save it as UTF-8"):
+        documents.queries_from_table(file, {"a.pdf#1"})
+
+
+def test_made_queries_have_one_line_so_that_their_table_can_be_read_again(tmp_path):
+    row = {"headings": ["Bolts,\nnuts, and\nrings"], "text": "", "title": "Loom", "id": "a.pdf#1"}
+    reply = '{"general": "Bolts", "specific": "Which bolt,\\nwhich nut, which ring, and why?"}'
+    made = documents.queries_from_text([row])
+    made.append(
+        {"query": documents.read_reply(reply)["specific"], "id": "a.pdf#1", "way": "writer"}
+    )
+    first = documents.checked(made, tmp_path / "queries_to_check.csv")
+    again = documents.checked(made, tmp_path / "queries_to_check.csv")
+    assert list(first["query"]) == list(again["query"]) and len(again) == 2
+    assert not any("\n" in query for query in again["query"])
+
+
 @pytest.mark.parametrize("query", ["   ", "https://example.org/page.png", __file__])
 def test_what_the_library_would_open_is_no_query(tmp_path, query):
     lines = f"file,page,query\na.pdf,1,{query}\na.pdf,1,Why?\n"

@@ -242,6 +242,9 @@ def test_a_scan_with_a_page_number_is_read_by_ocr_and_keeps_it(read, tmp_path):
 def test_a_word_of_the_layer_that_ocr_reads_too_stands_there_once(read, tmp_path):
     file = pdf(tmp_path / "scan.pdf", lambda canvas: scan(canvas, "No. 7"))
     assert texts(read(file, lambda picture: ("A pump\nNo. 7", 0))) == ["A pump\nNo. 7"]
+    assert texts(read(file, lambda picture: ("A pump, No.\n7", 0))) == ["A pump, No.\n7"]
+    found = texts(read(file, lambda picture: ("Tax No. 71", 0)))
+    assert found == ["No. 7\nTax No. 71"], "a part of another number is not the number"
 
 
 def test_pages_with_a_layer_of_their_own_are_not_read_by_ocr(read, tmp_path):
@@ -314,6 +317,9 @@ def test_how_sure_and_how_tall_lines_are_is_weighted_by_their_letters():
     found = {"txts": ("7", "up", "to read", "noise"), "scores": (1, 1, 0.9, 0.3), "boxes": boxes}
     lines = part("index", "ocr_lines")(lambda pixels: SimpleNamespace(**found), noise())
     assert lines == ("7\nup\nto read", pytest.approx(10.8 / 15), 0), "two letters do not lie"
+    found["txts"] = ("7", "\u65e5\u672c\u8a9e", "to read", "noise")
+    tall = part("index", "ocr_lines")(lambda pixels: SimpleNamespace(**found), noise())[2]
+    assert tall == 0, "a column of Japanese stands upright"
     found["txts"] = ("7", "upwards", "to read", "noise")
     assert part("index", "ocr_lines")(lambda pixels: SimpleNamespace(**found), noise())[2] == 0.35
 
@@ -325,6 +331,7 @@ def test_how_sure_and_how_tall_lines_are_is_weighted_by_their_letters():
         (("nothing", 1, 0), None, ("nothing", 0)),
         (("poor", 0.7, 0), ("worse", 0.6, 0), ("poor", 0)),
         (("poor", 0.6, 0), ("better", 0.8, 0), ("better", 180)),
+        (("poor", 0.6, 0), ("", 1, 0), ("poor", 0)),
         (("columns", 0.6, 1), ("columns too", 0.65, 0), ("columns", 0)),
         (("a sign", 0.95, 1), ("it stands again", 0.95, 1), ("a sign", 0)),
     ],
@@ -336,7 +343,7 @@ def test_of_two_readings_the_better_one_is_kept(first, second, found, monkeypatc
     assert load_ocr()(noise()) == found
 
 
-def test_a_picture_that_is_too_large_is_named_with_a_way_out(tmp_path):
+def test_a_picture_that_is_too_large_is_named_with_a_way_out(tmp_path, monkeypatch):
     processor = AutoProcessor.from_pretrained(BASE, size=SMALL)
     read_document = part("index", "read_document")
     read_document.__globals__["LARGEST_PAGE"] = 100_000
@@ -354,6 +361,25 @@ def test_a_picture_that_is_too_large_is_named_with_a_way_out(tmp_path):
     said = f"page 1 holds a picture of 120,000 pixels, {limit}"
     assert found(300, 400)["problems"] == [said]
     assert found(300 * 65 // 72, 400 * 65 // 72)["problems"] == []
+    file = picture_page(tmp_path / "bomb.pdf", stream(jpeg(), JPEG + b"/Filter/DCTDecode"))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    found = read_document(file, processor, tmp_path / "pages")
+    assert found["problems"][0] == said, "Pillow, which refuses the file, is not asked"
+
+
+def test_a_scan_that_a_cropbox_cuts_is_named_with_the_dpi_of_the_whole(tmp_path):
+    draw_page = part("index", "draw_page")
+    draw_page.__globals__["LARGEST_PAGE"] = 100_000
+
+    def cropped(canvas):
+        canvas.setCropBox((0, 0, 150, 200))
+        canvas.drawImage(ImageReader(noise()), 0, 0, 300, 400)
+
+    file = pdf(tmp_path / "scan.pdf", cropped, pagesize=(300, 400))
+    with pypdfium2.PdfDocument(file) as document:
+        assert document[0].get_size() == (150, 200)
+        with pytest.raises(ValueError, match="scan it at 65 dpi or less"):
+            draw_page(document[0], None)
 
 
 @pytest.mark.parametrize(
@@ -706,6 +732,7 @@ def test_a_run_that_is_killed_keeps_what_ocr_has_read(folder, monkeypatch, capsy
     [journal] = (folder / "index").glob("ocr-*.jsonl")
     journal.write_text(journal.read_text() + '\n["half", "a li')
 
+    assert "5 pages have no text" in index(folder).said, "without OCR, and its readings are kept"
     main, read = part("index", "main"), []
     again = lambda picture: (f"lion {len(read)}", read.append(picture) or 0)  # noqa: E731
     main.__globals__["load_ocr"] = lambda: again
@@ -713,6 +740,7 @@ def test_a_run_that_is_killed_keeps_what_ocr_has_read(folder, monkeypatch, capsy
     monkeypatch.setattr("sys.argv", line)
     main()
     assert "3 pages were read by OCR before an earlier run was stopped" in capsys.readouterr().out
+    assert "index: 0 files read" in index(folder).said
     texts = [row["text"] for row in read_lines(folder / "index" / "pages.jsonl")]
     assert texts == ["zebra 1", "zebra 2", "zebra 3", "lion 0", "lion 1"] and len(read) == 2
     assert not journal.exists()

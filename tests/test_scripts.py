@@ -9,6 +9,7 @@ import io
 import json
 import math
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -182,6 +183,42 @@ def test_a_pinned_commit_belongs_to_its_model_alone(name, arguments, monkeypatch
         sys, "argv", [name, *arguments, "--base-model", "owner/model", "--base-revision", "v2"]
     )
     assert read_arguments().base_revision == "v2"
+
+
+@pytest.mark.parametrize("text", ["None", "none", "NONE", ""])
+@pytest.mark.parametrize(
+    ("name", "arguments", "option"),
+    [
+        ("prepare", [], "base_revision"),
+        ("prepare", [], "dataset_revision"),
+        ("train", [], "base_revision"),
+        ("evaluate", ["--finetuned", TUNED], "base_revision"),
+        ("evaluate", ["--finetuned", TUNED], "finetuned_revision"),
+        ("truncate", ["--finetuned", TUNED], "base_revision"),
+        ("truncate", ["--finetuned", TUNED], "finetuned_revision"),
+        ("publish", ["--finetuned", TUNED], "base_revision"),
+        ("publish", ["--finetuned", TUNED], "finetuned_revision"),
+        ("documents", [], "revision"),
+        ("index", ["."], "revision"),
+        ("answer", ["How?"], "revision"),
+    ],
+)
+def test_the_word_none_is_no_revision(name, arguments, option, text, monkeypatch):
+    read_arguments, found = part(name, "read_arguments"), []
+    given = f"--{option.replace('_', '-')}"
+    for typed in ([], [given, text], [given, "v2"]):
+        monkeypatch.setattr(sys, "argv", [name, *arguments, *typed])
+        found.append(getattr(read_arguments(), option))
+    assert found[1] == found[0] and found[1] != text, "as if the option were left out"
+    assert found[2] == "v2"
+
+
+def test_every_option_of_a_revision_is_read_in_the_same_way():
+    for file in SCRIPTS.glob("*.py"):
+        options = [
+            line for line in file.read_text().splitlines() if re.search(r'"--.*revision"', line)
+        ]
+        assert all("type=revision" in line for line in options), file.name
 
 
 def test_home_and_variables_in_a_path_are_expanded(monkeypatch):
@@ -1020,13 +1057,13 @@ def names(wanted, count):
     ]
 
 
-def manual(file, parts, number=0):
+def manual(file, parts, number=0, top=500):
     """A PDF file with a page for each part: a heading, and some table lines."""
     canvas = Canvas(str(file), pagesize=(400, 560))
     canvas.setTitle(file.stem)
     for page, title in enumerate(parts, start=1):
         canvas.setFont("Helvetica", 30)
-        canvas.drawString(20, 500, f"{title} {number}")
+        canvas.drawString(20, top, f"{title} {number}")
         canvas.setFont("Helvetica", 10)
         for line in range(page):
             canvas.drawString(20, 400 - 14 * line, f"Ring {title} {10 * number + line} mm")
@@ -1274,7 +1311,7 @@ def test_a_question_with_several_right_pages_has_all_of_them(manuals):
 
 def test_no_page_and_no_question_stands_on_both_sides(capsys):
     rows = [
-        {"id": f"{name}#{page}", "file": name, "image": f"{name}{page}"}
+        {"id": f"{name}#{page}", "file": name, "document": name, "image": f"{name}{page}"}
         for name in ("a.pdf", "b.pdf")
         for page in (1, 2)
     ]
@@ -1294,6 +1331,56 @@ def test_no_page_and_no_question_stands_on_both_sides(capsys):
     assert "left out, its page stands in files of both sides: How?" in capsys.readouterr().out
     with pytest.raises(ValueError, match="no query for train"):
         split_by_file(rows, kept[:2], ["a.pdf"])
+
+
+def test_editions_of_one_document_are_on_one_side(manuals):
+    first, other = names("eval", 1)[0], names("train", 3)[2]
+    manual(manuals / "pdf" / other, (*PARTS, "Disposal"), top=480)  # and a page more
+    with (manuals / "pdf" / "questions.csv").open("a") as table:
+        table.write(f"{other},7,Where is the disposal?\n")
+    done = documents(manuals)
+    assert done.status == 0, done.said
+    file, document = max(first, other), min(first, other)
+    assert f"{file} has much of the text of {document}, or of its editions" in done.said
+    file_of = {row["image"]: row["file"] for row in read_lines(manuals / "data" / "pages.jsonl")}
+    files = {}
+    for side in ("train", "eval"):
+        rows = read_lines(manuals / "data" / f"{side}.jsonl")
+        images = {value for row in rows for name, value in row.items() if name != "query"}
+        files[side] = {file_of[image] for image in images}
+    together = "eval" if part("documents", "side_of")(document, []) == "eval" else "train"
+    assert {first, other} <= files[together] and not files["train"] & files["eval"]
+    named = documents(manuals, "--eval-files", other)
+    assert named.status == 0, named.said
+    rows = read_lines(manuals / "data" / "train.jsonl")
+    trained_on = {file_of[row[name]] for row in rows for name in ("image", "negative_0")}
+    assert trained_on == set(names("train", 2)), "an edition of a file that was named is not"
+
+
+def test_a_page_of_another_edition_is_no_hard_negative():
+    rows = [
+        {"file": name, "document": document, "image": f"{name}.png"}
+        for name, document in (("a", "a"), ("b", "a"), ("c", "c"))
+    ]
+    mine_train = part("documents", "mine_train")
+    mine_train.__globals__["mine"] = lambda *_, **__: [
+        {"query": "How?", "image": "a.png", "negative": f"{name}.png"} for name in ("b", "c")
+    ]
+    table = asked_about(("How?", "a#1")).assign(image="a.png")
+    corpus, args = {f"{name}.png": name for name in "abc"}, SimpleNamespace(relative_margin=0.05)
+    [row] = mine_train(table, corpus, rows, None, args)
+    assert row["negative_0"] == "c.png"
+    with pytest.raises(ValueError, match="one document to train on"):
+        mine_train(table, {"a.png": "a", "b.png": "b"}, rows, None, args)
+
+
+def test_files_of_one_template_can_be_split_by_file():
+    template = "We send you the following invoice and ask for payment within thirty days"
+    rows = [{"file": f"{i}.pdf", "image": f"{i}.png", "text": template} for i in range(3)]
+    documents_of = part("documents", "documents_of")
+    with pytest.raises(ValueError, match=r"split by file with --edition-share 1\.1"):
+        documents_of(rows, 0.3)
+    assert documents_of(rows, 1.1) == {f"{i}.pdf": f"{i}.pdf" for i in range(3)}
 
 
 def test_lines_that_say_nothing_are_no_phrases():

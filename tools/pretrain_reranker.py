@@ -45,7 +45,7 @@ token, and a layer. Stored in half precision.
 - **For**: notebook 09. It reads generated pages only and is of no use on real documents.
 - **Made by** `python -m tools.pretrain_reranker` in two parts, {first} and {second} batches of {batch} queries of
   `tiny_vdr/report_batches.py`, each with six pages, with `MultipleNegativesRankingLoss`: first its own, the {siblings} others of its
-  family and two of other families; then its own, the {siblings} others, its twin at another organisation and one of another family.
+  family and two of other families; then its own, the {siblings} others, the same page of another organisation, and one of another family.
 - No data of people or organisations: every name and figure is invented. Licence: Apache-2.0.
 """
 

@@ -72,6 +72,8 @@ def box_on_page(item):
 
 def is_damaged(picture):
     """Whether a picture of a page cannot be decoded to its end; not known of fax and JBIG2."""
+    if math.prod(picture.get_px_size()) > LARGEST_PAGE:
+        return False  # not unpacked at all: draw_page refuses it
     filters = picture.get_filters(skip_simple=True)
     data = bytes(picture.get_data(decode_simple=True))
     try:
@@ -111,7 +113,9 @@ def draw_page(page, processor):
     pictures = page.get_objects(filter=[FPDF_PAGEOBJ_IMAGE])
     largest = max((math.prod(picture.get_px_size()) for picture in pictures), default=0)
     if largest > LARGEST_PAGE:
-        dpi = int(72 * math.sqrt(LARGEST_PAGE / (width * height)))  # of a picture that fills it
+        left, bottom, right, top = page.get_mediabox()  # a CropBox may show a part of a scan
+        area = max(width * height, abs((right - left) * (top - bottom)))
+        dpi = int(72 * math.sqrt(LARGEST_PAGE / area))  # of a picture that fills it
         raise ValueError(
             f"holds a picture of {largest:,} pixels, the limit is {LARGEST_PAGE:,}: "
             f"save or scan it at {dpi} dpi or less"
@@ -217,7 +221,8 @@ def read_page(page, processor, pages, ocr=None):
         found, turned = ocr(page.render(scale=scale).to_pil().convert("RGB"))
         found = clean(found).strip()
         text_by = "ocr" if found else ""
-        unread = [line for line in text.splitlines() if line.strip() not in found]
+        words = f" {' '.join(found.split())} "  # whole ones: a page number 7 is not in 1975
+        unread = [line for line in text.splitlines() if f" {line.strip()} " not in words]
         text = "\n".join([*unread, found]).strip()
     if turned:
         page.set_rotation((page.get_rotation() + turned) % 360)
@@ -419,32 +424,68 @@ def who_reads(profile: Profile) -> str:
 def decode(file):
     """The text of a file that a spreadsheet saved. ValueError names one that cannot be read."""
     content = file.read_bytes()
-    is_utf16 = content[:2] in (b"\xff\xfe", b"\xfe\xff")
-    for encoding in ["utf-16"] if is_utf16 else ["utf-8-sig", "cp1252"]:
+    encodings = ["utf-8-sig", "cp1252"]
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        encodings = ["utf-16"]
+    elif 0 in content[:2]:  # UTF-16 without its mark: half of a plain letter is a zero
+        encodings = ["utf-16-le" if content[0] else "utf-16-be"]
+    for encoding in encodings:
         try:
-            return content.decode(encoding)
+            text = content.decode(encoding)
         except UnicodeDecodeError:
             continue
+        if "\0" not in text:
+            return text
     raise ValueError(f"{file.name} is neither UTF-8 nor UTF-16 nor Windows-1252: save it as UTF-8")
+
+
+EXCEL_SEPARATOR = re.compile(r'"?sep=([,;\t|])"?[ ,;\t]*\n', re.IGNORECASE)  # as a first line
+
+
+def rows_of(file, separators):
+    """Yield (number of its line, cells) of each row of a CSV file that is not empty.
+
+    A text in quotes may hold line breaks. ValueError names a line whose quotes are not right, which
+    would swallow the lines below, and a text in which one of these has the separators of a row.
+    """
+    text = decode(file).replace("\r\n", "\n").replace("\r", "\n")
+    told = EXCEL_SEPARATOR.match(text)
+    text = text[told.end() - 1 :] if told else text  # its line stays, empty, to be counted
+    first = next((line for line in text.split("\n") if line.strip(" ,;\t")), "")
+    delimiter = told[1] if told else max(",;\t", key=first.count)
+    reader, number = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True), 1
+    try:
+        for cells in reader:
+            below = [line for cell in cells for line in cell.split("\n")[1:]]
+            if any(line.count(delimiter) >= separators for line in below):
+                raise csv.Error("a row within a text")
+            if any(cell.strip() for cell in cells):
+                yield number, cells
+            number = reader.line_num + 1
+    except csv.Error as error:
+        what = "close each quote, write one inside a text twice, and leave no line break in a text"
+        if "limit" in str(error):
+            most = csv.field_size_limit()
+            what = f"a text is longer than {most:,} characters: close its quote, or shorten it"
+        raise ValueError(f"line {number} of {file.name} cannot be read: {what}") from error
 
 
 def read_table(file, columns):
     """The lines of a CSV file, each a dictionary of texts; ValueError where a column is missing."""
-    text = decode(file)
-    header = text.partition("\n")[0]
-    reader = csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=header.count), restval="")
-    reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or []]
-    missing = [name for name in columns if name not in reader.fieldnames]
+    rows = rows_of(file, len(columns) - 1)
+    _, header = next(rows, (1, []))
+    names = [name.strip().lower() for name in header]
+    missing = [name for name in columns if name not in names]
     if missing:
-        raise ValueError(
-            f"{file.name} has no column {', '.join(missing)}; found {header.strip()!r}"
-        )
+        found = ",".join(header)
+        raise ValueError(f"{file.name} has no column {', '.join(missing)}; found {found!r}")
     lines = []
-    for line in reader:
-        if None in line:
-            print(f"line {reader.line_num} of {file.name} is left out: quote a text with commas")
-        elif any(value.strip() for value in line.values()):
-            lines.append(line | {"line": reader.line_num})
+    for number, cells in rows:
+        if len(cells) > len(names):
+            print(f"line {number} of {file.name} is left out: quote a text with commas")
+        else:
+            line = dict.fromkeys(names, "") | dict(zip(names, cells, strict=False))
+            lines.append(line | {"line": number})
     return lines
 
 
@@ -517,7 +558,8 @@ def phrases(row):
     for line in lines:
         if match := CAPTION.fullmatch(line) or TABLE_LINE.fullmatch(line):
             found.append(match[1])
-    found = [re.sub(r"^(\d+|[A-Z]\.)[\d.]*\s+", "", phrase).strip() for phrase in found]
+    found = [re.sub(r"^(\d+|[A-Z]\.)[\d.]*\s+", "", phrase) for phrase in found]
+    found = [" ".join(phrase.split()) for phrase in found]
     title = row["title"].lower()
     return list(dict.fromkeys(x for x in found if x.lower() not in title and is_phrase(x)))
 
@@ -546,7 +588,7 @@ def read_reply(reply):
     """The two queries of a model's reply, or None where it has no JSON with both."""
     try:
         found = json.loads(reply[reply.index("{") : reply.rindex("}") + 1])
-        pair = {name: str(found[name]).strip() for name in ("general", "specific")}
+        pair = {name: " ".join(str(found[name]).split()) for name in ("general", "specific")}
         "".join(pair.values()).encode()  # half a surrogate pair is no text
     except (ValueError, KeyError, TypeError):
         return None
@@ -648,8 +690,8 @@ def checked(queries, file):
 # Splits and scores
 
 
-def word_groups(pages: list[dict], words: int = 5) -> dict[str, set]:
-    """``{file: its groups of five words in a row, and the names of its pictures}``."""
+def word_groups(pages, words=5):
+    """{file: its groups of five words in a row, and the names of its pictures}."""
     groups = defaultdict(set)
     for page in pages:
         tokens = page["text"].lower().split()
@@ -658,12 +700,12 @@ def word_groups(pages: list[dict], words: int = 5) -> dict[str, set]:
     return groups
 
 
-def editions(pages: list[dict], at_least: float = 0.3) -> dict[str, str]:
-    """``{file: the first file of its group}``: files that share much of their text are one group.
+def editions(pages, at_least=0.3):
+    """{file: the first file of its group}: files that share much of their text are one group.
 
-    Two files are editions of one document where at least ``at_least`` of the shorter one's groups
-    of five words, or of its pictures, stand in the other, too. Every pair is compared: seconds for
-    a hundred files, minutes for a thousand.
+    Two files are editions of one document where at least `at_least` of the shorter one's groups of
+    five words, or of its pictures, stand in the other, too. Every pair is compared: seconds for a
+    hundred files, minutes for a thousand.
     """
     groups = word_groups(pages)
     group_of = {file: file for file in groups}

@@ -1,5 +1,5 @@
 """What is known of real models, measured on the profile ``tiny``:
-``python -m benchmarks.phenomena`` (about an hour and a half of one core).
+``python -m benchmarks.phenomena`` (about two hours of one core).
 
 Notebook 02 has to have run, and ``tools.pretrain_late --ship``. Each training run is notebook 03's
 with one thing changed, mostly over three seeds, scored on the 300 queries and 1,500 pages, by kind
